@@ -1,0 +1,63 @@
+.PHONY: help install demo run test lint format lock bench clean
+.DEFAULT_GOAL := help
+
+# the first of these that is a Python this project runs on
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv/installed
+
+# stages are started as `python -m tasks.<stage>`
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+help:
+	@echo "make demo     the whole pipeline on drawn pictures, in a minute or two, without any account"
+	@echo "make run      the real job: what params.yaml says"
+	@echo "make install  the environment in .venv, every package checked against its hash"
+	@echo "make test     all tests"
+	@echo "make lint     ruff and mypy"
+	@echo "make format   ruff's formatter and fixes"
+	@echo "make bench    the benchmarks behind docs/results.md (an hour; see benchmarks/)"
+	@echo "make lock     requirements.lock anew from pyproject.toml (needs uv)"
+	@echo "make clean    memo and scratch: .cache/"
+
+install: $(VENV)
+
+$(VENV): requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed. Received: $$(python3 --version 2>&1). Install one, or run 'make PYTHON=/path/to/python'." >&2; exit 1; }
+	@echo "Installing into .venv (2 GB; a few minutes) ..."
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+demo: $(VENV)
+	@python -m flows.demo
+
+run: $(VENV)
+	@python -m tasks
+	@python -m dvc repro
+
+test: $(VENV)
+	@python -m pytest
+
+lint: $(VENV)
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: $(VENV)
+	@ruff check --fix .
+	@ruff format .
+
+bench: $(VENV)
+	@python benchmarks/extraction.py
+	@python benchmarks/fine_tuning.py
+	@python benchmarks/pipeline.py
+
+lock:
+	uv pip compile pyproject.toml --extra dask --extra dev --universal --generate-hashes --no-header --quiet -o requirements.lock
+
+clean:
+	rm -rf .cache

@@ -1,0 +1,1 @@
+"""When it happens: Prefect flows over DVC's graph."""

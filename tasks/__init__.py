@@ -1,0 +1,1 @@
+"""What stages do: one module a stage, run as `python -m tasks.<stage>`."""

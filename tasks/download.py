@@ -1,0 +1,203 @@
+"""Download: bring an archive of labelled photographs to `artifacts/download/photos.zip`."""
+
+import shutil
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from transfer import archives, competition, drawings, outputs, params, paths, stage, transport
+from transfer.errors import DataError
+from transfer.transport import Checksum
+
+STAGE = "download"
+MICROSOFT = (
+    "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"
+)
+MICROSOFT_SHA256 = Checksum("sha256", "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9")
+LABELLED = "train.zip"  # inside Kaggle's archive that holds the labelled photographs
+
+GENERATED_CLASSES = ("circle", "triangle")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive knows
+
+
+class Generated(params.Section):
+    """How the source `generated` draws."""
+
+    photographs: int = Field(ge=2, le=1_000_000)
+    size: int = Field(ge=16, le=4096)
+    seed: int = Field(ge=0)
+
+
+class Params(params.Section):
+    """Where photographs come from."""
+
+    source: Literal["kaggle", "microsoft", "inbox", "generated"]
+    generated: Generated
+
+
+class Origin(NamedTuple):
+    """A checked archive of photographs, and where it came from: an address, or a path relative to the project."""
+
+    archive: Path
+    place: str
+
+
+def from_kaggle(folder: Path) -> Origin:
+    """Fetch the competition's archive and unwrap the labelled photographs.
+
+    Args:
+        folder: where the archive and what was fetched of it are kept.
+    """
+    kept = folder / "kaggle.zip"
+    if not transport.is_whole(kept):
+        wrapped = folder / "kaggle-wrapped.zip"
+        competition.fetch(wrapped)
+        _check_or_forget(wrapped)
+        with outputs.whole_file(kept) as beside:
+            _unwrap(wrapped, beside)
+        transport.mark_whole(kept)
+        transport.forget(wrapped)
+    return Origin(kept, competition.PAGE)
+
+
+def from_microsoft(folder: Path, *, address: str = MICROSOFT, checksum: Checksum = MICROSOFT_SHA256) -> Origin:
+    """Fetch Microsoft's archive of the same photographs; it needs no account.
+
+    Args:
+        folder: where the archive and what was fetched of it are kept.
+        address: where it lies.
+        checksum: what it must be.
+    """
+    kept = folder / "microsoft.zip"
+    transport.fetch(address, kept, checksum=checksum)
+    _check_or_forget(kept)
+    return Origin(kept, address)
+
+
+def from_inbox(inbox: Path, target: Path) -> Origin:
+    """Take a user's own photographs: class folders, or the one archive.
+
+    Args:
+        inbox: the folder they lie in.
+        target: the archive to make.
+
+    Raises:
+        DataError: there is nothing, several archives, both folders and an archive, fewer than two classes,
+            or an unknown layout.
+    """
+    zips = sorted(path for path in inbox.glob("*.[zZ][iI][pP]") if not path.name.startswith("."))
+    photographs = _photographs(inbox)
+    if len(zips) + bool(photographs) != 1:
+        received = [*zips, *sorted({path.parent for path in photographs})]
+        raise DataError(
+            "Put photographs into a folder a class (`inbox/cats/1.jpg`, `inbox/dogs/1.jpg`), or one zip archive into "
+            f"`inbox/`, not both and not several. Received: {_names(received) or _contents(inbox)}."
+        )
+    if zips:
+        archives.check(zips[0])
+        _unwrap(zips[0], target)
+        return Origin(target, zips[0].as_posix())
+    _pack(target, ((path.relative_to(inbox).as_posix(), path.read_bytes()) for path in photographs))
+    return Origin(target, inbox.as_posix())
+
+
+def from_drawings(generated: Generated, target: Path) -> Origin:
+    """Draw pictures of two classes."""
+    _pack(
+        target,
+        (
+            (f"{class_name}/{index:06}.jpg", drawings.draw(class_name, index, size=generated.size, seed=generated.seed))
+            for number, class_name in enumerate(GENERATED_CLASSES)
+            for index in range((generated.photographs + 1 - number) // len(GENERATED_CLASSES))
+        ),
+    )
+    return Origin(target, drawings.__name__)
+
+
+def main() -> None:
+    """Bring the photographs of the chosen source; leave `photos.zip` and `source.json`."""
+    settings = params.load(STAGE, Params)
+    target = paths.artifact(STAGE, "photos.zip")
+    with outputs.whole_file(target) as beside:
+        origin = _origin(settings, beside)
+        with zipfile.ZipFile(origin.archive) as archive:
+            archives.candidates(archive)
+        if origin.archive != beside:
+            outputs.link(origin.archive, beside)
+    description = {
+        "source": settings.source,
+        "from": origin.place,
+        "bytes": target.stat().st_size,
+        "sha256": outputs.sha256(target),
+    }
+    outputs.write_json(paths.artifact(STAGE, "source.json"), description)
+
+
+def _origin(settings: Params, target: Path) -> Origin:
+    match settings.source:
+        case "kaggle":
+            return from_kaggle(paths.cache(STAGE))
+        case "microsoft":
+            return from_microsoft(paths.cache(STAGE))
+        case "inbox":
+            return from_inbox(paths.INBOX, target)
+        case "generated":
+            return from_drawings(settings.generated, target)
+
+
+def _check_or_forget(fetched: Path) -> None:
+    """Refuse a damaged archive and fetch it anew next time."""
+    try:
+        archives.check(fetched)
+    except DataError:
+        transport.forget(fetched)
+        raise
+
+
+def _unwrap(archive: Path, target: Path) -> None:
+    """Copy the labelled photographs out of an archive of Kaggle's, or the archive itself if it is no such wrapping."""
+    with zipfile.ZipFile(archive) as outer:
+        inner = [name for name in outer.namelist() if PurePosixPath(name).name == LABELLED]
+        if len(inner) != 1:
+            shutil.copyfile(archive, target)
+            return
+        with outer.open(inner[0]) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+    archives.check(target)
+
+
+def _photographs(folder: Path) -> list[Path]:
+    """The photographs down to a level deeper than any layout has, so that those are refused and not passed over."""
+    return sorted(
+        path
+        for pattern in ("*", "*/*", "*/*/*", "*/*/*/*")
+        for path in folder.glob(pattern)
+        if archives.is_photograph(PurePosixPath(path.relative_to(folder))) and path.is_file()
+    )
+
+
+def _contents(inbox: Path) -> str:
+    names = _names(sorted(path for path in inbox.glob("*") if not path.name.startswith(".")))
+    return f"no photographs, only {names}" if names else f"an empty `{inbox.as_posix()}/`"
+
+
+def _names(found: list[Path]) -> str:
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return ", ".join(f"`{path.as_posix()}`" for path in found[:5]) + more
+
+
+def _pack(target: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write an archive, the same bytes for the same members; uncompressed, as photographs hardly shrink."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members:
+            try:
+                archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+            except UnicodeEncodeError:
+                raise DataError(f"A file's name must be UTF-8. Received: {name!r}. Rename the file.") from None
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,125 @@
+"""Compute what the frozen part of the network makes of every photograph and of its augmented views."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from transfer import (
+    augmentation,
+    chance,
+    extraction,
+    features,
+    manifest,
+    memo,
+    outputs,
+    params,
+    paths,
+    photos,
+    progress,
+    stage,
+    vgg16,
+    weights,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Params(params.Section):
+    """What is computed of a photograph; all of it is part of the recipe."""
+
+    image_size: int = Field(ge=vgg16.MIN_IMAGE_SIZE, le=1024, description="edge of the square, pixels")
+    resizing: photos.Resizing
+    frozen_through: Literal["block1_pool", "block2_pool", "block3_pool", "block4_pool"]
+    views: int = Field(ge=0, le=64, description="augmented copies of each training photograph")
+    augmentation: augmentation.Params
+    seed: int
+
+
+class Shot(NamedTuple):
+    """A photograph and one of its views; view 0 is the photograph itself."""
+
+    photograph: manifest.Entry
+    view: int
+
+
+def recipe(settings: Params, *, weights_sha256: str, view: int) -> features.Recipe:
+    """Everything a row of this view follows from, besides the photograph."""
+    augmented = {"view": view, "seed": settings.seed, **settings.augmentation.model_dump()}
+    return {
+        "version": features.RECIPE_VERSION,
+        "weights": weights_sha256,
+        "image_size": settings.image_size,
+        "resizing": settings.resizing,
+        "preprocessing": "vgg16",
+        "boundary": settings.frozen_through,
+        "dtype": "float16",
+        "augmentation": augmented if view else None,
+    }
+
+
+def shots(photographs: Sequence[manifest.Entry], *, views: int) -> list[Shot]:
+    """What is to be computed: every photograph, and the views of those to train on."""
+    return [
+        Shot(photograph, view)
+        for photograph in photographs
+        for view in range(1 + (views if photograph.split == "train" else 0))
+    ]
+
+
+def pixels(batch: Sequence[Shot], *, settings: Params, folder: Path) -> photos.Pixels:
+    """Show a few shots, each photograph among them read once; array of shape (shots, size, size, 3)."""
+    images = {shot.photograph.path: photos.read((folder / shot.photograph.path).read_bytes()) for shot in batch}
+    return np.stack([_shown(shot, images[shot.photograph.path], settings) for shot in batch])
+
+
+def _shown(shot: Shot, image: Image.Image, settings: Params) -> photos.Pixels:
+    if shot.view == 0:
+        return photos.resized(image, size=settings.image_size, resizing=settings.resizing)
+    random = np.random.default_rng(chance.digest(settings.seed, shot.photograph.sha256, shot.view))
+    mapping = augmentation.matrix(settings.augmentation, random)
+    return augmentation.view(
+        image, mapping, size=settings.image_size, resizing=settings.resizing, fill=settings.augmentation.fill
+    )
+
+
+def main() -> None:
+    """Fill artifacts/extract_features/ from the memo, after computing into it what it lacks."""
+    settings = params.load("extract_features", Params)
+    photographs = manifest.read(paths.artifact("split", "manifest.csv"))
+    weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
+    weights_sha256 = outputs.sha256(weights_file)
+    recipes = [recipe(settings, weights_sha256=weights_sha256, view=view) for view in range(settings.views + 1)]
+    memos = [memo.Memo(each) for each in recipes]
+    wanted = shots(photographs, views=settings.views)
+    missing = [shot for shot in wanted if not memos[shot.view].has(shot.photograph.sha256)]
+    log.info("extract_features: %d rows, %d of them computed before.", len(wanted), len(wanted) - len(missing))
+    if missing:
+        _compute(missing, settings, weights.read(weights_file), memos)
+    with outputs.whole_folder(paths.artifact("extract_features")) as folder:
+        features.write_recipes(folder, recipes)
+        for shot in wanted:
+            memos[shot.view].link(shot.photograph.sha256, folder / str(shot.view))
+    memo.forget_least_recently_used()
+
+
+def _compute(missing: Sequence[Shot], settings: Params, imagenet: weights.Weights, memos: Sequence[memo.Memo]) -> None:
+    extraction.give_each_replica_a_core()
+    rows = extraction.extract(
+        missing,
+        pixels=partial(pixels, settings=settings, folder=paths.artifact("subsample")),
+        compute=extraction.network(imagenet, image_size=settings.image_size, boundary=settings.frozen_through),
+        keep=lambda shot, row: memos[shot.view].keep(shot.photograph.sha256, row),
+    )
+    with progress.bar(total=len(missing), description="extract_features", unit="rows") as bar:
+        for done in rows:
+            bar.update(done)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,74 @@
+"""Unfreeze the base above the boundary and train it together with the head, slowly, from cached activations."""
+
+import logging
+import shutil
+
+from transfer import features, manifest, models, outputs, params, paths, stage, training, vgg16, views, weights
+from transfer.backend import keras
+
+log = logging.getLogger(__name__)
+
+
+class Params(params.Section):
+    """How the top is trained, and the seed of dropout, order and views."""
+
+    training: training.Params
+    seed: int
+
+
+def main() -> None:
+    """Write artifacts/fine_tune/: model.keras, model.json, history.csv and metrics.json."""
+    settings = params.load("fine_tune", Params)
+    photographs = manifest.read(paths.artifact("split", "manifest.csv"))
+    recipes = features.read_recipes(paths.artifact("extract_features"))
+    boundary, image_size = recipes[0]["boundary"], recipes[0]["image_size"]
+    head_file = paths.artifact("train_head", "head.keras")
+    inputs = models.inputs(paths.artifact("split", "manifest.csv"), recipes, head=head_file)
+    scratch = training.scratch("fine_tune", settings.model_dump(), inputs)
+
+    train, validation = views.to_train_on(
+        paths.artifact("extract_features"),
+        photographs,
+        part="boundary",
+        batch_size=settings.training.batch_size,
+        seed=settings.seed,
+    )
+    imagenet = weights.read(paths.artifact("fetch_weights", "vgg16.weights.h5"))
+    top = [*vgg16.top_layers(imagenet, above=boundary), models.load(head_file)]
+    trained = keras.Sequential([keras.Input(vgg16.shape_after(boundary, image_size=image_size)), *top])
+    training.compile_model(trained, settings.training)
+    loss_of_head = trained.evaluate(validation, verbose=0)[0]
+    history = training.fit(
+        trained,
+        train,
+        validation,
+        settings=settings.training,
+        seed=settings.seed,
+        scratch=scratch,
+        name="fine_tune",
+        loss_to_beat=loss_of_head,
+    )
+
+    folder = paths.artifact("fine_tune")
+    scores = training.summary(history, loss_to_beat=loss_of_head)
+    if "best_epoch" not in scores:
+        log.warning(
+            "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", loss_of_head
+        )
+    whole = keras.Sequential(
+        [
+            keras.Input((image_size, image_size, 3), dtype="uint8", name="photograph"),
+            *vgg16.frozen_layers(imagenet, through=boundary),
+            *top,
+        ]
+    )
+    training.write_history(folder / "history.csv", history)
+    outputs.write_json(folder / "metrics.json", {"head_val_loss": loss_of_head, **scores})
+    models.save(whole, folder / "model.keras")
+    card = models.card(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
+    outputs.write_json(folder / "model.json", card)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    stage.run(main)

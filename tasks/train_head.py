@@ -1,0 +1,49 @@
+"""Train a head on the cached features of the frozen base."""
+
+import shutil
+
+from transfer import features, heads, manifest, models, outputs, params, paths, stage, training, vgg16, views
+
+
+class Params(params.Section):
+    """The head, how it is trained, and the seed of its first weights, of dropout, order and views."""
+
+    head: heads.Params
+    training: training.Params
+    seed: int
+
+
+def main() -> None:
+    """Write artifacts/train_head/: head.keras, model.json, history.csv and metrics.json."""
+    settings = params.load("train_head", Params)
+    photographs = manifest.read(paths.artifact("split", "manifest.csv"))
+    recipes = features.read_recipes(paths.artifact("extract_features"))
+    classes = manifest.classes(photographs)
+    inputs = models.inputs(paths.artifact("split", "manifest.csv"), recipes)
+    scratch = training.scratch("train_head", settings.model_dump(), inputs)
+
+    train, validation = views.to_train_on(
+        paths.artifact("extract_features"),
+        photographs,
+        part="pooled",
+        batch_size=settings.training.batch_size,
+        seed=settings.seed,
+    )
+    feature_map = vgg16.shape_after(vgg16.POOLED, image_size=recipes[0]["image_size"])
+    head = heads.build(settings.head, feature_map=feature_map, classes=len(classes), seed=settings.seed)
+    training.compile_model(head, settings.training)
+    history = training.fit(
+        head, train, validation, settings=settings.training, seed=settings.seed, scratch=scratch, name="train_head"
+    )
+
+    folder = paths.artifact("train_head")
+    scores = training.summary(history)
+    training.write_history(folder / "history.csv", history)
+    outputs.write_json(folder / "metrics.json", scores)
+    models.save(head, folder / "head.keras")
+    outputs.write_json(folder / "model.json", models.card(classes, recipes[0], inputs, settings.model_dump(), scores))
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    stage.run(main)

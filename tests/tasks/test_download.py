@@ -1,0 +1,283 @@
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tasks import download
+from tests.servers import SIGNATURE, TOKEN, Fault, StandIn, serve
+from transfer import competition
+from transfer.errors import DataError
+from transfer.transport import Checksum
+
+ROOT = Path(__file__).parents[2]
+PARAMS = """
+download:
+  source: {source}
+  generated: {{photographs: 11, size: 32, seed: 0}}
+"""
+Run = Callable[..., "CompletedProcess[str]"]
+
+
+def _zip(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return file.getvalue()
+
+
+PHOTOGRAPHS = {f"train/{name}.{number}.jpg": os.urandom(9_000) for name in ("cat", "dog") for number in range(5)}
+TRAIN = _zip(PHOTOGRAPHS)
+OUTER = {"test1.zip": _zip({"test1/1.jpg": b"?"}), "train.zip": TRAIN, "sampleSubmission.csv": b"id,label\n"}
+KAGGLE = _zip(OUTER)
+MICROSOFT = _zip(
+    {"PetImages/Cat/0.jpg": os.urandom(9_000), "PetImages/Dog/0.jpg": b"", "PetImages/Dog/Thumbs.db": b"?"}
+)
+
+
+@pytest.fixture(name="workspace")
+def _workspace(tmp_path: Path) -> Path:
+    workspace = tmp_path / "a project"
+    workspace.mkdir()
+    return workspace
+
+
+@pytest.fixture(name="run")
+def _run(workspace: Path) -> Run:
+    def run(source: str, params: str = PARAMS, **environment: str) -> "CompletedProcess[str]":
+        (workspace / "params.yaml").write_text(params.format(source=source), encoding="utf-8")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "DOGS_VS_CATS"))}
+        return subprocess.run(
+            [sys.executable, "-m", "tasks.download"],
+            cwd=workspace,
+            env=kept | {"PYTHONPATH": str(ROOT), "HOME": str(workspace.parent / "home")} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(name="server")
+def _server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serve(KAGGLE) as server:
+        yield server
+
+
+def _photos(workspace: Path) -> Path:
+    return workspace / "artifacts" / "download" / "photos.zip"
+
+
+def _names(workspace: Path) -> list[str]:
+    with zipfile.ZipFile(_photos(workspace)) as archive:
+        return archive.namelist()
+
+
+def _source(workspace: Path) -> dict[str, object]:
+    source: dict[str, object] = json.loads((workspace / "artifacts" / "download" / "source.json").read_bytes())
+    return source
+
+
+def _fill(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+def _refused(done: "CompletedProcess[str]", code: int, *words: str) -> None:
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(word in last for word in words), last
+
+
+def test_generated(run: Run, workspace: Path) -> None:
+    """Drawings of two classes, as many as asked for, the same bytes each time, with their description."""
+    assert run("generated").returncode == 0
+    first = _photos(workspace).read_bytes()
+    names = _names(workspace)
+    assert (len(names), sum(name.startswith("circle/") for name in names)) == (11, 6)
+    digest = hashlib.sha256(first).hexdigest()
+    assert _source(workspace) == {
+        "source": "generated",
+        "from": "transfer.drawings",
+        "bytes": len(first),
+        "sha256": digest,
+    }
+    assert run("generated").returncode == 0
+    assert _photos(workspace).read_bytes() == first
+    assert sorted(path.name for path in _photos(workspace).parent.iterdir()) == ["photos.zip", "source.json"]
+
+
+def test_folders_in_the_inbox(run: Run, workspace: Path) -> None:
+    """Class folders become an archive that does not depend on dates; what is no photograph stays out."""
+    _fill(workspace / "inbox", "cats/1.jpg", "cats/b.PNG", "dogs/1.jpg")
+    _fill(workspace / "inbox", "README.md", "vgg16.h5", ".hidden.jpg", "dogs/.x.jpg", "dogs/notes.txt")
+    assert run("inbox").returncode == 0
+    assert _names(workspace) == ["cats/1.jpg", "cats/b.PNG", "dogs/1.jpg"]
+    assert _source(workspace)["from"] == "inbox"
+    first = _photos(workspace).read_bytes()
+    os.utime(workspace / "inbox" / "cats" / "1.jpg", (1, 1))
+    assert run("inbox").returncode == 0
+    assert _photos(workspace).read_bytes() == first
+
+
+def test_linked_folders_in_the_inbox(run: Run, workspace: Path) -> None:
+    """A class folder may be a link to where the photographs are."""
+    _fill(workspace.parent / "elsewhere", "1.jpg")
+    _fill(workspace / "inbox", "dogs/1.jpg")
+    (workspace / "inbox" / "cats").symlink_to(workspace.parent / "elsewhere", target_is_directory=True)
+    assert run("inbox").returncode == 0
+    assert _names(workspace) == ["cats/1.jpg", "dogs/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("archive", "photos"),
+    [
+        (KAGGLE, TRAIN),
+        (_zip(OUTER, zipfile.ZIP_DEFLATED), TRAIN),
+        (_zip({f"dogs-vs-cats/{name}": data for name, data in OUTER.items()}), TRAIN),
+        (TRAIN, TRAIN),
+        (MICROSOFT, MICROSOFT),
+    ],
+    ids=["kaggle", "kaggle compressed", "kaggle in a folder", "kaggle unwrapped", "microsoft"],
+)
+def test_archive_in_the_inbox(run: Run, workspace: Path, archive: bytes, photos: bytes) -> None:
+    """An archive is taken as it is; of Kaggle's, the labelled photographs. The user's own file is left alone."""
+    (workspace / "inbox").mkdir()
+    (workspace / "inbox" / "my photos.ZIP").write_bytes(archive)
+    assert run("inbox").returncode == 0
+    assert _photos(workspace).read_bytes() == photos
+    assert _source(workspace)["from"] == "inbox/my photos.ZIP"
+    assert not _photos(workspace).samefile(workspace / "inbox" / "my photos.ZIP")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], ["inbox/cats/1.jpg", "an empty `inbox/`"]),
+        (["README.md", "cats/1.txt"], ["no photographs", "`inbox/README.md`"]),
+        (["cats/1.jpg"], ["two classes or more", "only `cats`"]),
+        (["cats/1.jpg", "dogs/1.jpg", "photos.zip"], ["not both", "`inbox/photos.zip`", "`inbox/cats`"]),
+        (["a.zip", "b.zip"], ["not several", "`inbox/a.zip`", "`inbox/b.zip`"]),
+        (["photos.zip"], ["photos.zip must be a whole zip archive", "10 bytes"]),
+        (["cats/1.jpg", "dogs/1.jpg", "1.jpg"], ["`1.jpg`"]),
+        (["a/b/cats/1.jpg", "a/b/dogs/1.jpg"], ["`a/b/cats/1.jpg`"]),
+    ],
+)
+def test_unusable_inbox(run: Run, workspace: Path, names: list[str], words: list[str]) -> None:
+    """An inbox that tells no two classes is refused with what was found and what to do, and leaves nothing."""
+    _fill(workspace / "inbox", *names)
+    _refused(run("inbox"), 65, *words)
+    assert not _photos(workspace).exists()
+
+
+def test_failure_leaves_the_earlier_photographs(run: Run, workspace: Path) -> None:
+    """What an earlier run left is still whole after a run that fails."""
+    assert run("generated").returncode == 0
+    first = _photos(workspace).read_bytes()
+    _refused(run("inbox"), 65)
+    assert _photos(workspace).read_bytes() == first
+
+
+def test_kaggle(run: Run, workspace: Path, server: StandIn) -> None:
+    """Kaggle's labelled photographs arrive, a second run needs neither network nor account."""
+    assert run("kaggle", **server.environment).returncode == 0
+    assert _photos(workspace).read_bytes() == TRAIN
+    assert _source(workspace)["from"] == competition.PAGE
+    before = len(server.requests)
+    assert run("kaggle").returncode == 0
+    assert _photos(workspace).read_bytes() == TRAIN
+    assert len(server.requests) == before
+
+
+def test_kaggle_keeps_secrets(run: Run, workspace: Path, server: StandIn) -> None:
+    """Neither the token nor the signature of an address appear in files or messages, in success or trouble."""
+    server.faults = [Fault(), Fault(cut_after=70_000), Fault(status=503, headers={"Retry-After": "0"})]
+    done = run("kaggle", **server.environment)
+    assert done.returncode == 0
+    server.faults = [Fault(), Fault(status=404)]
+    failed = run("kaggle", DOGS_VS_CATS_CACHE="other", **server.environment)
+    _refused(failed, 65, "status 404")
+    said = f"{done.stdout}{done.stderr}{failed.stdout}{failed.stderr}".encode()
+    written = b"".join(path.read_bytes() for path in workspace.parent.rglob("*") if path.is_file())
+    for secret in (TOKEN.encode(), SIGNATURE.encode()):
+        assert secret not in said + written
+
+
+def test_damaged_kaggle_archive(run: Run, workspace: Path, server: StandIn) -> None:
+    """An archive of the right size with a changed byte is refused, and fetched again by the next run."""
+    server.body = KAGGLE.replace(TRAIN, TRAIN[:5000] + b"!?!?" + TRAIN[5004:])
+    _refused(run("kaggle", **server.environment), 65, "whole zip archive", "train.zip")
+    assert not _photos(workspace).exists()
+    server.body = KAGGLE
+    assert run("kaggle", **server.environment).returncode == 0
+    assert _photos(workspace).read_bytes() == TRAIN
+
+
+def test_no_credentials(run: Run) -> None:
+    """Without credentials the stage ends with 77 and names the ways to give them and the sources without."""
+    _refused(run("kaggle"), 77, "KAGGLE_API_TOKEN", "~/.kaggle/kaggle.json", "`microsoft`", "`inbox`", "`generated`")
+
+
+def test_rules_not_accepted(run: Run, server: StandIn) -> None:
+    """A 403 of Kaggle ends the stage with 77 and the page where its rules are accepted."""
+    server.api_faults = [Fault(status=403)]
+    _refused(run("kaggle", **server.environment), 77, "https://www.kaggle.com/c/dogs-vs-cats/rules", "`microsoft`")
+
+
+def test_long_pause(run: Run, server: StandIn) -> None:
+    """A server that asks for a long pause ends the stage with 75, worth a retry."""
+    server.api_faults = [Fault(status=429, headers={"Retry-After": "999"})]
+    _refused(run("kaggle", **server.environment), 75, "wait 999 s")
+
+
+def test_microsoft(server: StandIn, tmp_path: Path) -> None:
+    """Microsoft's archive arrives with its checksum compared, is resumed when cut, and is fetched once."""
+    server.body = MICROSOFT
+    server.faults = [Fault(cut_after=5000)]
+    checksum = Checksum("sha256", hashlib.sha256(MICROSOFT).hexdigest())
+    for _ in range(2):
+        origin = download.from_microsoft(tmp_path, address=server.address, checksum=checksum)
+        assert origin.archive.read_bytes() == MICROSOFT
+    assert len(server.gets) == 2
+
+
+def test_another_file_than_microsofts(server: StandIn, tmp_path: Path) -> None:
+    """Whatever lies at Microsoft's address now, only the known archive is taken."""
+    with pytest.raises(DataError, match=download.MICROSOFT_SHA256.digest):
+        download.from_microsoft(tmp_path, address=server.address)
+    assert not (tmp_path / "microsoft.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "words"),
+    [
+        ("flickr", ("", ""), ["`download.source`", "'kaggle', 'microsoft', 'inbox' or 'generated'", "'flickr'"]),
+        ("inbox", ("11", "1"), ["`download.generated.photographs`", "equal to 2", "Received: 1"]),
+        ("inbox", ("size", "sise"), ["`download.generated.sise`", "not a parameter"]),
+    ],
+)
+def test_wrong_params(run: Run, source: str, change: tuple[str, str], words: list[str]) -> None:
+    """Params that are not allowed end the stage with 78: the parameter, what is allowed, what was received."""
+    done = run(source, params=PARAMS.replace(*change))
+    assert done.returncode == 78
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_import_is_light() -> None:
+    """Importing the stage brings in no TensorFlow, no Keras, no Kaggle client, which calls out."""
+    code = "import sys, tasks.download; print({'tensorflow', 'keras', 'kaggle'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,149 @@
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import h5py
+import numpy as np
+import pytest
+
+from tasks import fetch_weights
+from tests.servers import Fault, StandIn, serve
+from transfer import outputs, weights
+from transfer.errors import DataError
+from transfer.transport import Checksum
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture(name="run")
+def _run(tmp_path: Path) -> Run:
+    def run(source: str, seed: str = "0") -> "CompletedProcess[str]":
+        params = f"fetch_weights:\n  source: {source}\n  seed: {seed}\n"
+        (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+        return subprocess.run(
+            [sys.executable, "-m", "tasks.fetch_weights"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(name="legacy", scope="module")
+def _legacy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights in the layout of the file that Keras fetches."""
+    path = tmp_path_factory.mktemp("legacy") / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    with h5py.File(path, "w") as file:
+        for name, (kernel, bias) in weights.random(5).items():
+            file[f"{name}/{name}_W_1:0"], file[f"{name}/{name}_b_1:0"] = kernel, bias
+    return path
+
+
+@pytest.fixture(name="server")
+def _server(legacy: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serve(legacy.read_bytes()) as server:
+        yield server
+
+
+def _made(folder: Path) -> Path:
+    return folder / "artifacts" / "fetch_weights" / "vgg16.weights.h5"
+
+
+def _description(folder: Path) -> dict[str, str]:
+    description: dict[str, str] = json.loads((folder / "artifacts" / "fetch_weights" / "weights.json").read_bytes())
+    return description
+
+
+def test_random(run: Run, tmp_path: Path) -> None:
+    """Random weights are the same bytes for the same seed, other ones for another, and are described."""
+    assert run("random").returncode == 0
+    first = outputs.sha256(_made(tmp_path))
+    assert _description(tmp_path) == {"source": "random", "from": "seed 0", "sha256": first}
+    assert run("random").returncode == 0
+    assert outputs.sha256(_made(tmp_path)) == first
+    assert run("random", seed="1").returncode == 0
+    assert outputs.sha256(_made(tmp_path)) != first
+
+
+def test_inbox(run: Run, tmp_path: Path, legacy: Path) -> None:
+    """Weights a user saved with Keras are taken over number by number."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "mine.h5").write_bytes(legacy.read_bytes())
+    assert run("inbox").returncode == 0
+    assert _description(tmp_path)["from"] == "inbox/mine.h5"
+    expected = weights.random(5)["block4_conv2"].kernel
+    assert np.array_equal(weights.read(_made(tmp_path))["block4_conv2"].kernel, expected)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], ["`inbox/`", "no `.h5` file"]),
+        (["a.h5", "b.weights.h5"], ["`inbox/a.h5`", "`inbox/b.weights.h5`"]),
+        (["a.h5"], ["a.h5 must be an HDF5 file", "4 bytes"]),
+    ],
+)
+def test_unusable_inbox(run: Run, tmp_path: Path, files: list[str], words: list[str]) -> None:
+    """No file, several, or one of something else end the stage with 65 and leave nothing."""
+    (tmp_path / "inbox").mkdir()
+    for name in files:
+        (tmp_path / "inbox" / name).write_bytes(b"what")
+    done = run("inbox")
+    assert done.returncode == 65
+    assert all(word in done.stderr.splitlines()[-1] for word in words), done.stderr
+    assert not _made(tmp_path).exists()
+
+
+def test_imagenet(server: StandIn, legacy: Path, tmp_path: Path) -> None:
+    """Keras's file arrives with its checksum compared, is resumed when cut, and is fetched once."""
+    server.faults = [Fault(cut_after=40_000_000)]
+    checksum = Checksum("md5", hashlib.md5(legacy.read_bytes(), usedforsecurity=False).hexdigest())
+    for _ in range(2):
+        origin = fetch_weights.from_imagenet(tmp_path, address=server.address, checksum=checksum)
+        assert np.array_equal(origin.weights["block5_conv3"].kernel, weights.random(5)["block5_conv3"].kernel)
+    assert ["Range" in request.headers for request in server.gets] == [False, True]
+
+
+def test_another_file_than_imagenets(server: StandIn, tmp_path: Path) -> None:
+    """Whatever lies at the address now, only the known weights are taken."""
+    with pytest.raises(DataError, match=fetch_weights.IMAGENET_MD5.digest):
+        fetch_weights.from_imagenet(tmp_path, address=server.address)
+    assert not list(tmp_path.glob("*.h5"))
+
+
+def test_imagenets_address_is_keras_own() -> None:
+    """The address and checksum are those of the installed Keras."""
+    keras = importlib.util.find_spec("keras")
+    assert keras is not None
+    assert keras.origin is not None
+    source = (Path(keras.origin).parent / "src" / "applications" / "vgg16.py").read_text(encoding="utf-8")
+    joined = source.replace('"\n    "', "")
+    assert f'"{fetch_weights.IMAGENET}"' in joined
+    assert f'"{fetch_weights.IMAGENET_MD5.digest}"' in joined
+
+
+@pytest.mark.parametrize(("source", "seed", "name"), [("caffe", "0", "source"), ("random", "-1", "seed")])
+def test_wrong_params(run: Run, source: str, seed: str, name: str) -> None:
+    """Params that are not allowed end the stage with 78 and are named."""
+    done = run(source, seed)
+    assert done.returncode == 78
+    assert f"`fetch_weights.{name}`" in done.stderr
+
+
+def test_import_is_light() -> None:
+    """Importing the stage brings in neither TensorFlow nor Keras."""
+    code = "import sys, tasks.fetch_weights; print({'tensorflow', 'keras'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,158 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Fault, StandIn, serve
+from transfer import competition
+from transfer.errors import AccessError, DataError, NetworkError, StageError
+from transfer.transport import Patience
+
+BODY = bytes(range(256)) * 8_000
+QUICK = Patience(tries=3, first_wait=0.01, longest_wait=5, connect=10, silence=5)
+RIGHT = Fault()  # Kaggle's client itself asks for the archive once and leaves its body
+
+
+@pytest.fixture(name="home", autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in [name for name in os.environ if name.startswith("KAGGLE")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(name="kaggle")
+def _kaggle(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with serve(BODY) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def test_archive_arrives_through_kaggles_client(kaggle: StandIn, tmp_path: Path) -> None:
+    """Kaggle's own client signs in, and the archive it points to arrives."""
+    competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert (tmp_path / "archive.zip").read_bytes() == BODY
+    asked = [request for request in kaggle.requests if request.path.endswith("/DownloadDataFiles")]
+    assert asked[0].headers["Authorization"].startswith("Bearer ")
+
+
+def test_token_goes_to_kaggle_alone(kaggle: StandIn, tmp_path: Path) -> None:
+    """The token is not sent to where the archive is stored."""
+    competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert kaggle.gets
+    assert not any("Authorization" in request.headers for request in kaggle.gets)
+
+
+def test_cut_archive_is_resumed(kaggle: StandIn, tmp_path: Path) -> None:
+    """A cut, an error page and a new run with a new address give the right bytes and ask for the missing ones."""
+    kaggle.faults = [RIGHT, Fault(cut_after=20 << 16), *[Fault(status=503, body=b"sorry")] * 2]
+    with pytest.raises(NetworkError):
+        competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=2))
+    competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert kaggle.gets[-1].headers["Range"] == f"bytes={20 << 16}-"
+    assert (tmp_path / "archive.zip").read_bytes() == BODY
+
+
+def test_archive_that_lies_there_needs_no_account(
+    kaggle: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fetched whole is used without credentials or requests."""
+    competition.fetch(tmp_path / "archive.zip", QUICK)
+    before = len(kaggle.requests)
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert len(kaggle.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (401, AccessError, "KAGGLE_API_TOKEN"),
+        (403, AccessError, competition.RULES),
+        (404, DataError, competition.PAGE),
+    ],
+)
+def test_kaggles_refusals(kaggle: StandIn, tmp_path: Path, status: int, error: type[StageError], message: str) -> None:
+    """A refusal says what it means, what to do, and which sources need no account."""
+    kaggle.api_faults = [Fault(status=status)]
+    with pytest.raises(error, match=message) as refusal:
+        competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert all(source in str(refusal.value) for source in ("microsoft", "inbox", "generated"))
+    assert not kaggle.gets
+
+
+def test_kaggles_trouble_is_retried(kaggle: StandIn, tmp_path: Path) -> None:
+    """Kaggle's limit on requests and its passing trouble are waited for."""
+    kaggle.api_faults = [Fault(status=429, headers={"Retry-After": "0"}), Fault(status=500)]
+    competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert (tmp_path / "archive.zip").read_bytes() == BODY
+
+
+def test_kaggles_wish_for_time_is_named(kaggle: StandIn, tmp_path: Path) -> None:
+    """When Kaggle wants a long pause, the run ends and says how long."""
+    kaggle.api_faults = [Fault(status=429, headers={"Retry-After": "900"})]
+    with pytest.raises(NetworkError, match="wait 900 s"):
+        competition.fetch(tmp_path / "archive.zip", QUICK)
+
+
+def test_kaggles_silence_ends(kaggle: StandIn, tmp_path: Path) -> None:
+    """A Kaggle that does not answer does not hold a run for ever, though its client would wait."""
+    kaggle.api_faults = [Fault(stall_after=0)]
+    with pytest.raises(NetworkError, match="no answer"):
+        competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=1, connect=3, silence=1))
+
+
+def test_stalled_archive_ends(kaggle: StandIn, tmp_path: Path) -> None:
+    """An archive that stops arriving does not hold a run for ever."""
+    kaggle.faults = [RIGHT, Fault(stall_after=1000)]
+    with pytest.raises(NetworkError):
+        competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=1, silence=0.3))
+
+
+def test_expired_address_is_worth_a_new_run(kaggle: StandIn, tmp_path: Path) -> None:
+    """An address that is refused by the storage is a passing trouble, not a question of the rules."""
+    kaggle.faults = [RIGHT, Fault(status=403)]
+    with pytest.raises(NetworkError, match="expired"):
+        competition.fetch(tmp_path / "archive.zip", QUICK)
+
+
+def test_no_credentials(tmp_path: Path) -> None:
+    """Without credentials the message names every way to give them, and the sources that need none."""
+    with pytest.raises(AccessError) as refusal:
+        competition.fetch(tmp_path / "archive.zip", QUICK)
+    ways = ("KAGGLE_API_TOKEN", "~/.kaggle/access_token", "KAGGLE_USERNAME and KAGGLE_KEY", "~/.kaggle/kaggle.json")
+    sources = ("microsoft", "inbox", "generated")
+    assert all(word in str(refusal.value) for word in ways + sources)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [".kaggle/access_token", ".kaggle/kaggle.json", ".config/kaggle/kaggle.json", ".kaggle/credentials.json"],
+)
+def test_credentials_in_files(home: Path, place: str) -> None:
+    """Credentials are found in each file in which Kaggle's client looks; an empty file is none."""
+    (home / place).parent.mkdir(parents=True)
+    (home / place).touch()
+    assert not competition.has_credentials()
+    (home / place).write_text("{}")
+    assert competition.has_credentials()
+
+
+def test_credentials_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's name alone is no credential, with a key it is."""
+    monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
+    assert not competition.has_credentials()
+    monkeypatch.setenv("KAGGLE_KEY", "0123")
+    assert competition.has_credentials()
+
+
+def test_failing_client_shows_no_token(kaggle: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that cannot be sent, for a stray line break, is not shown in the message about it."""
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "secret\ntoken")
+    with pytest.raises(StageError) as refusal:
+        competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=1))
+    assert "secret" not in str(refusal.value)
+    assert not kaggle.gets

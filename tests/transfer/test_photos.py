@@ -1,0 +1,250 @@
+import io
+import random
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer import photos
+from transfer.photos import Resizing, UnreadablePhoto
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def picture(width: int = 40, height: int = 24) -> Image.Image:
+    """Smooth colours, so that JPEG keeps them, and different corners."""
+    corners = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
+    return Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def largest_difference(first: Image.Image, second: Image.Image) -> int:
+    return int(np.abs(np.asarray(first, np.int16) - np.asarray(second, np.int16)).max())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])
+def test_photographs_of_every_known_format_are_read(kind: str) -> None:
+    """A photograph has its size and, within what its format keeps, its colours."""
+    image = photos.read(encoded(picture(), kind))
+    assert image.mode == "RGB"
+    assert image.size == (40, 24)
+    assert largest_difference(image, picture()) < (60 if kind in ("JPEG", "WEBP", "GIF") else 1)
+
+
+def test_a_photograph_stays_what_it_is_when_it_needs_no_change() -> None:
+    """PNG pixels arrive unchanged."""
+    assert largest_difference(photos.read(encoded(picture())), picture()) == 0
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, None),
+        (2, Image.Transpose.FLIP_LEFT_RIGHT),
+        (3, Image.Transpose.ROTATE_180),
+        (4, Image.Transpose.FLIP_TOP_BOTTOM),
+        (5, Image.Transpose.TRANSPOSE),
+        (6, Image.Transpose.ROTATE_90),
+        (7, Image.Transpose.TRANSVERSE),
+        (8, Image.Transpose.ROTATE_270),
+    ],
+)
+def test_photographs_are_turned_upright(orientation: int, stored: Image.Transpose | None) -> None:
+    """A phone held in any of eight ways gives the same upright picture."""
+    lying = picture() if stored is None else picture().transpose(stored)
+    assert largest_difference(photos.read(encoded(lying, exif=oriented(orientation))), picture()) == 0
+
+
+@pytest.mark.parametrize("damage", [b"XX*\0", b"MM\0*\0\0\xff\xff", b"\0" * 8, b"\xff" * 30])
+def test_damaged_exif_does_not_cost_the_photograph(damage: bytes) -> None:
+    """Pixels that are whole are used even where the notes about them are not."""
+    data = bytearray(encoded(picture(), "JPEG", exif=oriented(6)))
+    start = data.index(b"Exif\0\0") + 6
+    data[start : start + len(damage)] = damage
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow says that the EXIF is corrupt
+        assert photos.read(bytes(data)).size == (40, 24)
+
+
+def test_notes_that_cannot_be_written_back_do_not_cost_the_photograph() -> None:
+    """A photograph to be turned, with a nonsensical value in another EXIF field, is turned all the same."""
+    # two fields: a resolution (282) that claims to be text, and orientation (274) 6
+    fields = struct.pack("<HHHLL", 2, 282, 2, 4, 0x00414141) + struct.pack("<HHLHH", 274, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + fields + b"\0\0\0\0"
+    assert photos.read(encoded(picture(), "JPEG", exif=exif)).size == (24, 40)
+
+
+def test_transparent_parts_are_laid_on_white() -> None:
+    """What cannot be seen is white, whatever colour is stored below it."""
+    half = Image.new("RGBA", (2, 1), (*RED, 255))
+    half.putpixel((1, 0), (*BLUE, 0))
+    shown = photos.read(encoded(half))
+    assert [shown.getpixel((0, 0)), shown.getpixel((1, 0))] == [RED, WHITE]
+
+
+def test_transparency_of_a_palette_is_laid_on_white() -> None:
+    """A GIF's or palette PNG's transparent colour is white too."""
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putpixel((1, 0), 1)
+    shown = photos.read(encoded(image, transparency=1))
+    assert [shown.getpixel((0, 0)), shown.getpixel((1, 0))] == [RED, WHITE]
+
+
+def test_sixteen_bit_grey_keeps_its_brightness() -> None:
+    """65,535 is white and half of it half grey: nothing is cut off."""
+    levels = np.array([[0, 128 * 257, 65535]], np.uint16)
+    shown = photos.read(encoded(Image.fromarray(levels)))
+    assert [shown.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "CMYK", "P"])
+def test_any_colour_mode_becomes_rgb(mode: str) -> None:
+    """Grey, black-and-white, palette and print colours are all read."""
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    image = photos.read(encoded(Image.new("RGB", (8, 8), "white").convert(mode), kind))
+    assert image.mode == "RGB"
+    assert image.getpixel((4, 4)) == WHITE
+
+
+def test_the_first_picture_of_an_animation_is_taken() -> None:
+    """A GIF that moves counts as the picture it starts with."""
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert photos.read(data).getpixel((0, 0)) == RED
+
+
+def test_an_empty_file_is_refused_by_that_name() -> None:
+    """The reason tells an empty file from a damaged one."""
+    with pytest.raises(UnreadablePhoto, match="^empty file$"):
+        photos.read(b"")
+
+
+@pytest.mark.parametrize("data", [b"x", b"<html>404</html>", encoded(picture(), "TIFF"), encoded(picture(), "PPM")])
+def test_other_files_are_refused_with_the_formats_that_are_known(data: bytes) -> None:
+    """A web page or a format outside the list is no photograph, whatever its name."""
+    with pytest.raises(UnreadablePhoto, match="not one of JPEG, PNG, GIF, BMP, WEBP"):
+        photos.read(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP"])
+def test_a_photograph_cut_short_is_refused(kind: str) -> None:
+    """Half a file is not passed off as a photograph with a grey half."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encoded(noise, kind)
+    with pytest.raises(UnreadablePhoto, match="cut short or damaged"):
+        photos.read(data[: len(data) // 2])
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of few bytes that claims to be large."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
+
+    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(9_460, 9_460), (20_000, 20_000), (2**31 - 1, 1), (10**6, 10**6)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_photograph_with_too_many_pixels_is_refused(width: int, height: int) -> None:
+    """A file of a hundred bytes cannot fill the memory."""
+    with pytest.raises(UnreadablePhoto, match="more than 89,478,485 pixels"):
+        photos.read(bomb(width, height))
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 5, 20))):
+        place = chance.randrange(min(len(changed), chance.choice((60, 250, len(data)))) or 1)
+        match chance.randrange(4):
+            case 0:
+                changed[place : place + 1] = chance.randbytes(1)
+            case 1:
+                del changed[place : place + chance.randrange(1, 40)]
+            case 2:
+                changed[place:place] = chance.randbytes(chance.randrange(1, 9))
+            case _:
+                changed[place : place + 4] = b"\xff\xff\xff\xff"
+    return bytes(changed)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])
+def test_damaged_bytes_give_a_photograph_or_a_reason(kind: str) -> None:
+    """Whatever befell a file, it is read as RGB or refused in words of one line: nothing else can happen."""
+    chance = random.Random(f"damage to {kind}")
+    exif = oriented(6)
+    exif[0x010E] = "a description"
+    exif[0x011A] = 72.5
+    data = encoded(picture(), kind, **({} if kind in ("BMP", "GIF") else {"exif": exif}))
+    outcomes = set()
+    for _ in range(500):
+        try:
+            image = photos.read(mutated(data, chance))
+        except UnreadablePhoto as reason:
+            assert 0 < len(str(reason)) < 120
+            assert str(reason).isprintable()
+            outcomes.add("refused")
+        else:
+            assert image.mode == "RGB"
+            outcomes.add("read")
+    assert outcomes == {"read", "refused"}
+
+
+@pytest.mark.parametrize("resizing", ["squash", "crop", "fit"])
+@pytest.mark.parametrize("size", [(40, 24), (24, 40), (7, 7), (1, 500), (500, 1), (1, 1)])
+def test_resized_photographs_are_squares(resizing: Resizing, size: tuple[int, int]) -> None:
+    """Every photograph, however long and thin, has the shape the network takes."""
+    pixels = photos.resized(picture(*size), size=32, resizing=resizing)
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
+
+
+def striped() -> Image.Image:
+    """Twice as wide as high: a red, two green and a blue quarter, from left to right."""
+    quarters = np.array([[RED, GREEN, GREEN, BLUE]], np.uint8)
+    return Image.fromarray(quarters.repeat(20, axis=1).repeat(40, axis=0))
+
+
+def test_squash_shows_all_and_changes_the_proportions() -> None:
+    """The left and right edges are still there."""
+    pixels = photos.resized(striped(), size=32, resizing="squash")
+    assert [tuple(pixels[16, x]) for x in (0, 16, 31)] == [RED, GREEN, BLUE]
+
+
+def test_crop_shows_the_middle_square() -> None:
+    """The outer quarters are gone, the middle fills the square."""
+    pixels = photos.resized(striped(), size=32, resizing="crop")
+    assert (pixels == GREEN).all()
+
+
+def test_fit_shows_all_on_a_neutral_ground() -> None:
+    """The photograph keeps its proportions; above and below is the mean colour of ImageNet."""
+    pixels = photos.resized(striped(), size=32, resizing="fit")
+    assert [tuple(pixels[16, x]) for x in (0, 16, 31)] == [RED, GREEN, BLUE]
+    assert (pixels[:8] == photos.BACKGROUND).all()
+    assert (pixels[-8:] == photos.BACKGROUND).all()
+
+
+def test_frames_tell_which_part_of_a_photograph_fills_the_square() -> None:
+    """Left, top, right, bottom, in the photograph's own pixels."""
+    assert photos.frame(400, 300, "squash") == (0, 0, 400, 300)
+    assert photos.frame(400, 300, "crop") == (50, 0, 350, 300)
+    assert photos.frame(400, 300, "fit") == (0, -50, 400, 350)
+    assert photos.frame(300, 400, "crop") == (0, 50, 300, 350)

@@ -1,0 +1,36 @@
+"""The ways a stage can fail, and the exit code that tells the caller which it was.
+
+The codes are those of BSD's sysexits.h, so a scheduler can act on them without reading words.
+"""
+
+from typing import ClassVar
+
+
+class StageError(Exception):
+    """A failure the user can act on; its text is the whole message, no traceback is needed."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class DataError(StageError):
+    """The data is unusable (EX_DATAERR): it will fail again until the data changes."""
+
+    exit_code = 65
+
+
+class NetworkError(StageError):
+    """A passing trouble of the network (EX_TEMPFAIL): worth a retry."""
+
+    exit_code = 75
+
+
+class AccessError(StageError):
+    """Permission is missing (EX_NOPERM): credentials or a competition's rules."""
+
+    exit_code = 77
+
+
+class ParamsError(StageError):
+    """params.yaml asks for something that is not allowed (EX_CONFIG)."""
+
+    exit_code = 78

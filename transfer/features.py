@@ -1,0 +1,103 @@
+"""Features: a photograph's activations at the boundary and at the base's end, one row a photograph and view.
+
+A row is a file, `<view>/<sha256>.npz`, and follows from the photograph's bytes and its view's recipe alone.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer import outputs
+
+RECIPE_VERSION = 1  # to be raised when the same recipe would give other activations
+_COMPRESSION = 1  # most activations are zero: the least effort takes nearly two thirds off
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+Activation = NDArray[np.float16]
+Recipe = dict[str, Any]
+
+
+class Row(NamedTuple):
+    """Activations of one view of one photograph, each of shape (height, width, channels)."""
+
+    boundary: Activation
+    pooled: Activation
+
+
+class DamagedRow(Exception):
+    """A file is not the row its place says it is; the text is the reason."""
+
+
+def digest(recipe: Recipe) -> str:
+    """The name of a recipe: 64 hexadecimal digits that differ when anything in it does."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def write_recipes(folder: Path, recipes: Iterable[Recipe]) -> None:
+    """Write `<view>/recipe.json` below `folder` for each view, from view 0 on."""
+    for view, recipe in enumerate(recipes):
+        outputs.write_json(folder / str(view) / "recipe.json", recipe)
+
+
+def read_recipes(folder: Path) -> list[Recipe]:
+    """Read the recipe of every view below `folder`, in order."""
+    views = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: int(path.name))
+    return [json.loads((view / "recipe.json").read_text(encoding="utf-8")) for view in views]
+
+
+def row_from(boundary: NDArray[np.float32], pooled: NDArray[np.float32]) -> Row:
+    """Round activations to float16, the largest of which stands for everything above it."""
+    return Row(*(np.clip(part, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16) for part in (boundary, pooled)))
+
+
+def write_row(path: Path, row: Row, *, recipe: str, photo: str) -> None:
+    """Write a row whole, marked with its recipe's digest and its photograph's sha256.
+
+    It is not forced to the disk: `read_row` tells a row that a power cut left incomplete.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
+            for name, part in {**row._asdict(), "mark": _mark(recipe, photo)}.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, part, allow_pickle=False)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_row(path: Path, *, recipe: str, photo: str) -> Row:
+    """Read a row; see `read_parts`."""
+    return Row(*read_parts(path, Row._fields, recipe=recipe, photo=photo))
+
+
+def read_parts(path: Path, parts: Iterable[str], *, recipe: str, photo: str) -> list[Activation]:
+    """Read some of a row's activations and check that they are whole and of the row asked for.
+
+    Raises:
+        DamagedRow: it is cut short, changed, of another recipe or photograph, or no row at all.
+        FileNotFoundError: there is none.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mark, *activations = (file[name] for name in ("mark", *parts))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DamagedRow(f"{path} is damaged: {error}") from None
+    if not np.array_equal(mark, _mark(recipe, photo)):
+        raise DamagedRow(f"{path} holds another photograph's row, or one made by another recipe")
+    if any(part.dtype != np.float16 or part.ndim != 3 for part in activations):
+        raise DamagedRow(f"{path} holds no float16 activations")
+    return activations
+
+
+def _mark(recipe: str, photo: str) -> NDArray[np.uint8]:
+    return np.frombuffer(hashlib.sha256(f"{recipe} {photo}".encode()).digest(), np.uint8)

@@ -1,0 +1,61 @@
+"""The memo: rows of features that were computed before, kept below `.cache/features/` so that none is computed twice."""
+
+import os
+import time
+from pathlib import Path
+
+from transfer import features, outputs, paths
+
+GIGABYTES = 10.0  # what it may take of the disk: some 100,000 rows of photographs of 224 x 224 pixels
+
+
+class Memo:
+    """Rows of one recipe that were computed before, in `.cache/features/<digest>/`."""
+
+    def __init__(self, recipe: features.Recipe) -> None:
+        self.recipe = features.digest(recipe)
+        self._folder = paths.cache("features", self.recipe)
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, photo: str) -> Path:
+        """Where the row of the photograph with this sha256 lies or would lie."""
+        return self._folder / f"{photo}.npz"
+
+    def has(self, photo: str) -> bool:
+        """Whether the row is there and whole; one that is damaged is forgotten."""
+        try:
+            features.read_row(self.path(photo), recipe=self.recipe, photo=photo)
+        except FileNotFoundError:
+            return False
+        except features.DamagedRow:
+            self.path(photo).unlink()
+            return False
+        return True
+
+    def keep(self, photo: str, row: features.Row) -> None:
+        """Add a row."""
+        features.write_row(self.path(photo), row, recipe=self.recipe, photo=photo)
+
+    def link(self, photo: str, folder: Path) -> None:
+        """Put the row into `folder` and remember that it was used.
+
+        Only the access time is set: DVC takes a changed modification time for changed content.
+        """
+        source = self.path(photo)
+        status = source.stat()
+        os.utime(source, ns=(max(status.st_mtime_ns, time.time_ns()), status.st_mtime_ns))
+        outputs.link(source, folder / source.name)
+
+
+def forget_least_recently_used(*, gigabytes: float = GIGABYTES) -> int:
+    """Shrink the memo to at most `gigabytes` (10**9 bytes); returns how many rows were forgotten."""
+    rows = [(row.stat(), row) for row in paths.cache("features").glob("*/*.npz")]
+    excess = sum(status.st_size for status, _ in rows) - gigabytes * 1e9
+    forgotten = 0
+    for status, row in sorted(rows, key=lambda item: item[0].st_atime_ns):
+        if excess <= 0:
+            break
+        row.unlink(missing_ok=True)
+        excess -= status.st_size
+        forgotten += 1
+    return forgotten

@@ -1,0 +1,107 @@
+"""Outputs that appear whole or not at all: written beside their place, then moved into it."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; move it to `path` if the block succeeds.
+
+    The bytes are on the disk before the name is, so that a power cut leaves the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        _sync(beside)
+        beside.replace(path)
+        _sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` to fill; move it to `path`, replacing it, if the block succeeds.
+
+    What killed processes left beside `path` is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_behind(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    replaced = beside.with_name(f"{beside.name}.old")
+    beside.mkdir()
+    try:
+        yield beside
+        if path.exists():
+            path.replace(replaced)
+        beside.replace(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8, newlines as they are) whole."""
+    with whole_file(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole, the same bytes for the same value."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`: a hard link where the disks allow it, a copy elsewhere."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        with whole_file(target) as beside:
+            shutil.copyfile(source, beside)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_left_behind(path: Path) -> None:
+    name = re.compile(rf"\.{re.escape(path.name)}\.(?P<process>\d+)(\.old)?")
+    for other in list(path.parent.iterdir()):
+        match = name.fullmatch(other.name)
+        if match and not _runs_elsewhere(int(match["process"])):
+            shutil.rmtree(other)
+
+
+def _runs_elsewhere(process: int) -> bool:
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+"""Params: params.yaml read and checked, one section a stage."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from transfer import paths
+from transfer.errors import ParamsError
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no unknown keys, no silent conversions, no defaults of its own."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def load(stage: str, section: type[SectionT]) -> SectionT:
+    """Read the section of params.yaml that has the stage's name.
+
+    Raises:
+        ParamsError: the file is missing or no YAML, or `parse` refuses the section.
+    """
+    return parse(stage, _document().get(stage), section)
+
+
+def parse(stage: str, values: object, section: type[SectionT]) -> SectionT:
+    """Check the values of one section.
+
+    Raises:
+        ParamsError: a parameter is missing, unknown or not allowed; the message has a line for each,
+            with its name, what is allowed and what was received.
+    """
+    if not isinstance(values, dict):
+        raise ParamsError(f"{paths.PARAMS} needs a section `{stage}` with {_fields(section)}. Received: {values!r}")
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError("\n".join(_sentence(stage, detail, section) for detail in error.errors())) from None
+
+
+def _document() -> dict[str, Any]:
+    try:
+        document = YAML(typ="safe", pure=True).load(paths.PARAMS)
+    except FileNotFoundError:
+        raise ParamsError(f"{paths.PARAMS} is missing. Run from the folder that holds dvc.yaml.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{paths.PARAMS} is no readable YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ParamsError(f"{paths.PARAMS} must hold a section for each stage. Received: {document!r}")
+    return document
+
+
+def _sentence(stage: str, detail: ErrorDetails, section: type[Section]) -> str:
+    name = ".".join([stage, *map(str, detail["loc"])])
+    match detail["type"]:
+        case "missing":
+            return f"`{name}` is missing from {paths.PARAMS}."
+        case "extra_forbidden" | "invalid_key":
+            parent = name.rpartition(".")[0]
+            known = _fields(_at(section, detail["loc"][:-1]))
+            return f"`{name}` is not a parameter; `{parent}` has {known}. Received: {detail['input']!r}"
+        case "model_type":
+            return (
+                f"`{name}` must be a section with {_fields(_at(section, detail['loc']))}. Received: {detail['input']!r}"
+            )
+        case "value_error":
+            return f"`{name}`: {detail['ctx']['error']}"
+        case _:
+            reason = detail["msg"].removeprefix("Input should be ")
+            return f"`{name}` must be {reason}. Received: {detail['input']!r}"
+
+
+def _at(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The section at a place within a section; the outermost one known where the place is none."""
+    for part in location:
+        field = section.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return section
+        section = field.annotation
+    return section
+
+
+def _fields(section: type[BaseModel]) -> str:
+    return ", ".join(f"`{name}`" for name in section.model_fields) or "nothing in it"

@@ -1,0 +1,267 @@
+"""Training: a network fitted to cached views, watched on the validation split, resumed where it was killed."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from transfer import chance, outputs, paths, progress
+from transfer.backend import keras
+from transfer.errors import DataError
+from transfer.params import Section
+from transfer.views import Views
+
+Epoch = dict[str, float]
+History = list[Epoch]
+
+COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+_OPTIMIZERS = {
+    "sgd": keras.optimizers.SGD,
+    "rmsprop": keras.optimizers.RMSprop,
+    "adagrad": keras.optimizers.Adagrad,
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+}
+
+
+class Params(Section):
+    """How a network is trained."""
+
+    optimizer: Literal["sgd", "rmsprop", "adagrad", "adam", "adamw"]
+    learning_rate: float = Field(gt=0, le=1)
+    batch_size: int = Field(ge=1, le=1024)
+    epochs: int = Field(ge=1, le=1000, description="at most")
+    patience: int = Field(ge=1, description="epochs without a better validation loss after which training stops")
+
+
+def compile_model(model: keras.Model, settings: Params) -> None:
+    """Give a network its optimizer, and the loss that fits its output."""
+    sigmoid = model.output_shape[-1] == 1
+    model.compile(
+        optimizer=_OPTIMIZERS[settings.optimizer](learning_rate=settings.learning_rate),
+        loss=keras.losses.BinaryCrossentropy() if sigmoid else keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[(keras.metrics.BinaryAccuracy if sigmoid else keras.metrics.SparseCategoricalAccuracy)("accuracy")],
+    )
+
+
+def scratch(stage: str, settings: dict[str, Any], inputs: dict[str, Any]) -> Path:
+    """Where a training keeps the state to go on from: one folder for the same stage, params and inputs."""
+    key = json.dumps([stage, settings, inputs], sort_keys=True)
+    return paths.cache("training", f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}")
+
+
+def fit(
+    model: keras.Model,
+    train: Views,
+    validation: Views,
+    *,
+    settings: Params,
+    seed: int,
+    scratch: Path,
+    name: str,
+    loss_to_beat: float = math.inf,
+) -> History:
+    """Train a compiled network and leave it with the weights of its best epoch.
+
+    Each epoch's order, views and dropout follow from the seed and the epoch's number, so a training that was killed
+    goes on from its last whole epoch, kept in `scratch`, to the very result it would have had.
+
+    Args:
+        model: compiled; changed in place. Its weights stay as they are if no epoch is good enough.
+        train: drawn anew each epoch.
+        validation: what `val_loss` and `val_accuracy` are of.
+        settings: epochs and patience are used here.
+        seed: of dropout.
+        scratch: folder for the state to go on from; of no other training.
+        name: in front of the lines of progress.
+        loss_to_beat: a validation loss that an epoch must be below to count as the best.
+
+    Returns:
+        An entry an epoch, with `COLUMNS` as keys.
+
+    Raises:
+        DataError: the loss became NaN or infinite.
+    """
+    initial = model.get_weights()
+    history = _restore(model, scratch)
+    best = scratch / "best.weights.h5"
+    reached = min([loss_to_beat, *(epoch["val_loss"] for epoch in history)])
+    early_stopping = _EarlyStopping(history, patience=settings.patience)
+    if len(history) < settings.epochs and not early_stopping.has_stopped(model):
+        scratch.mkdir(parents=True, exist_ok=True)
+        with progress.bar(
+            total=settings.epochs * len(train), initial=len(history) * len(train), description=name, unit="batches"
+        ) as bar:
+            logs = model.fit(
+                train,
+                validation_data=validation,
+                epochs=settings.epochs,
+                initial_epoch=len(history),
+                verbose=0,
+                callbacks=[
+                    _Draw(train, seed=seed),
+                    keras.callbacks.TerminateOnNaN(),
+                    keras.callbacks.ModelCheckpoint(
+                        best,
+                        monitor="val_loss",
+                        mode="min",
+                        save_best_only=True,
+                        save_weights_only=True,
+                        initial_value_threshold=reached,
+                    ),
+                    _Record(history, bar),
+                    early_stopping,
+                    _Backup(history, scratch),
+                ],
+            )
+        _refuse_divergence(logs.history, name)
+    if best_epoch(history, loss_to_beat=loss_to_beat):
+        model.load_weights(best)
+    else:
+        model.set_weights(initial)
+    return history
+
+
+def best_epoch(history: History, *, loss_to_beat: float = math.inf) -> Epoch | None:
+    """The epoch with the lowest validation loss, the first of equals; None if none is below `loss_to_beat`."""
+    best = min(history, key=lambda epoch: epoch["val_loss"], default=None)
+    return best if best and best["val_loss"] < loss_to_beat else None
+
+
+def summary(history: History, *, loss_to_beat: float = math.inf) -> dict[str, float]:
+    """What a training came to: its scores in the best epoch, and how many epochs it took.
+
+    Without an epoch that counts there are no scores.
+    """
+    best = best_epoch(history, loss_to_beat=loss_to_beat)
+    if best is None:
+        return {"epochs": len(history)}
+    scores = {name: best[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    return {"epochs": len(history), "best_epoch": best["epoch"], **scores}
+
+
+def write_history(path: Path, history: History) -> None:
+    """Write a history as CSV, whole."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    outputs.write_text(path, text.getvalue())
+
+
+def _refuse_divergence(logs: dict[str, list[float]], name: str) -> None:
+    if not all(math.isfinite(value) for values in logs.values() for value in values):
+        raise DataError(
+            f"The loss of {name} must stay a finite number. Received: NaN or infinity in epoch {len(logs['loss'])}. "
+            f"Lower `{name}.training.learning_rate`; the model made before is kept."
+        )
+
+
+def _restore(model: keras.Model, scratch: Path) -> History:
+    """Bring back the state after the last whole epoch, if there is one; returns the history up to it."""
+    epochs = sorted(scratch.glob("epoch-*"))
+    if not epochs:
+        return []
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(epochs[-1] / "state.weights.h5")
+    history: History = json.loads((epochs[-1] / "history.json").read_text(encoding="utf-8"))
+    return history
+
+
+class _Backup(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps weights, optimizer and history after each epoch, all of one epoch or none.
+
+    Keras's BackupAndRestore writes weights and epoch number one after the other: killed between the two, it goes on
+    with the weights of one epoch and the number of another.
+    """
+
+    def __init__(self, history: History, scratch: Path) -> None:
+        super().__init__()
+        self._history = history
+        self._scratch = scratch
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if len(self._history) <= epoch:
+            return
+        earlier = list(self._scratch.glob("epoch-*"))
+        with outputs.whole_folder(self._scratch / f"epoch-{epoch + 1:04}") as folder:
+            self.model.save_weights(folder / "state.weights.h5")
+            outputs.write_json(folder / "history.json", self._history)
+        for folder in earlier:
+            shutil.rmtree(folder)
+
+
+class _Draw(keras.callbacks.Callback):  # type: ignore[misc]
+    """Lets an epoch's order, views and dropout follow from the seed and the epoch's number."""
+
+    def __init__(self, train: Views, *, seed: int) -> None:
+        super().__init__()
+        self._train = train
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._train.epoch = epoch
+        for layer in self.model._flatten_layers():  # noqa: SLF001 (the only walk that enters nested networks)
+            if hasattr(layer, "seed_generator"):
+                drawn = chance.digest(self._seed, "dropout", epoch, layer.name)
+                layer.seed_generator.state.assign([drawn >> 32, drawn & 0xFFFFFFFF])
+
+
+class _Record(keras.callbacks.Callback):  # type: ignore[misc]
+    """Adds each epoch to the history and shows where the training is."""
+
+    def __init__(self, history: History, bar: Any) -> None:
+        super().__init__()
+        self._history = history
+        self._bar = bar
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not all(math.isfinite(value) for value in logs.values()):
+            return
+        scores = {name: float(logs[name]) for name in COLUMNS if name in logs}
+        self._history.append(
+            {
+                "epoch": epoch + 1,
+                **scores,
+                "learning_rate": float(self.model.optimizer.learning_rate),
+                "seconds": round(time.monotonic() - self._began, 3),
+            }
+        )
+        self._bar.set_postfix_str(
+            f"epoch {epoch + 1}: val_loss {scores['val_loss']:.4f}, val_accuracy {scores['val_accuracy']:.4f}",
+            refresh=False,
+        )
+
+
+class _EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
+    """Keras's, knowing the epochs before a resumed training began."""
+
+    def __init__(self, history: History, *, patience: int) -> None:
+        super().__init__(monitor="val_loss", mode="min", patience=patience)
+        self._history = history
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        for epoch in self._history:
+            super().on_epoch_end(int(epoch["epoch"]) - 1, epoch)
+
+    def has_stopped(self, model: keras.Model) -> bool:
+        """Whether the training had ended when it was cut off."""
+        self.set_model(model)
+        self.on_train_begin()
+        return bool(model.stop_training)

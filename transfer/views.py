@@ -1,0 +1,92 @@
+"""Views: cached features as a network takes them, one view of each photograph an epoch."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer import chance, features, manifest
+from transfer.backend import keras
+from transfer.errors import DataError
+
+Part = Literal["boundary", "pooled"]
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class Views(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of cached activations and labels, read from the disk as they are asked for.
+
+    Args:
+        folder: what the stage `extract_features` made.
+        photographs: what to read, all of them at view 0 or, with a seed, at a view drawn anew each epoch.
+        classes: class names in the order of their numbers; the labels are these numbers.
+        part: which of a row's activations.
+        batch_size: photographs a batch; the last may be smaller.
+        seed: of the order and the views; None keeps the given order and view 0.
+
+    Which photographs and views make up a batch follows from the seed, `epoch` and the batch's number alone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        photographs: Sequence[manifest.Entry],
+        *,
+        classes: Sequence[str],
+        part: Part,
+        batch_size: int,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.epoch = 0
+        self._folder = folder
+        self._photographs = list(photographs)
+        self._numbers = {name: number for number, name in enumerate(classes)}
+        self._part = part
+        self._batch_size = batch_size
+        self._seed = seed
+        self._plan: tuple[int, list[manifest.Entry]] = (-1, [])
+        self._recipes = [features.digest(recipe) for recipe in features.read_recipes(folder)]
+
+    def __len__(self) -> int:
+        return -(-len(self._photographs) // self._batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        chosen = self._order()[index * self._batch_size : (index + 1) * self._batch_size]
+        rows = np.stack([self._read(photograph) for photograph in chosen]).astype(np.float32)
+        labels = np.array([[self._numbers[photograph.class_name]] for photograph in chosen], np.float32)
+        return rows, labels
+
+    def _order(self) -> list[manifest.Entry]:
+        if self._seed is None:
+            return self._photographs
+        if self._plan[0] != self.epoch:
+            key = partial(chance.digest, self._seed, "order", self.epoch)
+            self._plan = (self.epoch, sorted(self._photographs, key=lambda photograph: key(photograph.sha256)))
+        return self._plan[1]
+
+    def _read(self, photograph: manifest.Entry) -> features.Activation:
+        view = self._view(photograph)
+        path = self._folder / str(view) / f"{photograph.sha256}.npz"
+        try:
+            [activation] = features.read_parts(path, [self._part], recipe=self._recipes[view], photo=photograph.sha256)
+        except (features.DamagedRow, FileNotFoundError) as error:
+            raise DataError(f"{error}. Run `dvc repro --force extract_features`.") from None
+        return activation
+
+    def _view(self, photograph: manifest.Entry) -> int:
+        if self._seed is None:
+            return 0
+        return chance.digest(self._seed, "view", self.epoch, photograph.sha256) % len(self._recipes)
+
+
+def to_train_on(
+    folder: Path, photographs: Sequence[manifest.Entry], *, part: Part, batch_size: int, seed: int
+) -> tuple[Views, Views]:
+    """The views of the training split, drawn anew each epoch, and the validation split as it is."""
+    of = {split: [entry for entry in photographs if entry.split == split] for split in ("train", "validation")}
+    read = partial(Views, folder, classes=manifest.classes(photographs), part=part, batch_size=batch_size)
+    return read(of["train"], seed=seed), read(of["validation"])
