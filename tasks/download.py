@@ -17,7 +17,7 @@ MICROSOFT = (
     "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"
 )
 MICROSOFT_SHA256 = Checksum("sha256", "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9")
-LABELLED = "train.zip"  # inside Kaggle's archive that holds the labelled photographs
+LABELLED = "train.zip"  # in Kaggle's archive, the one with the labelled photographs
 
 GENERATED_CLASSES = ("circle", "triangle")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive knows

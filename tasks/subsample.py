@@ -242,9 +242,11 @@ def refuse_mostly_rejected(rejected: Sequence[Rejection], *, looked_at: int) -> 
         DataError: with the commonest reasons.
     """
     if 2 * len(rejected) > looked_at:
+        alike = any(rejection.reason == "near_duplicate" for rejection in rejected)
         raise DataError(
             f"At least half of the photographs must be usable. Received: {len(rejected):,} of {looked_at:,} looked at "
-            f"are rejected: {_reasons(rejected)}. Mend the photographs or choose another `download.source`."
+            f"are rejected: {_reasons(rejected)}. Mend the photographs or choose another `download.source`"
+            f"{f', or lower `{STAGE}.near_duplicates`' if alike else ''}."
         )
 
 

@@ -78,14 +78,16 @@ def candidates(archive: zipfile.ZipFile) -> list[Candidate]:
     for member in archive.infolist():
         _refuse_hostile(member)
         _refuse_giant(member)
-    paths = [PurePosixPath(member.filename) for member in archive.infolist() if not member.is_dir()]
+    names = [member.filename for member in archive.infolist() if not member.is_dir()]
+    paths = [PurePosixPath(name) for name in names]
     photographs = [path for path in paths if is_photograph(path)]
     if not photographs:
         raise DataError(f"Photographs must come in {LAYOUTS}. Received: {_endings(paths)}.")
     found = _kaggle(photographs) or _folders(photographs)
     _refuse_repeats(found)
     _refuse_too_few_classes(found)
-    return sorted(found)
+    as_packed = dict(zip(map(str, paths), names, strict=True))  # `./cat/1.jpg` is read as `cat/1.jpg`
+    return sorted(one._replace(member=as_packed[one.member]) for one in found)
 
 
 def _kaggle(photographs: list[PurePosixPath]) -> list[Candidate]:

@@ -1,6 +1,6 @@
 """Heads: the small network that turns the base's last feature map into class probabilities."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -8,26 +8,24 @@ from transfer import chance
 from transfer.backend import keras
 from transfer.params import Section
 
-_POOLINGS = {
-    "average": keras.layers.GlobalAveragePooling2D,
-    "max": keras.layers.GlobalMaxPooling2D,
-    "flatten": keras.layers.Flatten,
-}
+_MOMENTUM = 0.9  # Keras's 0.99 needs hundreds of batches to settle; two thousand photographs make forty an epoch
+
+Pooling = Literal["average", "max", "average_max", "flatten"]
 
 
 class Params(Section):
     """How a head is built, from the feature map to the last hidden layer."""
 
-    pooling: Literal["average", "max", "flatten"]
+    pooling: Pooling
     batch_normalization: bool = Field(description="of the pooled features")
-    dense: list[int] = Field(max_length=8, description="units of each hidden layer")
+    dense: list[Annotated[int, Field(ge=1, le=4096)]] = Field(max_length=8, description="units of each hidden layer")
     activation: Literal["relu", "elu", "gelu", "silu", "tanh"]
     dropout: float = Field(ge=0, lt=1, description="before each dense layer")
     l1: float = Field(ge=0)
     l2: float = Field(ge=0)
 
 
-def build(settings: Params, *, feature_map: tuple[int, int, int], classes: int, seed: int) -> keras.Sequential:
+def build(settings: Params, *, feature_map: tuple[int, int, int], classes: int, seed: int) -> keras.Model:
     """Build a head.
 
     Args:
@@ -39,26 +37,31 @@ def build(settings: Params, *, feature_map: tuple[int, int, int], classes: int, 
     Returns:
         A network with one sigmoid, the probability of the second class, for two classes, and a softmax for more.
     """
-    hidden = [
-        layer
-        for number, units in enumerate(settings.dense, start=1)
-        for layer in (
-            _dropout(settings, number=number, seed=seed),
-            _dense(settings, units, settings.activation, name=f"dense_{number}", seed=seed),
-        )
-    ]
+    features = keras.Input(feature_map, name="feature_map")
+    signal = _pooled(features, settings.pooling)
+    if settings.batch_normalization:
+        signal = keras.layers.BatchNormalization(momentum=_MOMENTUM, name="batch_normalization")(signal)
+    for number, units in enumerate(settings.dense, start=1):
+        signal = _dropout(settings, number=number, seed=seed)(signal)
+        signal = _dense(settings, units, settings.activation, name=f"dense_{number}", seed=seed)(signal)
+    signal = _dropout(settings, number=len(settings.dense) + 1, seed=seed)(signal)
     units, activation = (1, "sigmoid") if classes == 2 else (classes, "softmax")
-    return keras.Sequential(
-        [
-            keras.Input(feature_map),
-            _POOLINGS[settings.pooling](name="pooling"),
-            *([keras.layers.BatchNormalization(name="batch_normalization")] if settings.batch_normalization else []),
-            *hidden,
-            _dropout(settings, number=len(settings.dense) + 1, seed=seed),
-            _dense(settings, units, activation, name="probabilities", seed=seed),
-        ],
-        name="head",
-    )
+    probabilities = _dense(settings, units, activation, name="probabilities", seed=seed)(signal)
+    return keras.Model(features, probabilities, name="head")
+
+
+def _pooled(features: keras.KerasTensor, pooling: Pooling) -> keras.KerasTensor:
+    average = keras.layers.GlobalAveragePooling2D(name="average")
+    largest = keras.layers.GlobalMaxPooling2D(name="max")
+    match pooling:
+        case "average":
+            return average(features)
+        case "max":
+            return largest(features)
+        case "average_max":
+            return keras.layers.Concatenate(name="average_max")([average(features), largest(features)])
+        case "flatten":
+            return keras.layers.Flatten(name="flatten")(features)
 
 
 def _dense(settings: Params, units: int, activation: str, *, name: str, seed: int) -> keras.layers.Dense:

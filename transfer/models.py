@@ -31,10 +31,10 @@ def load(path: Path) -> keras.Model:
     Raises:
         DataError: the file is no network, or needs code of its own to be read.
     """
+    if not path.exists():
+        raise DataError(f"{path} is missing. Run `dvc repro` to have it made.")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # Keras raises nearly anything on a damaged or hostile file
         raise DataError(
             f"{path} is not a network this project saved: {error}. Rerun the stage that makes it."

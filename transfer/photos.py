@@ -28,7 +28,7 @@ _TURNS = {
 }
 
 
-class UnreadablePhoto(Exception):  # noqa: N818 - it is an answer about a photograph, not a fault
+class UnreadablePhoto(Exception):
     """The bytes are no whole photograph; the text is the reason."""
 
 

@@ -1,5 +1,6 @@
 """Progress of long work: a bar with rate and remaining time in a terminal, sparse lines elsewhere."""
 
+import os
 import sys
 import time
 from typing import Any
@@ -16,7 +17,7 @@ _UNKNOWN = "{desc}: {n_fmt}{unit} in {elapsed}, {rate_fmt}"
 class _Lines(tqdm):  # type: ignore[type-arg]
     """A tqdm that says a plain line now and then, and one at the end, instead of redrawing one."""
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:  # noqa: ARG002 - tqdm's signature
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         line = str(self) if msg is None else msg
         if line:
             print(line, file=sys.stderr, flush=True)
@@ -37,7 +38,7 @@ def bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> 
         unit: what is counted, "B" for bytes (shown with k, M, G).
         initial: how many were done before.
     """
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     kind = tqdm if terminal else _Lines
     return kind(
         total=total,

@@ -63,10 +63,11 @@ class Views(keras.utils.PyDataset):  # type: ignore[misc]
     def _order(self) -> list[manifest.Entry]:
         if self._seed is None:
             return self._photographs
-        if self._plan[0] != self.epoch:
-            key = partial(chance.digest, self._seed, "order", self.epoch)
-            self._plan = (self.epoch, sorted(self._photographs, key=lambda photograph: key(photograph.sha256)))
-        return self._plan[1]
+        epoch, plan = self.epoch, self._plan  # Keras reads ahead in several threads
+        if plan[0] != epoch:
+            key = partial(chance.digest, self._seed, "order", epoch)
+            plan = self._plan = (epoch, sorted(self._photographs, key=lambda photograph: key(photograph.sha256)))
+        return plan[1]
 
     def _read(self, photograph: manifest.Entry) -> features.Activation:
         view = self._view(photograph)

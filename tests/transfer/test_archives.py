@@ -158,3 +158,11 @@ def test_encrypted_archives_are_refused(tmp_path: Path) -> None:
     path.write_bytes(data[: directory + 8] + b"\x01" + data[directory + 9 :])
     with pytest.raises(DataError, match="password"):
         archives.check(path)
+
+
+def test_members_are_named_as_packed() -> None:
+    """An archive packed as `./cat/1.jpg` is understood, and its members are found under the names they have."""
+    archive = _archive("./cat/1.jpg", "./dog//2.jpg")
+    found = archives.candidates(archive)
+    assert [(one.class_name, one.name) for one in found] == [("cat", "cat.1.jpg"), ("dog", "dog.2.jpg")]
+    assert [archive.read(one.member) for one in found] == [b"photo", b"photo"]

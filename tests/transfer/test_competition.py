@@ -101,7 +101,7 @@ def test_kaggles_wish_for_time_is_named(kaggle: StandIn, tmp_path: Path) -> None
 def test_kaggles_silence_ends(kaggle: StandIn, tmp_path: Path) -> None:
     """A Kaggle that does not answer does not hold a run for ever, though its client would wait."""
     kaggle.api_faults = [Fault(stall_after=0)]
-    with pytest.raises(NetworkError, match="no answer"):
+    with pytest.raises(NetworkError, match="no answer for 4 s"):
         competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=1, connect=3, silence=1))
 
 

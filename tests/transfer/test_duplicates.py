@@ -16,18 +16,21 @@ def scene(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 
 
 def compressed(image: Image.Image, quality: int) -> Image.Image:
+    """The picture saved as JPEG and read again."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return photos.read(file.getvalue())
 
 
 def written_on(image: Image.Image) -> Image.Image:
+    """The picture with a caption."""
     copy = image.copy()
     ImageDraw.Draw(copy).text((10, 10), "www.example.org", fill="white", font_size=16)
     return copy
 
 
 def difference(first: Image.Image, second: Image.Image) -> int:
+    """Bits in which two pictures differ."""
     seen = duplicates.Seen()
     seen.add("first", duplicates.fingerprint(first))
     likeness = seen.nearest(duplicates.fingerprint(second))
@@ -104,6 +107,6 @@ def test_what_is_not_known_agrees_with_nothing() -> None:
 def test_groups_do_not_depend_on_what_lies_between() -> None:
     """The same groups are found in any order."""
     numbers = list(range(60))
-    random.Random(0).shuffle(numbers)
+    random.Random(0).shuffle(numbers)  # noqa: S311 - a test repeats its chance
     groups = duplicates.alike(numbers, first=lambda n: n % 4, then=lambda n: n % 20)
     assert sorted(map(sorted, groups)) == [[n, n + 20, n + 40] for n in range(20)]

@@ -3,13 +3,23 @@ from transfer import filenames
 
 def test_ordinary_names_stay_as_they_are() -> None:
     """Kaggle's names, spaces, accents and other scripts are kept."""
-    names = ["cat.1.jpg", "my cat (2).JPG", "Größe.png", "кошка.jpeg", "a+b_c-d.webp"]
+    names = ["cat.1.jpg", "my cat (2).JPG", "Größe.png", "猫.jpeg", "a+b_c-d.webp"]
     assert filenames.safe(names) == {name: name for name in names}
 
 
 def test_what_a_file_system_may_refuse_is_replaced() -> None:
     """Separators, control characters, wildcards and lone surrogates are gone; so are leading dots."""
-    unsafe = ["../../etc/passwd", "a\\b.jpg", "c:d.jpg", "new\nline.jpg", "what?*.jpg", ".hidden.jpg", "\udcff.jpg", "..", ""]
+    unsafe = [
+        "../../etc/passwd",
+        "a\\b.jpg",
+        "c:d.jpg",
+        "new\nline.jpg",
+        "what?*.jpg",
+        ".hidden.jpg",
+        "\udcff.jpg",
+        "..",
+        "",
+    ]
     for name in filenames.safe(unsafe).values():
         assert name
         assert not name.startswith(".")

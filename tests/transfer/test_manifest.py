@@ -12,7 +12,7 @@ DOG = Entry("photos/dog/dog.1.jpg", "dog", "cd" * 32, 320, 240)
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     """Names with commas, quotes, line breaks and any letters survive."""
-    odd = Entry('photos/cat/a, "b"\r\nкошка.jpg', "cat, tabby", "ef" * 32, 1, 2)
+    odd = Entry('photos/cat/a, "b"\r\n猫.jpg', "cat, tabby", "ef" * 32, 1, 2)
     manifest.write(tmp_path / "manifest.csv", [CAT, DOG, odd])
     assert manifest.read(tmp_path / "manifest.csv") == [CAT, DOG, odd]
 

@@ -1,0 +1,196 @@
+"""A small workspace in which the stages that compute have run once, for tests to look at and to copy."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from transfer import drawings, manifest, views, weights
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("extract_features", "train_head", "fine_tune")
+EDGE = 40  # of the drawings, pixels
+PARAMS: dict[str, Any] = {
+    "extract_features": {
+        "image_size": 32,
+        "resizing": "crop",
+        "frozen_through": "block4_pool",
+        "views": 1,
+        "augmentation": {
+            "horizontal_flip": True,
+            "vertical_flip": False,
+            "rotation": 36.0,
+            "shift": 0.0,
+            "zoom": 1.2,
+            "shear": 0.0,
+            "stretch": 1.0,
+            "fill": "reflect",
+        },
+        "seed": 0,
+    },
+    "train_head": {
+        "head": {
+            "pooling": "average",
+            "batch_normalization": True,
+            "dense": [8],
+            "activation": "relu",
+            "dropout": 0.5,
+            "l1": 0.0,
+            "l2": 1e-4,
+        },
+        "training": {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 8, "epochs": 3, "patience": 3},
+        "seed": 0,
+    },
+    "fine_tune": {
+        "training": {"optimizer": "adam", "learning_rate": 1e-5, "batch_size": 8, "epochs": 3, "patience": 3},
+        "seed": 0,
+    },
+}
+
+
+class Chain(NamedTuple):
+    """The workspace and what each stage said on standard error."""
+
+    folder: Path
+    said: dict[str, str]
+
+
+def write_params(workspace: Path, changes: dict[str, dict[str, Any]]) -> None:
+    """Write params.yaml with some values changed, in place of the file that a copy shares with its original."""
+    sections = {stage: {**section, **changes.get(stage, {})} for stage, section in PARAMS.items()}
+    (workspace / "params.yaml").unlink(missing_ok=True)
+    (workspace / "params.yaml").write_text(json.dumps(sections), encoding="utf-8")
+
+
+def write_photographs(workspace: Path, *, numbers: Sequence[int]) -> list[manifest.Entry]:
+    """Leave a drawing of each class for each number, and the manifest of these: what `split` hands on."""
+    entries = [_drawn(workspace, class_name, number) for number in numbers for class_name in ("circle", "triangle")]
+    manifest.write(workspace / "artifacts/split/manifest.csv", entries)
+    return entries
+
+
+def _drawn(workspace: Path, class_name: str, number: int) -> manifest.Entry:
+    data = drawings.draw(class_name, number, size=EDGE, seed=0)
+    path = f"photos/{class_name}/{number}.jpg"
+    target = workspace / "artifacts/subsample" / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        target.write_bytes(data)
+    split = ("train", "train", "train", "validation", "test")[number % 5]
+    return manifest.Entry(path, class_name, hashlib.sha256(data).hexdigest(), EDGE, EDGE, split)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Variables a stage is started with: the tests' own, but for a cache that the user may have."""
+    kept = {name: value for name, value in os.environ.items() if name != "DOGS_VS_CATS_CACHE"}
+    return {**kept, "PYTHONPATH": str(ROOT), **changes}
+
+
+def start(stage: str, workspace: Path, **changes: str) -> "subprocess.Popen[str]":
+    """Start a stage as DVC does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"tasks.{stage}"],
+        cwd=workspace,
+        env=environment(**changes),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    """Wait for a stage, which must succeed; what it said."""
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    return said
+
+
+def run(stage: str, workspace: Path, **changes: str) -> str:
+    """Run a stage, which must succeed; what it said on standard error."""
+    return ended(start(stage, workspace, **changes))
+
+
+def kill_once(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
+    """Kill a process, in the way it cannot notice, as soon as it has got to where it is wanted."""
+    try:
+        deadline = time.monotonic() + 240
+        while not reached():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def hanging(path: Path) -> Iterator[None]:
+    """Make a file one that whoever opens it waits for without end, as on a disk that hangs."""
+    aside = path.with_name(f"{path.name}.aside")
+    path.rename(aside)
+    os.mkfifo(path)
+    try:
+        yield
+    finally:
+        aside.replace(path)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its place."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def copied(chain: Chain, target: Path) -> Path:
+    """A copy of the workspace that takes no time: hard links, which the stages replace and never write into."""
+    shutil.copytree(chain.folder, target, copy_function=os.link)
+    return target
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The workspace in which extract_features, train_head and fine_tune have run; not to be changed."""
+    folder = tmp_path_factory.mktemp("chain") / "with a space"
+    write_photographs(folder, numbers=range(20))
+    write_params(folder, {})
+    (folder / "artifacts/fetch_weights").mkdir()
+    weights.write(folder / "artifacts/fetch_weights/vgg16.weights.h5", weights.random(seed=0))
+    return Chain(folder, {stage: run(stage, folder) for stage in STAGES})
+
+
+@pytest.fixture
+def workspace(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the workspace to change, and the current folder."""
+    monkeypatch.delenv("DOGS_VS_CATS_CACHE", raising=False)
+    folder = copied(chain, tmp_path / "with a space")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def kill_in_the_third_epoch(stage: str, workspace: Path) -> Path:
+    """Start a training and kill it once two epochs are whole; the folder of the state it left."""
+    entries = manifest.read(workspace / "artifacts/split/manifest.csv")
+    extracted = workspace / "artifacts/extract_features"
+    train, _ = views.to_train_on(extracted, entries, part="pooled", batch_size=8, seed=PARAMS[stage]["seed"])
+    waited_for = next(entry for entry in entries if entry.split == "train" and _drawn_views(train, entry) == [0, 0, 1])
+    left = workspace / ".cache/training"
+    with hanging(extracted / "1" / f"{waited_for.sha256}.npz"):
+        kill_once(start(stage, workspace), lambda: any(left.glob("*/epoch-0002")))
+    [state] = left.glob("*/epoch-*")
+    return state
+
+
+def _drawn_views(train: views.Views, entry: manifest.Entry) -> list[int]:
+    drawn = []
+    for epoch in range(3):
+        train.epoch = epoch
+        drawn.append(train._view(entry))
+    return drawn

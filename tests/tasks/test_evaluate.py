@@ -1,0 +1,312 @@
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import evaluate
+from transfer import chance, curves, drawings, features, manifest, models, outputs, photos, scores
+from transfer.backend import keras
+from transfer.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+SIZE = 32
+HISTORY = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n" + "".join(
+    f"{epoch},0.5,0.7,0.{7 - epoch},0.65,0.001,1.5\n" for epoch in (1, 2, 3)
+)
+PARAMS = "evaluate: {confidence: 0.95, bins: 10, checked: 4}\n"
+
+
+def tiny_network(classes: int, *, offset: float = -120.0) -> keras.Model:
+    """A whole network as `fine_tune` saves it, with two convolutions for thirteen and weights drawn by chance."""
+    units, activation = (1, "sigmoid") if classes == 2 else (classes, "softmax")
+    initial = [keras.initializers.HeNormal(seed=number) for number in range(3)]
+    head = keras.Sequential(
+        [
+            keras.Input((SIZE // 4, SIZE // 4, 8)),
+            keras.layers.GlobalAveragePooling2D(name="pooling"),
+            keras.layers.Dense(units, activation=activation, kernel_initializer=initial[2], name="probabilities"),
+        ],
+        name="head",
+    )
+    return keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3), dtype="uint8", name="photograph"),
+            keras.layers.Rescaling(1 / 64, offset=offset / 64, name="preprocessing"),
+            keras.layers.Conv2D(8, 3, padding="same", activation="relu", kernel_initializer=initial[0], name="conv1"),
+            keras.layers.MaxPooling2D(2, name="boundary"),
+            keras.layers.Conv2D(8, 3, padding="same", activation="relu", kernel_initializer=initial[1], name="conv2"),
+            keras.layers.MaxPooling2D(2, name="last_pool"),
+            head,
+        ]
+    )
+
+
+def write_rows(entries: list[manifest.Entry], whole: keras.Model, recipe: features.Recipe) -> None:
+    """Cache what `extract_features` would, of this network."""
+    upto = keras.Model(whole.inputs[0], [whole.get_layer("boundary").output, whole.get_layer("last_pool").output])
+    for entry in entries:
+        image = photos.read(Path("artifacts/subsample", entry.path).read_bytes())
+        pixels = photos.resized(image, size=SIZE, resizing=recipe["resizing"])
+        boundary, pooled = (np.asarray(part)[0] for part in upto(pixels[np.newaxis], training=False))
+        row = features.row_from(boundary, pooled)
+        path = Path("artifacts/extract_features/0", f"{entry.sha256}.npz")
+        features.write_row(path, row, recipe=features.digest(recipe), photo=entry.sha256)
+
+
+def write_stage(name: str, file: str, network: keras.Model, classes: list[str], **files: Path) -> None:
+    """Leave what a training stage leaves."""
+    folder = Path("artifacts", name)
+    recipes = features.read_recipes(Path("artifacts/extract_features"))
+    inputs = models.inputs(Path("artifacts/split/manifest.csv"), recipes, **files)
+    models.save(network, folder / file)
+    card = models.card(classes, recipes[0], inputs, {"seed": 0}, {"epochs": 3, "best_epoch": 2})
+    outputs.write_json(folder / "model.json", card)
+    outputs.write_text(folder / "history.csv", HISTORY)
+
+
+def write_workspace(classes: list[str], *, each: int = 8) -> None:
+    """Leave in the current folder what all stages before `evaluate` leave; half of the photographs are for the test."""
+    entries = []
+    for class_name in classes:
+        for index in range(each):
+            data = drawings.draw(class_name, index, size=SIZE + 8, seed=0)
+            entry = manifest.Entry(
+                f"photos/{class_name}/{index}.jpg",
+                class_name,
+                hashlib.sha256(data).hexdigest(),
+                SIZE + 8,
+                SIZE + 8,
+                "test" if index % 2 else "train",
+            )
+            target = Path("artifacts/subsample", entry.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+            entries.append(entry)
+    whole = tiny_network(len(classes))
+    recipe = {"weights": "ab" * 32, "boundary": "boundary", "image_size": SIZE, "resizing": "crop"}
+    manifest.write(Path("artifacts/split/manifest.csv"), entries)
+    features.write_recipes(Path("artifacts/extract_features"), [recipe])
+    write_rows(entries, whole, recipe)
+    write_stage("train_head", "head.keras", whole.get_layer("head"), classes)
+    write_stage("fine_tune", "model.keras", whole, classes, head=Path("artifacts/train_head/head.keras"))
+    Path("params.yaml").write_text(PARAMS)
+
+
+@pytest.fixture(scope="module")
+def whole_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of two classes, to be copied."""
+    folder = tmp_path_factory.mktemp("made") / "with a space"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_workspace(["circle", "triangle"])
+    return folder
+
+
+@pytest.fixture
+def workspace(whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the workspace, and the current folder."""
+    copy = tmp_path / "with a space"
+    shutil.copytree(whole_workspace, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def run(workspace: Path) -> subprocess.CompletedProcess[str]:
+    """Run the stage as DVC does."""
+    return subprocess.run(
+        [sys.executable, "-m", "tasks.evaluate"],
+        cwd=workspace,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def made(workspace: Path) -> dict[str, bytes]:
+    """Every file the stage left, by its place."""
+    folder = workspace / "artifacts/evaluate"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def predictions() -> list[dict[str, str]]:
+    """The lines of predictions.csv."""
+    with Path("artifacts/evaluate/predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fields(template: Any) -> Iterator[str]:
+    """The fields of the data that a template draws; not those that it makes itself."""
+    if isinstance(template, dict):
+        own = {transform["as"] for transform in template.get("transform", []) if "as" in transform}
+        for key, value in template.items():
+            if key == "field" and isinstance(value, str):
+                yield value
+            elif key == "repeat" and isinstance(value, dict):
+                yield from value["row"]
+            else:
+                yield from (name for name in fields(value) if name not in own)
+    elif isinstance(template, list):
+        for each in template:
+            yield from fields(each)
+
+
+def test_evaluation_is_whole_and_the_same_again(workspace: Path) -> None:
+    """The stage leaves scores, predictions, plots and a report, ends with where they lie, and repeats every byte."""
+    first = run(workspace)
+    assert first.returncode == 0, first.stderr
+    files = made(workspace)
+    plots = {f"plots/{name}.json" for name in ("learning_curves", "confusion", "roc", "reliability")}
+    assert set(files) == {"metrics.json", "predictions.csv", "report.html", *plots}
+    *_, report, model, metrics = first.stderr.splitlines()
+    assert report.endswith("artifacts/evaluate/report.html")
+    assert model.endswith("artifacts/fine_tune/model.keras")
+    assert metrics.endswith("artifacts/evaluate/metrics.json")
+    assert "train_head" in first.stderr
+    assert run(workspace).returncode == 0
+    assert made(workspace) == files
+
+
+def test_metrics_have_the_promised_names(workspace: Path) -> None:
+    """metrics.json has the same scores for both models, and whether they differ."""
+    evaluate.main()
+    metrics = json.loads((workspace / "artifacts/evaluate/metrics.json").read_text())
+    names = ["accuracy", "accuracy_low", "accuracy_high", "log_loss", "roc_auc", "calibration_error"]
+    assert list(metrics) == ["train_head", "fine_tune", "mcnemar_p", "test_photographs"]
+    assert list(metrics["train_head"]) == list(metrics["fine_tune"]) == names
+    assert metrics["test_photographs"] == 8
+
+
+@pytest.mark.usefixtures("workspace")
+def test_both_models_predict_what_the_whole_network_says() -> None:
+    """Pixels, boundary and pooled features give one answer where fine-tuning has changed nothing."""
+    evaluate.main()
+    whole = models.load(Path("artifacts/fine_tune/model.keras"))
+    lines = predictions()
+    assert [line["path"] for line in lines] == sorted(line["path"] for line in lines)
+    assert len(lines) == 8
+    for line in lines:
+        image = photos.read(Path("artifacts/subsample", line["path"]).read_bytes())
+        pixels = photos.resized(image, size=SIZE, resizing="crop")
+        expected = float(np.asarray(whole(pixels[np.newaxis]))[0, 0])
+        for model in ("train_head", "fine_tune"):
+            triangle = float(line[f"{model}_probability_triangle"])
+            assert triangle == pytest.approx(expected, abs=1e-3)
+            assert float(line[f"{model}_probability_circle"]) == pytest.approx(1 - triangle)
+            assert line[f"{model}_class"] == ("triangle" if triangle > 0.5 else "circle")
+            assert float(line[f"{model}_confidence"]) == max(triangle, float(line[f"{model}_probability_circle"]))
+
+
+def test_three_classes_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than two classes have a probability each, adding up to one."""
+    monkeypatch.chdir(tmp_path)
+    write_workspace(["circle", "square", "triangle"], each=6)
+    evaluate.main()
+    for line in predictions():
+        each = [float(line[f"fine_tune_probability_{name}"]) for name in ("circle", "square", "triangle")]
+        assert sum(each) == pytest.approx(1)
+        assert each[["circle", "square", "triangle"].index(line["fine_tune_class"])] == max(each)
+
+
+def test_a_changed_network_is_found_out(workspace: Path) -> None:
+    """A model file that is not the network the features were computed with fails with 65, file, numbers and cure."""
+    models.save(tiny_network(2, offset=0.0), workspace / "artifacts/fine_tune/model.keras")
+    result = run(workspace)
+    last = result.stderr.splitlines()[-1]
+    assert result.returncode == 65
+    assert "artifacts/fine_tune/model.keras must give photos/" in last
+    assert "dvc repro --force" in last
+    assert not (workspace / "artifacts/evaluate").exists()
+
+
+def test_features_of_another_network_are_found_out(workspace: Path) -> None:
+    """Rows that the network's lower part did not make are found out too."""
+    entries = manifest.read(workspace / "artifacts/split/manifest.csv")
+    [recipe] = features.read_recipes(workspace / "artifacts/extract_features")
+    write_rows(entries, tiny_network(2, offset=0.0), recipe)
+    with pytest.raises(DataError, match="probabilities it gives its cached activations"):
+        evaluate.main()
+
+
+def test_a_network_trained_on_another_split_is_refused(workspace: Path) -> None:
+    """A network that may have been trained on the test photographs is not scored on them."""
+    entries = manifest.read(workspace / "artifacts/split/manifest.csv")
+    turned = {"test": "train", "train": "test"}
+    manifest.write(
+        workspace / "artifacts/split/manifest.csv", [entry._replace(split=turned[entry.split]) for entry in entries]
+    )
+    with pytest.raises(DataError, match="other photographs"):
+        evaluate.main()
+
+
+def test_a_head_that_was_trained_anew_is_refused(workspace: Path) -> None:
+    """A fine-tuned network is compared with the head that it was made from, and no other."""
+    shutil.copy(workspace / "artifacts/fine_tune/model.keras", workspace / "artifacts/train_head/head.keras")
+    with pytest.raises(DataError, match="Received: other head"):
+        evaluate.main()
+
+
+def test_a_network_without_the_boundary_is_refused() -> None:
+    """A network that does not have the layer the features are computed up to is refused with its name."""
+    with pytest.raises(DataError, match="must have the layer `block4_pool`"):
+        evaluate.above(tiny_network(2), "block4_pool")
+
+
+def test_a_network_that_gives_no_numbers_is_refused() -> None:
+    """NaN is no probability."""
+    network = tiny_network(2)
+    network.get_layer("head").set_weights([np.full((8, 1), np.nan), np.zeros(1)])
+    with pytest.raises(DataError, match="finite"):
+        evaluate.predict(network, np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+
+def test_a_class_without_test_photographs_is_refused() -> None:
+    """Every class must be scored on something."""
+    cat = manifest.Entry("photos/cat/1.jpg", "cat", "ab" * 32, 10, 10, "test")
+    with pytest.raises(DataError, match="none of dog"):
+        evaluate.refuse_missing_classes([cat], ["cat", "dog"])
+
+
+@pytest.mark.parametrize(("cached", "agree"), [(0.51, True), (0.515, False), (0.49, True), (0.485, False)])
+def test_rounding_is_no_disagreement(cached: float, agree: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """Near one half, probabilities may differ by a hundredth."""
+    photograph = manifest.Entry("photos/cat/1.jpg", "cat", "ab" * 32, 10, 10, "test")
+    whole, from_cache = iter([np.array([[0.5, 0.5]])]), np.array([[1 - cached, cached]])
+    if agree:
+        evaluate.refuse_disagreement([photograph], whole, from_cache, Path("model.keras"))
+    else:
+        with pytest.raises(DataError, match=r"0\.5000 / 0\.5000 from the photograph"):
+            evaluate.refuse_disagreement([photograph], whole, from_cache, Path("model.keras"))
+
+
+def test_mistakes_are_the_surest_ones_first(tmp_path: Path) -> None:
+    """The report shows wrong predictions only, by falling confidence, twelve at most."""
+    (tmp_path / "1.jpg").write_bytes(drawings.draw("circle", 0, size=40, seed=0))
+    photograph = manifest.Entry("1.jpg", "circle", "ab" * 32, 40, 40, "test")
+    wrong = [chance.fraction(number) for number in range(30)]
+    predicted = np.array([[1 - share, share] for share in wrong])
+    shown = evaluate.surest_mistakes([photograph] * 30, np.zeros(30, int), predicted, ["circle", "star"], tmp_path)
+    assert [each.confidence for each in shown] == sorted((share for share in wrong if share > 0.5), reverse=True)[:12]
+    assert {(each.class_name, each.predicted) for each in shown} == {("circle", "star")}
+
+
+@pytest.mark.parametrize("name", ["learning_curves", "confusion", "roc", "reliability"])
+def test_templates_draw_what_is_there(name: str) -> None:
+    """Every field that a template of `dvc plots` draws is in the data that the stage writes for it."""
+    row = {"loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.65}
+    epochs = curves.end_to_end([curves.Phase("train_head", [row], 1), curves.Phase("fine_tune", [row], None)])
+    found = scores.find(np.array([0, 1]), np.array([[0.8, 0.2], [0.4, 0.6]]), confidence=0.95, bins=10)
+    data = evaluate.plots(epochs, {"train_head": found, "fine_tune": found}, ["cat", "dog"])[name]
+    template = json.loads((ROOT / ".dvc/plots" / f"{name}.json").read_text())
+    assert all(set(each) == set(data[0]) for each in data)
+    assert set(fields(template)) - {"rev"} <= set(data[0])

@@ -1,0 +1,179 @@
+import csv
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks import fine_tune
+from tests.tasks.conftest import PARAMS, Chain, files, kill_in_the_third_epoch, run, write_params
+from transfer import features, heads, manifest, models, outputs, photos, training, vgg16, views, weights
+from transfer.backend import keras
+
+OUTPUT = Path("artifacts/fine_tune")
+WEIGHTS = Path("artifacts/fetch_weights/vgg16.weights.h5")
+FEATURES = Path("artifacts/extract_features")
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    """The lines of history.csv."""
+    with (folder / OUTPUT / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def timeless(folder: Path) -> dict[str, object]:
+    """What the stage left, but for the seconds that epochs took."""
+    epochs = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history(folder)]
+    return {**files(folder / OUTPUT), "history.csv": epochs}
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    """The content of metrics.json."""
+    scores: dict[str, float] = json.loads((folder / OUTPUT / "metrics.json").read_text())
+    return scores
+
+
+def shown(folder: Path, entries: list[manifest.Entry]) -> photos.Pixels:
+    """Photographs as the whole network takes them."""
+    images = [photos.read((folder / "artifacts/subsample" / entry.path).read_bytes()) for entry in entries]
+    return np.stack([photos.resized(image, size=32, resizing="crop") for image in images])
+
+
+def cached(folder: Path, entries: list[manifest.Entry], part: views.Part) -> views.Views:
+    """The same photographs' cached activations, view 0, in the given order."""
+    return views.Views(folder / FEATURES, entries, classes=["circle", "triangle"], part=part, batch_size=8)
+
+
+def of(folder: Path, split: str) -> list[manifest.Entry]:
+    """The photographs of a split."""
+    return [entry for entry in manifest.read(folder / "artifacts/split/manifest.csv") if entry.split == split]
+
+
+def test_a_network_comes_with_its_papers(chain: Chain) -> None:
+    """The stage leaves model.keras, model.json, history.csv and metrics.json, and no scratch."""
+    assert set(files(chain.folder / OUTPUT)) == {"model.keras", "model.json", "history.csv", "metrics.json"}
+    assert list(history(chain.folder)[0]) == list(training.COLUMNS)
+    assert not list((chain.folder / ".cache/training").iterdir())
+
+
+def test_the_card_says_what_the_network_is_and_follows_from(chain: Chain) -> None:
+    """model.json has classes, image size, resizing, what it was trained on by sha256, params and scores."""
+    card = json.loads((chain.folder / OUTPUT / "model.json").read_text())
+    recipes = features.read_recipes(chain.folder / FEATURES)
+    assert (card["classes"], card["image_size"], card["resizing"]) == (["circle", "triangle"], 32, "crop")
+    assert card["trained_on"] == {
+        "photographs": outputs.sha256(chain.folder / "artifacts/split/manifest.csv"),
+        "features": [features.digest(recipe) for recipe in recipes],
+        "head": outputs.sha256(chain.folder / "artifacts/train_head/head.keras"),
+    }
+    assert recipes[0]["weights"] == outputs.sha256(chain.folder / WEIGHTS)
+    assert card["params"] == PARAMS["fine_tune"]
+    assert card["scores"].items() <= metrics(chain.folder).items()
+
+
+def test_the_best_epoch_beats_the_head(chain: Chain) -> None:
+    """metrics.json has the head's validation loss and a lower one, that of the best epoch in history.csv."""
+    scores = metrics(chain.folder)
+    best = min(history(chain.folder), key=lambda epoch: float(epoch["val_loss"]))
+    head = json.loads((chain.folder / "artifacts/train_head/metrics.json").read_text())
+    assert scores["best_epoch"] == int(best["epoch"])
+    assert scores["val_loss"] == float(best["val_loss"]) < scores["head_val_loss"]
+    assert scores["head_val_loss"] == pytest.approx(head["val_loss"], rel=1e-3)
+
+
+def test_the_network_takes_photographs(chain: Chain) -> None:
+    """model.keras takes uint8 RGB of image_size, nothing else is needed, and gives the probabilities of metrics.json."""
+    validation = of(chain.folder, "validation")
+    network = keras.saving.load_model(chain.folder / OUTPUT / "model.keras")
+    assert (network.input_shape, network.inputs[0].dtype) == ((None, 32, 32, 3), "uint8")
+    probabilities = np.asarray(network(shown(chain.folder, validation)), np.float64).ravel()
+    labels = np.array([entry.class_name == "triangle" for entry in validation])
+    of_right_class = np.where(labels, probabilities, 1 - probabilities)
+    assert ((0 <= probabilities) & (probabilities <= 1)).all()
+    scores = metrics(chain.folder)
+    assert (of_right_class > 0.5).mean() == pytest.approx(scores["val_accuracy"])
+    regularisation = scores["val_loss"] + np.log(of_right_class).mean()  # the only thing in the loss besides
+    assert 0 <= regularisation < 0.05
+
+
+def test_what_lies_below_the_boundary_is_the_base_as_it_was(chain: Chain) -> None:
+    """Fine-tuning changes every layer above `frozen_through` and none below."""
+    network, base = models.load(chain.folder / OUTPUT / "model.keras"), weights.read(chain.folder / WEIGHTS)
+    changed = {
+        name
+        for name, (kernel, _) in base.items()
+        if not np.array_equal(network.get_layer(name).get_weights()[0][:, :, ::-1] if name == "block1_conv1"
+                              else network.get_layer(name).get_weights()[0], kernel)
+    }
+    assert changed == {"block5_conv1", "block5_conv2", "block5_conv3"}
+
+
+def test_a_network_is_the_same_bytes_each_time(chain: Chain, workspace: Path) -> None:
+    """Fine-tuned anew from the same inputs and params, model.keras and model.json repeat byte by byte."""
+    shutil.rmtree(OUTPUT)
+    run("fine_tune", workspace)
+    assert timeless(workspace) == timeless(chain.folder)
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Path) -> None:
+    """Killed in its third epoch, the stage trains that one only and ends with the network of an undisturbed run."""
+    shutil.rmtree(OUTPUT)
+    state = kill_in_the_third_epoch("fine_tune", workspace)
+    done = json.loads((state / "history.json").read_text())
+    assert not OUTPUT.exists()
+    assert len(done) == 2
+    run("fine_tune", workspace)
+    assert timeless(workspace) == timeless(chain.folder)
+    assert [float(epoch["seconds"]) for epoch in history(workspace)[:2]] == [epoch["seconds"] for epoch in done]
+    assert not list(Path(".cache/training").iterdir())
+
+
+def test_the_head_is_handed_on_when_no_epoch_beats_it(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With a rate that ruins the network the stage says that the head's model is kept, and keeps it."""
+    caplog.set_level(logging.WARNING)
+    ruinous = {**PARAMS["fine_tune"]["training"], "optimizer": "rmsprop", "learning_rate": 0.01}
+    write_params(workspace, {"fine_tune": {"training": ruinous}})
+    fine_tune.main()
+    assert "No epoch of fine-tuning has a validation loss below the head's" in caplog.text
+    assert metrics(workspace).keys() == {"head_val_loss", "epochs"}
+    network, base = models.load(OUTPUT / "model.keras"), weights.read(WEIGHTS)
+    np.testing.assert_array_equal(network.get_layer("block5_conv3").get_weights()[0], base["block5_conv3"].kernel)
+    test, head = of(workspace, "test"), models.load(Path("artifacts/train_head/head.keras"))
+    np.testing.assert_allclose(
+        network(shown(workspace, test)), head(cached(workspace, test, "pooled")[0][0]), rtol=1e-2, atol=1e-3
+    )
+
+
+def losses(network: keras.Model, *data: Any) -> list[float]:
+    """Train a network on the same batches in each of two epochs; the losses of both."""
+    settings = training.Params.model_validate(
+        {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 8, "epochs": 2, "patience": 2}
+    )
+    training.compile_model(network, settings)
+    fitted = network.fit(*data, batch_size=8 if len(data) == 2 else None, epochs=2, shuffle=False, verbose=0)
+    found: list[float] = fitted.history["loss"]
+    return found
+
+
+def test_fine_tuning_from_the_cache_equals_fine_tuning_the_whole_network(chain: Chain) -> None:
+    """On cached activations each epoch's loss is that of training the whole network on the photographs' pixels."""
+    train = of(chain.folder, "train")
+    settings = heads.Params.model_validate({**PARAMS["train_head"]["head"], "dropout": 0.0})
+    base = weights.read(chain.folder / WEIGHTS)
+
+    def top() -> list[keras.Layer]:
+        head = heads.build(settings, feature_map=(1, 1, 512), classes=2, seed=0)
+        return [*vgg16.top_layers(base, above="block4_pool"), head]
+
+    from_cache = keras.Sequential([keras.Input((2, 2, 512)), *top()])
+    pixels = keras.Input((32, 32, 3), dtype="uint8")
+    whole = keras.Sequential([pixels, *vgg16.frozen_layers(base, through="block4_pool"), *top()])
+    labels = np.array([[entry.class_name == "triangle"] for entry in train], np.float32)
+    expected = losses(whole, shown(chain.folder, train), labels)
+    found = losses(from_cache, cached(chain.folder, train, "boundary"))
+    print(found, expected)
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert abs(expected[0] - expected[1]) > 0.05 * expected[0]

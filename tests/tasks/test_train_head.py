@@ -1,0 +1,111 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks import train_head
+from tests.tasks.conftest import PARAMS, Chain, files, kill_in_the_third_epoch, run, write_params
+from transfer import features, manifest, models, outputs, stage, training, views
+
+OUTPUT = Path("artifacts/train_head")
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    """The lines of history.csv."""
+    with (folder / OUTPUT / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def timeless(folder: Path) -> dict[str, object]:
+    """What the stage left, but for the seconds that epochs took."""
+    epochs = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history(folder)]
+    return {**files(folder / OUTPUT), "history.csv": epochs}
+
+
+def test_a_head_comes_with_its_papers(chain: Chain) -> None:
+    """The stage leaves head.keras, model.json, history.csv and metrics.json, and no scratch."""
+    assert set(files(chain.folder / OUTPUT)) == {"head.keras", "model.json", "history.csv", "metrics.json"}
+    assert not list((chain.folder / ".cache/training").iterdir())
+
+
+def test_the_card_says_what_the_head_is_and_follows_from(chain: Chain) -> None:
+    """model.json has classes, image size, resizing, what it was trained on by sha256, params and scores."""
+    card = json.loads((chain.folder / OUTPUT / "model.json").read_text())
+    recipes = features.read_recipes(chain.folder / "artifacts/extract_features")
+    assert (card["classes"], card["image_size"], card["resizing"]) == (["circle", "triangle"], 32, "crop")
+    assert card["trained_on"] == {
+        "photographs": outputs.sha256(chain.folder / "artifacts/split/manifest.csv"),
+        "features": [features.digest(recipe) for recipe in recipes],
+    }
+    assert card["params"] == PARAMS["train_head"]
+    assert card["scores"] == json.loads((chain.folder / OUTPUT / "metrics.json").read_text())
+
+
+def test_the_scores_are_those_of_the_best_epoch(chain: Chain) -> None:
+    """history.csv has a line an epoch; metrics.json repeats the one with the lowest validation loss."""
+    epochs = history(chain.folder)
+    assert list(epochs[0]) == list(training.COLUMNS)
+    assert [epoch["epoch"] for epoch in epochs] == ["1", "2", "3"]
+    best = min(epochs, key=lambda epoch: float(epoch["val_loss"]))
+    scores = json.loads((chain.folder / OUTPUT / "metrics.json").read_text())
+    assert (scores["epochs"], scores["best_epoch"]) == (3, int(best["epoch"]))
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert scores[name] == float(best[name])
+
+
+def test_the_head_is_the_one_that_was_scored(chain: Chain) -> None:
+    """head.keras takes the feature map and gives the validation photographs the accuracy that metrics.json tells."""
+    entries = manifest.read(chain.folder / "artifacts/split/manifest.csv")
+    _, validation = views.to_train_on(
+        chain.folder / "artifacts/extract_features", entries, part="pooled", batch_size=8, seed=0
+    )
+    head = models.load(chain.folder / OUTPUT / "head.keras")
+    maps, labels = validation[0]
+    assert head.input_shape == (None, *maps.shape[1:])
+    right = (np.asarray(head(maps)) > 0.5) == labels
+    scores = json.loads((chain.folder / OUTPUT / "metrics.json").read_text())
+    assert right.mean() == pytest.approx(scores["val_accuracy"])
+
+
+def test_a_head_is_the_same_bytes_each_time(chain: Chain, workspace: Path) -> None:
+    """Trained anew from the same features and params, head.keras and model.json repeat byte by byte."""
+    shutil.rmtree(OUTPUT)
+    run("train_head", workspace)
+    assert timeless(workspace) == timeless(chain.folder)
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Path) -> None:
+    """Killed in its third epoch, the stage trains that one only and ends with the head of an undisturbed run."""
+    shutil.rmtree(OUTPUT)
+    state = kill_in_the_third_epoch("train_head", workspace)
+    done = json.loads((state / "history.json").read_text())
+    assert not OUTPUT.exists()
+    assert len(done) == 2
+    run("train_head", workspace)
+    assert timeless(workspace) == timeless(chain.folder)
+    assert [float(epoch["seconds"]) for epoch in history(workspace)[:2]] == [epoch["seconds"] for epoch in done]
+    assert not list(Path(".cache/training").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "allowed"),
+    [
+        ({"head": {**PARAMS["train_head"]["head"], "dropout": 1.5}}, "train_head.head.dropout", "less than 1"),
+        ({"training": {**PARAMS["train_head"]["training"], "epoch": 3}}, "train_head.training.epoch", "`epochs`"),
+    ],
+)
+@pytest.mark.usefixtures("workspace")
+def test_wrong_params_are_named(
+    capsys: pytest.CaptureFixture[str], changes: dict[str, object], name: str, allowed: str
+) -> None:
+    """A parameter that is out of range or unknown ends the stage with 78, its name and what is allowed."""
+    write_params(Path(), {"train_head": changes})
+    with pytest.raises(SystemExit) as end:
+        stage.run(train_head.main)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 78
+    assert f"`{name}`" in last
+    assert allowed in last

@@ -1,0 +1,195 @@
+"""The documents against the project: what they name exists, and what exists is named."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from dvc.cli import DvcParserError, parse_args
+from ruamel.yaml import YAML
+
+from tasks import download, subsample
+from transfer import archives, duplicates, errors, memo, photos
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DOCUMENTS = sorted(
+    path for pattern in ("*.md", "docs/*.md", "inbox/README.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
+)
+PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
+STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\((?P<address>[^)\s]+)\)")
+
+
+def fenced(path: Path, language: str) -> list[str]:
+    """The lines of a document's code blocks in a language, without comments."""
+    blocks = [
+        match["text"] for match in FENCED.finditer(path.read_text(encoding="utf-8")) if match["language"] == language
+    ]
+    return [line for block in blocks for line in re.sub(r"\s+# .*$", "", block, flags=re.MULTILINE).splitlines()]
+
+
+def spans(path: Path) -> list[str]:
+    """What stands in single backquotes in a document."""
+    return re.findall(r"`([^`\n]+)`", FENCED.sub("", path.read_text(encoding="utf-8")))
+
+
+def commands(path: Path) -> list[str]:
+    """Everything in a document that a reader might type into a shell."""
+    return [line.strip() for line in [*fenced(path, "sh"), *spans(path)]]
+
+
+def links(path: Path) -> list[str]:
+    """Addresses a document links to, other than those on the web."""
+    addresses = [match["address"] for match in LINK.finditer(FENCED.sub("", path.read_text(encoding="utf-8")))]
+    return [address for address in addresses if not address.startswith("https://")]
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link can point to within a document: its headings, as hosts of Git repositories spell them."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def param(name: str) -> Any:
+    """The value of a param by its dotted name; KeyError where there is none."""
+    value: Any = PARAMS
+    for part in name.split("."):
+        if not isinstance(value, dict):
+            raise KeyError(name)
+        value = value[part]
+    return value
+
+
+def named_params(path: Path) -> set[str]:
+    """Dotted names in a document that begin with a stage's, in backquotes or after DVC's `-S`."""
+    quoted = [re.match(r"([a-z_]+(\.\w+)+)(: \S+)?$", span) for span in spans(path)]
+    given = re.findall(r"(?:-S|--set-param) ([\w.]+)=", "\n".join(commands(path)))
+    names = [*(match[1] for match in quoted if match), *given]
+    return {name for name in names if name.split(".")[0] in STAGES}
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def document(request: pytest.FixtureRequest) -> Path:
+    """Each document in turn."""
+    path: Path = request.param
+    return path
+
+
+def test_a_make_target_that_is_named_exists(document: Path) -> None:
+    """A reader can type every `make ...`."""
+    named = {match[1] for command in commands(document) if (match := re.match(r"make ([a-z]+)", command))}
+    assert named <= TARGETS
+
+
+def test_a_module_that_is_named_exists(document: Path) -> None:
+    """A reader can type every `python -m ...`."""
+    named = re.findall(r"python -m ([\w.]*\w)", "\n".join(commands(document)))
+    assert [name for name in named if importlib.util.find_spec(name) is None] == []
+
+
+def test_a_command_of_dvc_is_one_that_dvc_knows(document: Path) -> None:
+    """Every `dvc ...` has a subcommand and options that DVC takes, and stages that there are."""
+    for command in commands(document):
+        words = shlex.split(command) if command.startswith("dvc ") else []
+        try:
+            given = parse_args(words[1:]) if len(words) > 1 else None
+        except DvcParserError:
+            pytest.fail(f"{document.name}: DVC does not know `{command}`")
+        targets = words[1] in ("repro", "status", "checkout") and given.targets if given else []
+        assert set(targets or []) <= set(STAGES), command
+
+
+def test_a_param_that_is_named_exists(document: Path) -> None:
+    """Every `section.key` is in params.yaml."""
+    for name in named_params(document):
+        param(name)
+
+
+def test_an_artifact_that_is_named_is_made(document: Path) -> None:
+    """Every `artifacts/<stage>/...` is something that a stage leaves."""
+    entries = [
+        entry for stage in STAGES.values() for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])
+    ]
+    made = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+    named = {
+        Path(name)
+        for name in re.findall(r"artifacts/[\w./]*\w", "\n".join([*spans(document), *fenced(document, "python")]))
+    }
+    assert [
+        path for path in named if not any(path.is_relative_to(each) or each.is_relative_to(path) for each in made)
+    ] == []
+
+
+def test_a_link_leads_somewhere(document: Path) -> None:
+    """Every relative link has its file, and its heading where it names one."""
+    for link in links(document):
+        name, _, heading = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), link
+        assert not heading or heading in anchors(target), link
+
+
+def test_every_document_can_be_found_from_the_readme() -> None:
+    """README.md links to every document, directly or by way of another."""
+    found: set[Path] = set()
+    waiting = [README]
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        targets = {(path.parent / link.partition("#")[0]).resolve() for link in links(path) if link.partition("#")[0]}
+        waiting += [target for target in targets if target.suffix == ".md" and target not in found]
+    assert {path.resolve() for path in DOCUMENTS} <= {path.resolve() for path in found}
+
+
+def test_the_readme_has_every_stage_in_its_table() -> None:
+    """The table of stages is that of dvc.yaml, in its order, and names every param of the first rank."""
+    rows = re.findall(r"^\| `(\w+)` \| .+? \| (.+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    table = {stage: re.findall(r"`([\w.]+)`", cells) for stage, cells in rows}
+    assert list(table) == list(STAGES)
+    assert table == {stage: [f"{stage}.{key}" for key in PARAMS[stage]] for stage in STAGES}
+
+
+def test_what_the_code_of_the_readme_imports_exists() -> None:
+    """A reader can paste README.md's Python: it compiles and its names of `transfer.photos` are there."""
+    program = "\n".join(fenced(README, "python"))
+    compile(program, "README.md", "exec")
+    photos = (ROOT / "transfer" / "photos.py").read_text(encoding="utf-8")
+    used = set(re.findall(r"photos\.(\w+)\(", program))
+    assert used
+    assert used <= set(re.findall(r"^def (\w+)\(", photos, re.MULTILINE))
+
+
+def first_column(path: Path, heading: str) -> list[str]:
+    """The first cells, without backquotes, of the table whose first heading this is."""
+    table = path.read_text(encoding="utf-8").partition(f"\n| {heading} |")[2].partition("\n\n")[0]
+    return re.findall(r"^\| `?([\w.]+)`? \|", table, re.MULTILINE)
+
+
+def test_the_choices_that_documents_list_are_those_of_the_code() -> None:
+    """Sources, ways of resizing, reasons of rejection and exit codes: each is listed, and no other."""
+    start, photographs = ROOT / "docs/start.md", ROOT / "docs/photographs.md"
+    codes = {
+        error.exit_code for error in (errors.DataError, errors.NetworkError, errors.AccessError, errors.ParamsError)
+    }
+    sources = get_args(download.Params.model_fields["source"].annotation)
+    assert first_column(start, "`download.source`") == list(sources)
+    assert first_column(photographs, "`extract_features.resizing`") == list(get_args(photos.Resizing))
+    assert first_column(photographs, "reason") == list(get_args(subsample.Reason))
+    assert set(first_column(start, "code")) == {str(code) for code in codes | {74, 130}}
+
+
+def test_the_limits_that_documents_state_are_those_of_the_code() -> None:
+    """A photograph, an archive and the memo may be as large as the documents say."""
+    photographs = (ROOT / "docs/photographs.md").read_text(encoding="utf-8")
+    assert f"over {subsample.MAX_BYTES >> 20} MiB, or over {photos.MAX_PIXELS:,} pixels" in photographs
+    assert f"of the {duplicates.BITS} bits" in photographs
+    assert f"more than {archives.MAX_MEMBERS:,} files" in photographs
+    assert f"more than {archives.MAX_EXPANSION} times its size" in photographs
+    assert f"more than {archives.MAX_PHOTOGRAPH >> 20} MiB" in photographs
+    assert f"limited to {memo.GIGABYTES:g} GB" in (ROOT / "docs/storage.md").read_text(encoding="utf-8")

@@ -1,0 +1,36 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer import features, manifest
+
+Cached = Callable[..., tuple[Path, list[manifest.Entry]]]
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Cached:
+    """Makes a folder of cached features of photographs whose class can be told from them, and their manifest."""
+
+    def make(
+        *, train: int = 24, validation: int = 12, views: int = 2, classes: tuple[str, ...] = ("cat", "dog"), noise: float = 0.5
+    ) -> tuple[Path, list[manifest.Entry]]:
+        folder = tmp_path / "features"
+        recipes = [{"view": view} for view in range(views + 1)]
+        features.write_recipes(folder, recipes)
+        entries = []
+        for number in range(train + validation):
+            split, label = "train" if number < train else "validation", number % len(classes)
+            photo = hashlib.sha256(str(number).encode()).hexdigest()
+            entries.append(manifest.Entry(f"photos/{number}.jpg", classes[label], photo, 10, 10, split))
+            for view, recipe in enumerate(recipes[: views + 1 if split == "train" else 1]):
+                random = np.random.default_rng([number, view])
+                boundary = random.normal(0, noise, (4, 4, 8)) + np.eye(8)[label] * 2
+                row = features.row_from(boundary, boundary[:2, :2] + view / 10)
+                path = folder / str(view) / f"{photo}.npz"
+                features.write_row(path, row, recipe=features.digest(recipe), photo=photo)
+        return folder, entries
+
+    return make

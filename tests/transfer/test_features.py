@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer import features
+
+RECIPE = features.digest({"version": 1})
+PHOTO = "ab" * 32
+
+
+def row(seed: int = 0) -> features.Row:
+    random = np.random.default_rng(seed)
+    return features.row_from(random.normal(0, 9, (4, 4, 8)).clip(0), random.normal(0, 9, (2, 2, 8)).clip(0))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / f"{PHOTO}.npz"
+    features.write_row(path, row(), recipe=RECIPE, photo=PHOTO)
+    return path
+
+
+def test_a_row_comes_back_as_it_was(path: Path) -> None:
+    """What is written is read, bit by bit."""
+    for part, expected in zip(features.read_row(path, recipe=RECIPE, photo=PHOTO), row(), strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_a_row_is_the_same_bytes_each_time(path: Path, tmp_path: Path) -> None:
+    """Equal rows are equal files, so that DVC stores them once."""
+    features.write_row(tmp_path / "again.npz", row(), recipe=RECIPE, photo=PHOTO)
+    assert (tmp_path / "again.npz").read_bytes() == path.read_bytes()
+
+
+def test_float16_holds_what_is_too_large_as_its_largest() -> None:
+    """An activation beyond float16's range becomes its largest number, not infinity."""
+    huge = features.row_from(np.full((1, 1, 1), 1e6, np.float32), np.zeros((1, 1, 1), np.float32))
+    assert huge.boundary[0, 0, 0] == np.finfo(np.float16).max
+
+
+def test_every_damaged_byte_is_noticed(path: Path) -> None:
+    """A row that was cut short or changed anywhere is never taken for whole, or reads as it was."""
+    whole = path.read_bytes()
+    unnoticed = 0
+    for position in range(0, len(whole), 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        try:
+            parts = features.read_row(path, recipe=RECIPE, photo=PHOTO)
+        except features.DamagedRow:
+            continue
+        unnoticed += any(not np.array_equal(part, good) for part, good in zip(parts, row(), strict=True))
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(features.DamagedRow):
+            features.read_row(path, recipe=RECIPE, photo=PHOTO)
+    assert unnoticed == 0
+
+
+def test_a_row_of_another_photograph_or_recipe_is_refused(path: Path) -> None:
+    """A row cannot stand in another's place."""
+    with pytest.raises(features.DamagedRow, match="another"):
+        features.read_row(path, recipe=RECIPE, photo="cd" * 32)
+    with pytest.raises(features.DamagedRow, match="another"):
+        features.read_row(path, recipe=features.digest({"version": 2}), photo=PHOTO)
+
+
+def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:
+    """A row with Python objects in it is refused, not executed."""
+    path = tmp_path / "hostile.npz"
+    np.savez(path, boundary=np.array([{}], object), pooled=np.array([{}], object), mark=np.array([{}], object))
+    with pytest.raises(features.DamagedRow):
+        features.read_row(path, recipe=RECIPE, photo=PHOTO)
+
+
+def test_a_digest_follows_from_content_alone() -> None:
+    """The order of a recipe's entries does not matter; their values do."""
+    assert features.digest({"a": 1, "b": 2.0}) == features.digest({"b": 2.0, "a": 1})
+    assert features.digest({"a": 1}) != features.digest({"a": 2})
+
+
+def test_recipes_come_back_in_order(tmp_path: Path) -> None:
+    """Eleven views are read as 0 to 10, not as 0, 1, 10, 2."""
+    recipes = [{"view": view} for view in range(11)]
+    features.write_recipes(tmp_path, recipes)
+    assert features.read_recipes(tmp_path) == recipes

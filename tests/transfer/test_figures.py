@@ -1,0 +1,76 @@
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import pytest
+
+from transfer import curves, figures, scores
+
+ROWS = [{"loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.65}] * 3
+PHASES = [curves.Phase("train_head", ROWS, 2), curves.Phase("fine_tune", ROWS, 1)]
+POINTS = [scores.Point(0, 0), scores.Point(0, 0.5), scores.Point(1, 1)]
+BINS = [scores.Bin(3, 0.6, 0.5), scores.Bin(7, 0.9, 1.0)]
+
+
+def drawings() -> dict[str, str]:
+    """A drawing of each kind."""
+    return {
+        "learning_curves": figures.learning_curves(curves.end_to_end(PHASES)),
+        "roc": figures.roc({"train_head": POINTS, "fine_tune": POINTS[::2]}),
+        "reliability": figures.reliability({"train_head": BINS, "fine_tune": BINS[1:]}),
+    }
+
+
+def elements(drawing: str) -> list[ET.Element]:
+    """The elements of a drawing."""
+    return list(ET.fromstring(drawing).iter())  # noqa: S314 - drawn by the project itself
+
+
+def words(drawing: str) -> list[str]:
+    """The texts in a drawing."""
+    return [element.text or "" for element in elements(drawing) if element.tag.endswith("}text")]
+
+
+def test_learning_curves_are_one_picture() -> None:
+    """The picture shows where fine-tuning begins and which epochs were kept."""
+    shown = words(drawings()["learning_curves"])
+    assert shown.count("fine_tune begins") == 1
+    assert {"train", "validation", "loss", "accuracy"} <= set(shown)
+    assert (shown.count("2"), shown.count("4")) >= (2, 2)
+
+
+@pytest.mark.parametrize("name", ["roc", "reliability"])
+def test_both_models_are_named(name: str) -> None:
+    """A legend says which line is which model's."""
+    assert {"train_head", "fine_tune"} <= set(words(drawings()[name]))
+
+
+def test_drawings_have_the_same_bytes_again() -> None:
+    """Drawing the same data again changes no byte, and there is no date in it."""
+    assert drawings() == drawings()
+    assert not any("date" in drawing for drawing in drawings().values())
+
+
+def test_drawings_take_the_page_s_colour() -> None:
+    """Lines and letters have the page's own colour, so that they are seen on light and on dark."""
+    for drawing in drawings().values():
+        assert figures.FOREGROUND not in drawing
+        assert "#000000" not in drawing
+        assert "currentColor" in drawing
+
+
+def test_drawings_share_no_name_on_a_page() -> None:
+    """Drawings on one page have no element's id in common but those of equal content."""
+    ids = [
+        {element.get("id"): ET.tostring(element) for element in elements(drawing) if element.get("id")}
+        for drawing in drawings().values()
+    ]
+    for number, first in enumerate(ids):
+        for second in ids[number + 1 :]:
+            assert all(first[name] == second[name] for name in first.keys() & second.keys())
+
+
+def test_drawing_leaves_matplotlib_s_settings_alone() -> None:
+    """Whoever draws something else in the same process is not disturbed."""
+    before = dict(mpl.rcParams)
+    drawings()
+    assert dict(mpl.rcParams) == before

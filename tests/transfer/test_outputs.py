@@ -1,0 +1,171 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transfer import outputs
+
+
+def names(folder: Path) -> list[str]:
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    """Until the block ends there is no such file; then there is nothing else."""
+    target = tmp_path / "deep" / "file.bin"
+    with outputs.whole_file(target) as beside:
+        beside.write_bytes(b"new")
+        assert not target.exists()
+    assert target.read_bytes() == b"new"
+    assert names(target.parent) == ["file.bin"]
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    """A failure half-way costs nothing that was there, and leaves no rubbish."""
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+
+    def fail() -> None:
+        with outputs.whole_file(target) as beside:
+            beside.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_a_file_that_was_never_written_is_an_error(tmp_path: Path) -> None:
+    """Forgetting to write is not passed over."""
+    with pytest.raises(FileNotFoundError), outputs.whole_file(tmp_path / "file.txt"):
+        pass
+
+
+def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    """Nothing of the old folder is left among the new files."""
+    target = tmp_path / "photos"
+    (target / "cat").mkdir(parents=True)
+    (target / "cat" / "old.jpg").touch()
+    with outputs.whole_folder(target) as beside:
+        (beside / "new.jpg").touch()
+        assert names(target) == ["cat"]
+    assert names(target) == ["new.jpg"]
+    assert names(tmp_path) == ["photos"]
+
+
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    """A stage that fails while it writes leaves its last results as they were."""
+    target = tmp_path / "photos"
+    target.mkdir()
+    (target / "old.jpg").touch()
+
+    def fail() -> None:
+        with outputs.whole_folder(target) as beside:
+            (beside / "half.jpg").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert names(target) == ["old.jpg"]
+    assert names(tmp_path) == ["photos"]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from transfer import outputs
+with outputs.whole_folder(Path("photos")) as beside:
+    (beside / "half.jpg").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Killing a stage again and again does not fill the disk."""
+    repository = Path(outputs.__file__).parents[1]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)}, check=False
+    )
+    assert killed.returncode < 0
+    assert len(names(tmp_path)) == 1
+    with outputs.whole_folder(tmp_path / "photos"):
+        pass
+    assert names(tmp_path) == ["photos"]
+
+
+def test_what_a_running_process_writes_is_left_alone(tmp_path: Path) -> None:
+    """A stage that still runs elsewhere keeps its half-written folder; so does anything with another name."""
+    running = tmp_path / f".photos.{os.getppid()}"
+    running.mkdir()
+    (tmp_path / ".photos.keep").mkdir()
+    (tmp_path / ".other.1").touch()
+    with outputs.whole_folder(tmp_path / "photos"):
+        pass
+    assert names(tmp_path) == sorted([running.name, ".photos.keep", ".other.1", "photos"])
+
+
+def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+    """UTF-8 and the newlines of the text, on every system."""
+    outputs.write_text(tmp_path / "text", "Größe\n\r\n")
+    assert (tmp_path / "text").read_bytes() == "Größe\n\r\n".encode()
+
+
+def test_json_can_be_read_again_and_by_people(tmp_path: Path) -> None:
+    """Keys stay in their order, letters stay letters, the last line ends."""
+    value = {"b": [1, 2.5], "a": {"猫": None}}
+    outputs.write_json(tmp_path / "value.json", value)
+    text = (tmp_path / "value.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert text.index('"b"') < text.index("猫")
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"path": Path()}])
+def test_what_json_cannot_say_is_refused(tmp_path: Path, value: Any) -> None:
+    """No file that other programs fail to read is ever written."""
+    with pytest.raises((ValueError, TypeError)):
+        outputs.write_json(tmp_path / "value.json", value)
+    assert names(tmp_path) == []
+
+
+def test_a_link_is_the_same_file(tmp_path: Path) -> None:
+    """Linking costs no disk where the disk allows it."""
+    (tmp_path / "source").write_bytes(b"data")
+    outputs.link(tmp_path / "source", tmp_path / "deep" / "target")
+    assert (tmp_path / "deep" / "target").samefile(tmp_path / "source")
+
+
+def test_where_links_are_impossible_a_copy_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache on another disk is as good."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "source").write_bytes(b"data")
+    outputs.link(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"data"
+    assert not (tmp_path / "target").samefile(tmp_path / "source")
+
+
+def test_a_link_overwrites_nothing(tmp_path: Path) -> None:
+    """What has the target's name already stays."""
+    (tmp_path / "source").write_bytes(b"new")
+    (tmp_path / "target").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        outputs.link(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"old"
+
+
+def test_sha256_is_the_one_of_the_bytes(tmp_path: Path) -> None:
+    """The same as `sha256sum` prints, for files of any size."""
+    data = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(data)
+    assert outputs.sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()

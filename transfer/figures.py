@@ -1,0 +1,120 @@
+"""Figures: drawings for a page, as SVG that takes the page's own colour and letters.
+
+The same data give the same bytes: no date, no random names, no global state left behind.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from transfer.curves import Epoch
+from transfer.scores import Bin, Point
+
+FOREGROUND = "#010203"  # stands for the page's colour and is replaced by it
+COLOURS = ("#2f7fd0", "#d9701a", "#3a9b57", "#b05fc0")  # readable on white and on black, and told apart without red
+STYLES = ("-", "--", "-.", ":")  # for those who see no colours, and for printers
+
+_WIDTH = 4.6  # inches; narrow, so that letters stay readable on a phone
+_SETTINGS: Any = {
+    "axes.edgecolor": FOREGROUND,
+    "axes.labelcolor": FOREGROUND,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": FOREGROUND,
+    "font.size": 9.0,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "figures",
+    "text.color": FOREGROUND,
+    "xtick.color": FOREGROUND,
+    "ytick.color": FOREGROUND,
+}
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def learning_curves(epochs: Sequence[Epoch]) -> str:
+    """Loss above accuracy over all epochs, with a rule where another phase begins and a dot at the epoch it kept."""
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(_WIDTH, 4.8), layout="constrained")
+        upper, lower = figure.subplots(2, sharex=True)
+        for axes, quantity in ((upper, "loss"), (lower, "accuracy")):
+            _draw_curves(axes, epochs, quantity)
+            _draw_phases(axes, [epoch for epoch in epochs if epoch.split == "validation"], quantity)
+        figure.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        lower.yaxis.set_major_formatter(PercentFormatter(1.0))
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+        lower.set_xlabel("epoch")
+        return _svg(figure)
+
+
+def _draw_curves(axes: Axes, epochs: Sequence[Epoch], quantity: str) -> None:
+    for split, colour, style in zip(("train", "validation"), COLOURS, reversed(STYLES[:2]), strict=False):
+        drawn = [(epoch.epoch, getattr(epoch, quantity)) for epoch in epochs if epoch.split == split]
+        axes.plot(*zip(*drawn, strict=True), style, color=colour, label=split)
+    axes.set_ylabel(quantity)
+
+
+def _draw_phases(axes: Axes, epochs: Sequence[Epoch], quantity: str) -> None:
+    for epoch in epochs:
+        if epoch.begins and epoch.epoch > 1:
+            place = epoch.epoch - 0.5
+            side, gap = ("left", 3) if place < len(epochs) / 2 else ("right", -3)  # where there is more room
+            axes.axvline(place, color=FOREGROUND, linewidth=0.8)
+            if quantity == "loss":
+                words = f"{epoch.phase} begins"
+                axes.annotate(
+                    words, (place, 1), (gap, -2), ("data", "axes fraction"), "offset points", ha=side, va="top"
+                )
+        if epoch.best:
+            height = getattr(epoch, quantity)
+            axes.plot(epoch.epoch, height, "o", color=COLOURS[1])
+            axes.annotate(f"{epoch.epoch}", (epoch.epoch, height), (0, 6), textcoords="offset points", ha="center")
+
+
+def roc(curves: Mapping[str, Sequence[Point]]) -> str:
+    """The ROC curve of each model, and the diagonal that guessing gives."""
+    with mpl.rc_context(_SETTINGS):
+        figure, axes = _square()
+        for number, (name, points) in enumerate(curves.items()):
+            axes.plot(*zip(*points, strict=True), STYLES[number], color=COLOURS[number], label=name)
+        axes.set_xlabel("false positive rate")
+        axes.set_ylabel("true positive rate")
+        axes.legend(loc="lower right")
+        return _svg(figure)
+
+
+def reliability(bins: Mapping[str, Sequence[Bin]]) -> str:
+    """How often each model is right, against how sure it is; the larger a dot, the more photographs."""
+    with mpl.rc_context(_SETTINGS):
+        figure, axes = _square()
+        for number, (name, filled) in enumerate(bins.items()):
+            total = sum(each.photographs for each in filled)
+            places = [each.confidence for each in filled], [each.accuracy for each in filled]
+            axes.plot(*places, STYLES[number], color=COLOURS[number], label=name)
+            axes.scatter(*places, [12 + 120 * each.photographs / total for each in filled], COLOURS[number], alpha=0.6)
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        axes.legend(loc="upper left")
+        return _svg(figure)
+
+
+def _square() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.plot([0, 1], [0, 1], ":", color=FOREGROUND, linewidth=0.8)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
+    drawing = file.getvalue()
+    drawing = drawing[drawing.index("<svg") :].replace(FOREGROUND, "currentColor")
+    return re.sub(r' id="[\w.]+_\d+"', "", drawing)  # several drawings on a page would share these
