@@ -1,4 +1,4 @@
-.PHONY: help install demo run test lint format lock bench clean
+.PHONY: help install install-gpu demo run test lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these that is a Python this project runs on
@@ -16,48 +16,53 @@ help:
 	@echo "make demo     the whole pipeline on drawn pictures, in a minute or two, without any account"
 	@echo "make run      the real job: what params.yaml says"
 	@echo "make install  the environment in .venv, every package checked against its hash"
+	@echo "make install-gpu   the same with CUDA's libraries, for TensorFlow on an NVIDIA GPU under Linux"
 	@echo "make test     all tests"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter and fixes"
 	@echo "make bench    the benchmarks behind docs/results.md (an hour; see benchmarks/)"
-	@echo "make lock     requirements.lock anew from pyproject.toml (needs uv)"
+	@echo "make lock     both locks anew from pyproject.toml (needs uv)"
 	@echo "make clean    memo and scratch: .cache/"
 
 install: $(VENV)
 
 $(VENV): requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed. Received: $$(python3 --version 2>&1). Install one, or run 'make PYTHON=/path/to/python'." >&2; exit 1; }
-	@echo "Installing into .venv (2 GB; a few minutes) ..."
+	@echo "Installing into .venv (3 GB; a few minutes) ..."
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
+install-gpu: $(VENV)
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-gpu.lock
+
 demo: $(VENV)
-	@python -m flows.demo
+	@.venv/bin/python -m flows.demo
 
 run: $(VENV)
-	@python -m tasks
-	@python -m dvc repro
+	@.venv/bin/python -m tasks
+	@.venv/bin/python -m dvc repro
 
 test: $(VENV)
-	@python -m pytest
+	@.venv/bin/python -m pytest
 
 lint: $(VENV)
-	@ruff check .
-	@ruff format --check .
-	@mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
 
 format: $(VENV)
-	@ruff check --fix .
-	@ruff format .
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
 
 bench: $(VENV)
-	@python benchmarks/extraction.py
-	@python benchmarks/fine_tuning.py
-	@python benchmarks/pipeline.py
+	@.venv/bin/python benchmarks/extraction.py
+	@.venv/bin/python benchmarks/fine_tuning.py
+	@.venv/bin/python benchmarks/pipeline.py
 
 lock:
 	uv pip compile pyproject.toml --extra dask --extra dev --universal --generate-hashes --no-header --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra gpu -c requirements.lock --universal --generate-hashes --no-header --quiet -o requirements-gpu.lock
 
 clean:
 	rm -rf .cache

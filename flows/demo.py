@@ -3,6 +3,7 @@
 It needs no account, no photographs and no weights, and leaves params.yaml and dvc.lock as they are.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -49,6 +50,17 @@ def prepare(project: Path, workspace: Path) -> None:
     yaml.dump(merged(yaml.load(project / "params.yaml"), PARAMS), workspace / "params.yaml")
 
 
+def table(metrics: dict[str, Any]) -> str:
+    """The scores of both networks, a line each, under a heading."""
+    scores = {name: value for name, value in metrics.items() if isinstance(value, dict)}
+    columns = list(next(iter(scores.values())))
+    lines = ["".join([f"{'':12}", *(f"{column:>19}" for column in columns)])]
+    lines += [
+        "".join([f"{name:12}", *(f"{value[column]:19.4f}" for column in columns)]) for name, value in scores.items()
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Reproduce the pipeline in the workspace and say where to look."""
     prepare(Path(), WORKSPACE)
@@ -57,10 +69,12 @@ def main() -> None:
     if reproduced.returncode:
         sys.exit(reproduced.returncode)
     artifacts = WORKSPACE / "artifacts"
+    metrics = artifacts / "evaluate" / "metrics.json"
     print(
-        f"\nReport:  {artifacts / 'evaluate' / 'report.html'}\n"
+        f"\n{table(json.loads(metrics.read_text(encoding='utf-8')))}\n\n"
+        f"Report:  {artifacts / 'evaluate' / 'report.html'}\n"
         f"Model:   {artifacts / 'fine_tune' / 'model.keras'}\n"
-        f"Metrics: {artifacts / 'evaluate' / 'metrics.json'}\n"
+        f"Metrics: {metrics}\n"
         "These were drawn pictures and random weights; for photographs, see README.md."
     )
 

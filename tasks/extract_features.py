@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -109,7 +110,7 @@ def main() -> None:
     recipes = [recipe(settings, weights_sha256=weights_sha256, view=view) for view in range(settings.views + 1)]
     memos = [memo.Memo(each) for each in recipes]
     wanted = shots(photographs, views=settings.views)
-    missing = [shot for shot in wanted if not memos[shot.view].has(shot.photograph.sha256)]
+    missing = _missing(wanted, memos)
     log.info("extract_features: %d rows, %d of them computed before.", len(wanted), len(wanted) - len(missing))
     if missing:
         _compute(missing, settings, weights.read(weights_file), memos)
@@ -118,6 +119,21 @@ def main() -> None:
         for shot in wanted:
             memos[shot.view].link(shot.photograph.sha256, folder / str(shot.view))
     memo.forget_least_recently_used()
+
+
+def _missing(wanted: Sequence[Shot], memos: Sequence[memo.Memo]) -> list[Shot]:
+    with (
+        ThreadPoolExecutor(extraction.replicas()) as pool,
+        progress.bar(total=len(wanted), description="extract_features, rows looked up", unit="rows") as bar,
+    ):
+        missing = []
+        for shot, there in zip(
+            wanted, pool.map(lambda shot: memos[shot.view].has(shot.photograph.sha256), wanted), strict=True
+        ):
+            if not there:
+                missing.append(shot)
+            bar.update()
+        return missing
 
 
 def _compute(missing: Sequence[Shot], settings: Params, imagenet: weights.Weights, memos: Sequence[memo.Memo]) -> None:

@@ -1,4 +1,4 @@
-"""The memo: rows of features that were computed before, kept below `.cache/features/` so that none is computed twice."""
+"""The memo: rows of features computed before, kept below `.cache/features/` so that none is computed twice."""
 
 import os
 import time

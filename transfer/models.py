@@ -35,7 +35,7 @@ def load(path: Path) -> keras.Model:
         raise DataError(f"{path} is missing. Run `dvc repro` to have it made.")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises nearly anything on a damaged or hostile file
+    except Exception as error:  # noqa: BLE001 (Keras raises nearly anything on a damaged or hostile file)
         raise DataError(
             f"{path} is not a network this project saved: {error}. Rerun the stage that makes it."
         ) from None

@@ -103,6 +103,7 @@ def fit(
             logs = model.fit(
                 train,
                 validation_data=validation,
+                shuffle=False,  # Keras would mix the batches anew, by a chance that no seed of ours reaches
                 epochs=settings.epochs,
                 initial_epoch=len(history),
                 verbose=0,

@@ -1,5 +1,6 @@
 """Views: cached features as a network takes them, one view of each photograph an epoch."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ class Views(keras.utils.PyDataset):  # type: ignore[misc]
         self._recipes = [features.digest(recipe) for recipe in features.read_recipes(folder)]
 
     def __len__(self) -> int:
-        return -(-len(self._photographs) // self._batch_size)
+        return math.ceil(len(self._photographs) / self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
         chosen = self._order()[index * self._batch_size : (index + 1) * self._batch_size]

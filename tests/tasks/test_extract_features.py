@@ -74,9 +74,7 @@ def test_a_view_is_another_picture(chain: Chain) -> None:
     entry = manifest.read(chain.folder / "artifacts/split/manifest.csv")[0]
     recipes = [features.digest(recipe) for recipe in features.read_recipes(chain.folder / OUTPUT)]
     original, augmented = (
-        features.read_row(
-            chain.folder / OUTPUT / str(view) / f"{entry.sha256}.npz", recipe=recipe, photo=entry.sha256
-        )
+        features.read_row(chain.folder / OUTPUT / str(view) / f"{entry.sha256}.npz", recipe=recipe, photo=entry.sha256)
         for view, recipe in enumerate(recipes)
     )
     assert original.boundary.shape == augmented.boundary.shape == (2, 2, 512)
@@ -194,9 +192,7 @@ def test_another_workspace_shares_the_memo(
     ],
 )
 @pytest.mark.usefixtures("workspace")
-def test_wrong_params_are_named(
-    capsys: pytest.CaptureFixture[str], name: str, value: object, allowed: str
-) -> None:
+def test_wrong_params_are_named(capsys: pytest.CaptureFixture[str], name: str, value: object, allowed: str) -> None:
     """A parameter that is unknown or out of range ends the stage with 78, its name, what is allowed and received."""
     expected = files(OUTPUT)
     write_params(Path(), {"extract_features": {name: value}})

@@ -52,6 +52,33 @@ def of(folder: Path, split: str) -> list[manifest.Entry]:
     return [entry for entry in manifest.read(folder / "artifacts/split/manifest.csv") if entry.split == split]
 
 
+def a_head(**changes: float) -> keras.Model:
+    """A head that is not trained yet."""
+    settings = heads.Params.model_validate({**PARAMS["train_head"]["head"], **changes})
+    return heads.build(settings, feature_map=(1, 1, 512), classes=2, seed=0)
+
+
+def losses(network: keras.Model, *data: Any) -> list[float]:
+    """Train a network on the same batches of eight in each of two epochs; the losses of both."""
+    settings = training.Params.model_validate({**PARAMS["fine_tune"]["training"], "learning_rate": 3e-6})
+    training.compile_model(network, settings)
+    batch_size = 8 if len(data) == 2 else None
+    fitted = network.fit(*data, batch_size=batch_size, epochs=2, shuffle=False, verbose=0)
+    found: list[float] = fitted.history["loss"]
+    return found
+
+
+def changed_layers(network: keras.Model, base: weights.Weights) -> set[str]:
+    """The convolutions whose weights in the whole network are no longer the base's."""
+    in_bgr = {name: network.get_layer(name).get_weights() for name in base}
+    in_bgr["block1_conv1"][0] = in_bgr["block1_conv1"][0][:, :, ::-1]
+    return {
+        name
+        for name, parts in in_bgr.items()
+        if any(not np.array_equal(part, original) for part, original in zip(parts, base[name], strict=True))
+    }
+
+
 def test_a_network_comes_with_its_papers(chain: Chain) -> None:
     """The stage leaves model.keras, model.json, history.csv and metrics.json, and no scratch."""
     assert set(files(chain.folder / OUTPUT)) == {"model.keras", "model.json", "history.csv", "metrics.json"}
@@ -101,13 +128,8 @@ def test_the_network_takes_photographs(chain: Chain) -> None:
 
 def test_what_lies_below_the_boundary_is_the_base_as_it_was(chain: Chain) -> None:
     """Fine-tuning changes every layer above `frozen_through` and none below."""
-    network, base = models.load(chain.folder / OUTPUT / "model.keras"), weights.read(chain.folder / WEIGHTS)
-    changed = {
-        name
-        for name, (kernel, _) in base.items()
-        if not np.array_equal(network.get_layer(name).get_weights()[0][:, :, ::-1] if name == "block1_conv1"
-                              else network.get_layer(name).get_weights()[0], kernel)
-    }
+    network = models.load(chain.folder / OUTPUT / "model.keras")
+    changed = changed_layers(network, weights.read(chain.folder / WEIGHTS))
     assert changed == {"block5_conv1", "block5_conv2", "block5_conv3"}
 
 
@@ -134,46 +156,37 @@ def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Pa
 def test_the_head_is_handed_on_when_no_epoch_beats_it(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With a rate that ruins the network the stage says that the head's model is kept, and keeps it."""
     caplog.set_level(logging.WARNING)
-    ruinous = {**PARAMS["fine_tune"]["training"], "optimizer": "rmsprop", "learning_rate": 0.01}
+    head = a_head(l2=0.0)
+    kernel, bias = head.get_layer("probabilities").get_weights()
+    head.get_layer("probabilities").set_weights([kernel * 0, bias])  # guesses, which a ruined network is no better at
+    models.save(head, Path("artifacts/train_head/head.keras"))
+    ruinous = {**PARAMS["fine_tune"]["training"], "learning_rate": 0.1}
     write_params(workspace, {"fine_tune": {"training": ruinous}})
     fine_tune.main()
-    assert "No epoch of fine-tuning has a validation loss below the head's" in caplog.text
-    assert metrics(workspace).keys() == {"head_val_loss", "epochs"}
+    assert "No epoch of fine-tuning has a validation loss below the head's 0.6931" in caplog.text
+    assert metrics(workspace) == {"head_val_loss": pytest.approx(np.log(2)), "epochs": 3}
     network, base = models.load(OUTPUT / "model.keras"), weights.read(WEIGHTS)
-    np.testing.assert_array_equal(network.get_layer("block5_conv3").get_weights()[0], base["block5_conv3"].kernel)
-    test, head = of(workspace, "test"), models.load(Path("artifacts/train_head/head.keras"))
-    np.testing.assert_allclose(
-        network(shown(workspace, test)), head(cached(workspace, test, "pooled")[0][0]), rtol=1e-2, atol=1e-3
-    )
-
-
-def losses(network: keras.Model, *data: Any) -> list[float]:
-    """Train a network on the same batches in each of two epochs; the losses of both."""
-    settings = training.Params.model_validate(
-        {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 8, "epochs": 2, "patience": 2}
-    )
-    training.compile_model(network, settings)
-    fitted = network.fit(*data, batch_size=8 if len(data) == 2 else None, epochs=2, shuffle=False, verbose=0)
-    found: list[float] = fitted.history["loss"]
-    return found
+    assert changed_layers(network, base) == set()
+    for kept, expected in zip(network.get_layer("head").get_weights(), head.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, expected)
 
 
 def test_fine_tuning_from_the_cache_equals_fine_tuning_the_whole_network(chain: Chain) -> None:
-    """On cached activations each epoch's loss is that of training the whole network on the photographs' pixels."""
-    train = of(chain.folder, "train")
-    settings = heads.Params.model_validate({**PARAMS["train_head"]["head"], "dropout": 0.0})
-    base = weights.read(chain.folder / WEIGHTS)
+    """Trained on cached activations the losses are those of training the whole network, but for float16's rounding."""
+    train, base = of(chain.folder, "train"), weights.read(chain.folder / WEIGHTS)
+    labels = np.array([[entry.class_name == "triangle"] for entry in train], np.float32)
+    pixels = shown(chain.folder, train)
 
     def top() -> list[keras.Layer]:
-        head = heads.build(settings, feature_map=(1, 1, 512), classes=2, seed=0)
-        return [*vgg16.top_layers(base, above="block4_pool"), head]
+        return [*vgg16.top_layers(base, above="block4_pool"), a_head(dropout=0.0)]
 
-    from_cache = keras.Sequential([keras.Input((2, 2, 512)), *top()])
-    pixels = keras.Input((32, 32, 3), dtype="uint8")
-    whole = keras.Sequential([pixels, *vgg16.frozen_layers(base, through="block4_pool"), *top()])
-    labels = np.array([[entry.class_name == "triangle"] for entry in train], np.float32)
-    expected = losses(whole, shown(chain.folder, train), labels)
-    found = losses(from_cache, cached(chain.folder, train, "boundary"))
-    print(found, expected)
-    assert found == pytest.approx(expected, rel=1e-3)
-    assert abs(expected[0] - expected[1]) > 0.05 * expected[0]
+    frozen = keras.Sequential([keras.Input(pixels.shape[1:]), *vgg16.frozen_layers(base, through="block4_pool")])
+    unrounded = frozen.predict(pixels, batch_size=8, verbose=0)
+    expected = losses(keras.Sequential([frozen, *top()]), pixels, labels)
+    assert expected[1] < 0.9 * expected[0]  # it learns, so agreeing means something
+    above = [keras.Input(unrounded.shape[1:]), *top()]
+    assert losses(keras.Sequential(above), unrounded, labels) == pytest.approx(expected, rel=1e-5)
+    above = [keras.Input(unrounded.shape[1:]), *top()]
+    rounded = losses(keras.Sequential(above), cached(chain.folder, train, "boundary"))
+    # measured: 0.00001 in the first epoch, 0.0002 in the second; each step multiplies what rounding began with
+    assert rounded == pytest.approx(expected, rel=2e-3)

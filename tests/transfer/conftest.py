@@ -15,7 +15,12 @@ def cached(tmp_path: Path) -> Cached:
     """Makes a folder of cached features of photographs whose class can be told from them, and their manifest."""
 
     def make(
-        *, train: int = 24, validation: int = 12, views: int = 2, classes: tuple[str, ...] = ("cat", "dog"), noise: float = 0.5
+        *,
+        train: int = 24,
+        validation: int = 12,
+        views: int = 2,
+        classes: tuple[str, ...] = ("cat", "dog"),
+        noise: float = 0.5,
     ) -> tuple[Path, list[manifest.Entry]]:
         folder = tmp_path / "features"
         recipes = [{"view": view} for view in range(views + 1)]

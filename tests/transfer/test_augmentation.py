@@ -18,10 +18,12 @@ OFF = {
 
 
 def params(**changes: object) -> augmentation.Params:
+    """Params with all off but what is given."""
     return augmentation.Params.model_validate(OFF | changes)
 
 
 def drawn(seed: int = 0, **changes: object) -> augmentation.Matrix:
+    """A view's map with all off but what is given."""
     return augmentation.matrix(params(**changes), np.random.default_rng(seed))
 
 
@@ -32,7 +34,10 @@ def photograph(width: int = 90, height: int = 60) -> Image.Image:
 
 
 def shown(image: Image.Image, mapping: augmentation.Matrix, **changes: object) -> np.ndarray:
-    return augmentation.view(image, mapping, **({"size": 48, "resizing": "squash", "fill": "reflect"} | changes)).astype(int)
+    """A view's pixels, as integers."""
+    return augmentation.view(
+        image, mapping, **({"size": 48, "resizing": "squash", "fill": "reflect"} | changes)
+    ).astype(int)
 
 
 @pytest.mark.parametrize("resizing", ["squash", "crop", "fit"])

@@ -11,10 +11,12 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (30, SIZE, SIZE, 3), dtype=np
 
 @pytest.fixture(scope="module")
 def compute() -> extraction.Network:
+    """A small network."""
     return extraction.network(weights.random(seed=1), image_size=SIZE, boundary="block4_pool")
 
 
 def shown(views: Sequence[int]) -> photos.Pixels:
+    """The pixels of some views."""
     return PIXELS[list(views)]
 
 

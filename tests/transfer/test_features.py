@@ -10,12 +10,14 @@ PHOTO = "ab" * 32
 
 
 def row(seed: int = 0) -> features.Row:
+    """A row of made-up activations."""
     random = np.random.default_rng(seed)
     return features.row_from(random.normal(0, 9, (4, 4, 8)).clip(0), random.normal(0, 9, (2, 2, 8)).clip(0))
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    """A row's file."""
     path = tmp_path / f"{PHOTO}.npz"
     features.write_row(path, row(), recipe=RECIPE, photo=PHOTO)
     return path

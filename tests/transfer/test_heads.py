@@ -17,6 +17,7 @@ PLAIN = {
 
 
 def head(classes: int = 2, seed: int = 0, **changes: object) -> heads.keras.Model:
+    """A plain head with some changes."""
     settings = heads.Params.model_validate(PLAIN | changes)
     return heads.build(settings, feature_map=MAP, classes=classes, seed=seed)
 

@@ -12,6 +12,7 @@ ROW = features.row_from(np.ones((2, 2, 4), np.float32), np.ones((1, 1, 4), np.fl
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
     monkeypatch.setenv("DOGS_VS_CATS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

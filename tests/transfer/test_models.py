@@ -11,6 +11,7 @@ from transfer.errors import DataError
 
 
 def head() -> keras.Model:
+    """A small network."""
     settings = heads.Params(
         pooling="average", batch_normalization=True, dense=[4], activation="relu", dropout=0.5, l1=0.0, l2=1e-4
     )

@@ -20,7 +20,9 @@ class PowerCut(Exception):
     """Ends a training as `kill -9` does: nothing after it runs."""
 
 
-def train(cached: Any, scratch: Path, *, until: int | None = None, loss_to_beat: float = math.inf, **changes: Any) -> Any:
+def train(
+    cached: Any, scratch: Path, *, until: int | None = None, loss_to_beat: float = math.inf, **changes: Any
+) -> Any:
     """Train a small head; with `until`, the power fails in the middle of that epoch."""
     folder, entries = cached
     settings = training.Params.model_validate(SETTINGS | changes)
@@ -43,6 +45,7 @@ def train(cached: Any, scratch: Path, *, until: int | None = None, loss_to_beat:
 
 
 def without_seconds(history: training.History) -> list[dict[str, float]]:
+    """A history without what no two runs share."""
     return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history]
 
 
@@ -140,7 +143,9 @@ def test_the_history_is_a_table(cached: Cached, tmp_path: Path) -> None:
 
 def test_other_inputs_do_not_share_scratch() -> None:
     """A training never goes on from another one's state."""
-    folders = {training.scratch(*key) for key in (("a", {}, {}), ("b", {}, {}), ("a", {"x": 1}, {}), ("a", {}, {"x": 1}))}
+    folders = {
+        training.scratch(*key) for key in (("a", {}, {}), ("b", {}, {}), ("a", {"x": 1}, {}), ("a", {}, {"x": 1}))
+    }
     assert len(folders) == 4
     assert training.scratch("a", {}, {}) in folders
 

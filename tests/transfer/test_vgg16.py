@@ -9,6 +9,7 @@ SIZE = 40
 
 @pytest.fixture(scope="module")
 def drawn() -> weights.Weights:
+    """Random weights."""
     return weights.random(seed=1)
 
 
@@ -25,12 +26,16 @@ def official(drawn: weights.Weights) -> keras.Model:
 def test_is_keras_vgg16(drawn: weights.Weights, official: keras.Model, boundary: str) -> None:
     """Frozen and top layers together give what keras.applications.VGG16 gives for preprocessed photographs."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
-    frozen = keras.Sequential([keras.Input((SIZE, SIZE, 3), dtype="uint8"), *vgg16.frozen_layers(drawn, through=boundary)])
+    frozen = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3), dtype="uint8"), *vgg16.frozen_layers(drawn, through=boundary)]
+    )
     top = keras.Sequential(
         [keras.Input(vgg16.shape_after(boundary, image_size=SIZE)), *vgg16.top_layers(drawn, above=boundary)]
     )
     expected = official.predict(keras.applications.vgg16.preprocess_input(pixels.astype(np.float32)), verbose=0)
-    np.testing.assert_allclose(top.predict(frozen.predict(pixels, verbose=0), verbose=0), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        top.predict(frozen.predict(pixels, verbose=0), verbose=0), expected, rtol=1e-4, atol=1e-3
+    )
 
 
 def test_layers_have_the_names_of_keras(official: keras.Model) -> None:

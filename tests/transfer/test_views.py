@@ -10,6 +10,7 @@ from transfer.errors import DataError
 
 
 def read(folder: Path, entries: list, *, seed: int | None = None, batch_size: int = 5) -> views.Views:
+    """The training split as views."""
     train = [entry for entry in entries if entry.split == "train"]
     return views.Views(folder, train, classes=["cat", "dog"], part="pooled", batch_size=batch_size, seed=seed)
 

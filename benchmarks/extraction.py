@@ -1,0 +1,133 @@
+"""Extraction against the bare network: photographs a second, from files to rows and from memory to nowhere.
+
+Each measurement is a process of its own, since TensorFlow takes its threads and oneDNN at its start.
+"""
+
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+PHOTOGRAPHS = 96
+SIZE = 224
+BATCH = 32
+ROUNDS = 5
+
+
+def write_photographs(folder: Path) -> None:
+    """Put photographs into `folder`: real ones where they can be had, else drawn ones of their size."""
+    archive = os.environ.get("DOGS_VS_CATS_PHOTOS")
+    if archive:
+        with zipfile.ZipFile(archive) as outer:
+            photographs = zipfile.ZipFile(io.BytesIO(outer.read("train.zip")))
+        for name in sorted(name for name in photographs.namelist() if name.endswith(".jpg"))[:PHOTOGRAPHS]:
+            (folder / Path(name).name).write_bytes(photographs.read(name))
+    else:
+        from transfer import drawings
+
+        for number in range(PHOTOGRAPHS):
+            (folder / f"{number}.jpg").write_bytes(drawings.draw("circle", number, size=432, seed=0))
+
+
+def bare() -> float:
+    """Photographs a second of the network alone, on one batch in memory, TensorFlow using its threads as it likes."""
+    from transfer import vgg16, weights
+    from transfer.backend import keras, tf
+
+    imagenet = weights.random(seed=0)
+    layers = [*vgg16.frozen_layers(imagenet, through="block4_pool"), *vgg16.top_layers(imagenet, above="block4_pool")]
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *layers])
+    forward = tf.function(lambda pixels: model(pixels, training=False))
+    pixels = tf.constant(np.random.default_rng(0).uniform(0, 255, (BATCH, SIZE, SIZE, 3)), tf.float32)
+    forward(pixels)
+    began = time.monotonic()
+    for _ in range(PHOTOGRAPHS // BATCH):
+        forward(pixels).numpy()
+    return PHOTOGRAPHS / (time.monotonic() - began)
+
+
+def whole(folder: Path, *, views: bool) -> float:
+    """Photographs a second of the stage's own code: files read, decoded, resized or augmented, rows written."""
+    from tasks import extract_features
+    from transfer import augmentation, extraction, features, manifest, weights
+
+    settings = extract_features.Params(
+        image_size=SIZE,
+        resizing="crop",
+        frozen_through="block4_pool",
+        views=1,
+        augmentation=augmentation.Params(
+            horizontal_flip=True,
+            vertical_flip=False,
+            rotation=36.0,
+            shift=0.0,
+            zoom=1.2,
+            shear=0.0,
+            stretch=1.0,
+            fill="reflect",
+        ),
+        seed=0,
+    )
+    shots = [
+        extract_features.Shot(manifest.Entry(path.name, "", path.stem, 0, 0), int(views))
+        for path in folder.glob("*.jpg")
+    ]
+    extraction.give_each_replica_a_core()
+    compute = extraction.network(weights.random(seed=0), image_size=SIZE, boundary="block4_pool")
+    compute(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+    def keep(shot: extract_features.Shot, row: features.Row) -> None:
+        path = folder / f"{shot.photograph.sha256}.npz"
+        features.write_row(path, row, recipe="0" * 64, photo=shot.photograph.sha256)
+
+    def pixels(batch: list[extract_features.Shot]) -> np.ndarray:
+        return extract_features.pixels(batch, settings=settings, folder=folder)
+
+    began = time.monotonic()
+    done = sum(extraction.extract(shots, pixels=pixels, compute=compute, keep=keep))
+    return done / (time.monotonic() - began)
+
+
+def measure(what: str, folder: Path) -> float:
+    """Start one measurement in its own process."""
+    one_dnn = "0" if what == "bare without oneDNN" else "1"
+    result = subprocess.run(
+        [sys.executable, __file__, what, str(folder)],
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": one_dnn, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(result.stdout)
+
+
+def main() -> None:
+    """Measure in turns and print rates and ratios."""
+    kinds = ("bare", "extraction", "extraction of views", "bare without oneDNN")
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with tempfile.TemporaryDirectory() as folder:
+        write_photographs(Path(folder))
+        for _ in range(ROUNDS):
+            for kind in kinds:
+                rates[kind].append(measure(kind, Path(folder)))
+    print(f"{SIZE} px, {PHOTOGRAPHS} photographs, {ROUNDS} rounds; photographs a second: median (lowest to highest)")
+    for kind, values in rates.items():
+        ratio = statistics.median(value / base for value, base in zip(values, rates["bare"], strict=True))
+        spread = f"({min(values):.2f} to {max(values):.2f})"
+        print(f"{kind:22} {statistics.median(values):6.2f} {spread:18} {ratio:6.1%} of bare")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    elif sys.argv[1].startswith("bare"):
+        print(bare())
+    else:
+        print(whole(Path(sys.argv[2]), views=sys.argv[1].endswith("views")))

@@ -1,0 +1,87 @@
+"""An epoch of fine-tuning from cached activations against an epoch of the whole network, in one process, in turns.
+
+Both train the same layers on the same photographs with the same compiled step; the whole network gets its pixels from
+memory, the cached one reads its rows from the disk.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from transfer import features, heads, manifest, training, vgg16, views, weights
+from transfer.backend import keras
+
+PHOTOGRAPHS = 96
+SIZE = 224
+BATCH = 32
+ROUNDS = 5
+BOUNDARY = "block4_pool"
+SETTINGS = training.Params(optimizer="adam", learning_rate=1e-5, batch_size=BATCH, epochs=1, patience=1)
+
+
+def head() -> keras.Model:
+    """A head as params.yaml has it."""
+    settings = heads.Params(
+        pooling="max", batch_normalization=True, dense=[256], activation="relu", dropout=0.5, l1=0.0, l2=1e-4
+    )
+    feature_map = vgg16.shape_after(vgg16.POOLED, image_size=SIZE)
+    return heads.build(settings, feature_map=feature_map, classes=2, seed=0)
+
+
+def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) -> views.Views:
+    """Compute the rows of `pixels` and show them as the stage `fine_tune` sees them."""
+    recipe = {"benchmark": True}
+    features.write_recipes(folder, [recipe])
+    frozen = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *vgg16.frozen_layers(imagenet, through=BOUNDARY)])
+    entries = [manifest.Entry(str(n), "ab"[n % 2], f"{n:064}", SIZE, SIZE, "train") for n in range(len(pixels))]
+    for entry, activation in zip(entries, frozen.predict(pixels, batch_size=BATCH, verbose=0), strict=True):
+        row = features.row_from(activation, activation[:1, :1])
+        path = folder / "0" / f"{entry.sha256}.npz"
+        features.write_row(path, row, recipe=features.digest(recipe), photo=entry.sha256)
+    return views.Views(folder, entries, classes=["a", "b"], part="boundary", batch_size=BATCH, seed=0)
+
+
+def seconds(model: keras.Model, *data: object) -> float:
+    """How long one epoch takes."""
+    began = time.monotonic()
+    model.fit(*data, batch_size=BATCH if len(data) == 2 else None, epochs=1, verbose=0)
+    return time.monotonic() - began
+
+
+def main() -> None:
+    """Measure in turns, after one epoch of each that compiles, and print the ratio."""
+    imagenet = weights.random(seed=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPHS, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = (np.arange(PHOTOGRAPHS) % 2).astype(np.float32)[:, None]
+    top = keras.Sequential(
+        [
+            keras.Input(vgg16.shape_after(BOUNDARY, image_size=SIZE)),
+            *vgg16.top_layers(imagenet, above=BOUNDARY),
+            head(),
+        ]
+    )
+    whole = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3), dtype="uint8"),
+            *vgg16.frozen_layers(imagenet, through=BOUNDARY),
+            *vgg16.top_layers(imagenet, above=BOUNDARY),
+            head(),
+        ]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        cached = cached_views(Path(folder), pixels, imagenet)
+        for model in (top, whole):
+            training.compile_model(model, SETTINGS)
+        rounds = [(seconds(whole, pixels, labels), seconds(top, cached)) for _ in range(ROUNDS + 1)][1:]
+    ratio = [slow / fast for slow, fast in rounds]
+    print(f"{SIZE} px, {PHOTOGRAPHS} photographs an epoch, {ROUNDS} rounds; milliseconds a photograph: median")
+    for name, times in zip(("whole network", "from the cache"), zip(*rounds, strict=True), strict=True):
+        print(f"{name:16} {1000 * statistics.median(times) / PHOTOGRAPHS:7.1f}")
+    print(f"ratio            {statistics.median(ratio):7.2f} ({min(ratio):.2f} to {max(ratio):.2f})")
+
+
+if __name__ == "__main__":
+    main()
