@@ -56,9 +56,9 @@ format: $(VENV)
 	@.venv/bin/ruff format .
 
 bench: $(VENV)
-	@.venv/bin/python benchmarks/extraction.py
-	@.venv/bin/python benchmarks/fine_tuning.py
-	@.venv/bin/python benchmarks/pipeline.py
+	@.venv/bin/python -m benchmarks.extraction
+	@.venv/bin/python -m benchmarks.fine_tuning
+	@.venv/bin/python -m benchmarks.pipeline
 
 lock:
 	uv pip compile pyproject.toml --extra dask --extra dev --universal --generate-hashes --no-header --quiet -o requirements.lock

@@ -61,11 +61,16 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def environment() -> dict[str, str]:
+    """The variables DVC is started with: its stages run this very Python and keep their memo in the workspace."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {name: value for name, value in os.environ.items() if name != "DOGS_VS_CATS_CACHE"} | {"PATH": path}
+
+
 def main() -> None:
     """Reproduce the pipeline in the workspace and say where to look."""
     prepare(Path(), WORKSPACE)
-    environment = {name: value for name, value in os.environ.items() if name != "DOGS_VS_CATS_CACHE"}
-    reproduced = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=WORKSPACE, env=environment, check=False)
+    reproduced = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=WORKSPACE, env=environment(), check=False)
     if reproduced.returncode:
         sys.exit(reproduced.returncode)
     artifacts = WORKSPACE / "artifacts"

@@ -74,7 +74,7 @@ def above(whole: keras.Model, boundary: str) -> keras.Model:
     if boundary not in names:
         raise DataError(
             f"The network must have the layer `{boundary}`, up to which the features are computed. "
-            f"Received: {', '.join(names)}. Run `dvc repro --force fine_tune`."
+            f"Received: {', '.join(names)}. Run `dvc repro --single-item --force fine_tune`."
         )
     index = names.index(boundary)
     return keras.Sequential([keras.Input(whole.layers[index].output.shape[1:]), *whole.layers[index + 1 :]])
@@ -124,7 +124,7 @@ def refuse_disagreement(
             raise DataError(
                 f"{file} must give {photograph.path} the probabilities it gives its cached activations, up to "
                 f"rounding. Received: {_in_words(direct)} from the photograph, {_in_words(from_cache)} from the cache. "
-                "One of the two is not what its stage made: run `dvc repro --force extract_features fine_tune`."
+                "One of the two is not what its stage made: run `dvc repro --single-item --force extract_features fine_tune`."
             )
 
 

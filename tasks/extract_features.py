@@ -86,7 +86,7 @@ def _image(photograph: manifest.Entry, folder: Path) -> Image.Image:
     if hashlib.sha256(data).hexdigest() != photograph.sha256:  # its row would stand for another photograph's for ever
         raise DataError(
             f"{folder / photograph.path} must be the photograph that the manifest describes. Received: {len(data):,} "
-            "bytes with another sha256. Run `dvc repro --force subsample`."
+            "bytes with another sha256. Run `dvc repro --single-item --force subsample`."
         )
     return photos.read(data)
 

@@ -12,17 +12,18 @@ from transfer.backend import keras
 from transfer.errors import DataError
 
 _TIMELESS = "1980-01-01@00:00:00"
+_SHARED = "shared_object_id"
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a network in Keras's own format, whole, without the time of day in it."""
+    """Write a network in Keras's own format, whole, without the time of day and addresses in memory in it."""
     with outputs.whole_file(path) as beside, tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         dated = Path(scratch) / "dated.keras"
         model.save(dated)
         with zipfile.ZipFile(dated) as source, zipfile.ZipFile(beside, "w") as target:
             for name in sorted(source.namelist()):
-                content = source.read(name)
-                target.writestr(zipfile.ZipInfo(name), _undated(content) if name == "metadata.json" else content)
+                stable = _STABLE.get(name, bytes)
+                target.writestr(zipfile.ZipInfo(name), stable(source.read(name)))
 
 
 def load(path: Path) -> keras.Model:
@@ -68,6 +69,20 @@ def card(
     }
 
 
-def _undated(metadata: bytes) -> str:
+def _undated(metadata: bytes) -> bytes:
     content: dict[str, Any] = json.loads(metadata)
-    return json.dumps({**content, "date_saved": _TIMELESS})
+    return json.dumps({**content, "date_saved": _TIMELESS}).encode()
+
+
+def _numbered(config: bytes) -> bytes:
+    """Name shared objects by the order in which they come; Keras names them by where they lay in memory."""
+    numbers: dict[int, int] = {}
+
+    def numbered(value: dict[str, Any]) -> dict[str, Any]:
+        address = value.get(_SHARED)
+        return value if address is None else {**value, _SHARED: numbers.setdefault(address, len(numbers) + 1)}
+
+    return json.dumps(json.loads(config, object_hook=numbered)).encode()
+
+
+_STABLE = {"metadata.json": _undated, "config.json": _numbered}

@@ -76,7 +76,7 @@ class Views(keras.utils.PyDataset):  # type: ignore[misc]
         try:
             [activation] = features.read_parts(path, [self._part], recipe=self._recipes[view], photo=photograph.sha256)
         except (features.DamagedRow, FileNotFoundError) as error:
-            raise DataError(f"{error}. Run `dvc repro --force extract_features`.") from None
+            raise DataError(f"{error}. Run `dvc repro --single-item --force extract_features`.") from None
         return activation
 
     def _view(self, photograph: manifest.Entry) -> int:

@@ -225,7 +225,7 @@ def test_a_changed_network_is_found_out(workspace: Path) -> None:
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 65
     assert "artifacts/fine_tune/model.keras must give photos/" in last
-    assert "dvc repro --force" in last
+    assert "dvc repro --single-item --force" in last
     assert not (workspace / "artifacts/evaluate").exists()
 
 

@@ -112,14 +112,14 @@ def test_the_best_epoch_beats_the_head(chain: Chain) -> None:
 
 
 def test_the_network_takes_photographs(chain: Chain) -> None:
-    """model.keras takes uint8 RGB of image_size, nothing else is needed, and gives the probabilities of metrics.json."""
+    """model.keras takes uint8 RGB of image_size, needs nothing else, and gives the probabilities that were scored."""
     validation = of(chain.folder, "validation")
     network = keras.saving.load_model(chain.folder / OUTPUT / "model.keras")
     assert (network.input_shape, network.inputs[0].dtype) == ((None, 32, 32, 3), "uint8")
     probabilities = np.asarray(network(shown(chain.folder, validation)), np.float64).ravel()
     labels = np.array([entry.class_name == "triangle" for entry in validation])
     of_right_class = np.where(labels, probabilities, 1 - probabilities)
-    assert ((0 <= probabilities) & (probabilities <= 1)).all()
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
     scores = metrics(chain.folder)
     assert (of_right_class > 0.5).mean() == pytest.approx(scores["val_accuracy"])
     regularisation = scores["val_loss"] + np.log(of_right_class).mean()  # the only thing in the loss besides

@@ -1,0 +1,176 @@
+"""The pipeline as DVC runs it: all stages, once, through the demo; then what changes do."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows import demo
+
+ROOT = Path(__file__).parent.parent
+STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+SMALLER: dict[str, dict[str, Any]] = {
+    "download": {"generated": {"photographs": 60, "size": 40}},
+    "subsample": {"photographs": 50},
+    "extract_features": {"image_size": 32},
+    "train_head": {"training": {"epochs": 2}},
+    "fine_tune": {"training": {"epochs": 1}},
+}
+
+
+class Reproduced(NamedTuple):
+    """A project in which the demo has run."""
+
+    project: Path
+    workspace: Path
+    before: dict[str, bytes]  # the project's files before the demo
+    said: str
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a project but what lies in `.cache/`, by its place."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] != ".cache")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def dvc(workspace: Path, *arguments: str) -> str:
+    """Run DVC, which must succeed; what it and the stages said."""
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=workspace,
+        env=demo.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def ran(said: str) -> list[str]:
+    """The stages that DVC ran."""
+    return re.findall(r"Running stage '(\w+)'", said)
+
+
+def restored(said: str) -> list[str]:
+    """The stages whose earlier result DVC brought back."""
+    return re.findall(r"Stage '(\w+)' is cached - skipping run", said)
+
+
+@pytest.fixture(scope="module")
+def _small() -> Iterator[None]:
+    """The demo with fewer and smaller pictures, for a user with another Python in front and a cache of their own."""
+    params = {name: {**section, **SMALLER.get(name, {})} for name, section in demo.PARAMS.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "PARAMS", params)
+        patch.setenv("PATH", os.defpath)
+        patch.setenv("DOGS_VS_CATS_CACHE", "/nowhere")
+        yield
+
+
+@pytest.fixture(scope="module")
+def reproduced(_small: None, tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
+    """The demo, run in a copy of the project."""
+    project = tmp_path_factory.mktemp("pipeline") / "a project"
+    for name in (*demo.COPIED, ".dvc/config", "params.yaml"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, project / name)
+    before = contents(project)
+    with contextlib.chdir(project), contextlib.redirect_stdout(io.StringIO()) as said:
+        demo.main()
+    return Reproduced(project, project / demo.WORKSPACE, before, said.getvalue())
+
+
+def test_the_demo_makes_everything(reproduced: Reproduced) -> None:
+    """One command makes every output of every stage, in a folder with a space in its name, and says where to look."""
+    outputs = [
+        output if isinstance(output, str) else next(iter(output))
+        for stage in STAGES.values()
+        for output in (*stage["outs"], *stage.get("metrics", []), *stage.get("plots", []))
+    ]
+    assert [output for output in outputs if not (reproduced.workspace / output).exists()] == []
+    places = re.findall(r"^(?:Report|Model|Metrics): +(.+)$", reproduced.said, re.MULTILINE)
+    assert len(places) == 3
+    assert all((reproduced.project / place).is_file() for place in places)
+
+
+def test_the_demo_leaves_the_project_as_it_was(reproduced: Reproduced) -> None:
+    """The demo's files are all in `.cache/`: params, lock and everything else of the project are as before."""
+    assert contents(reproduced.project) == reproduced.before
+
+
+def test_again_nothing_runs(
+    reproduced: Reproduced, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run once more, the demo finds everything up to date."""
+    monkeypatch.chdir(reproduced.project)
+    demo.main()
+    said = capfd.readouterr().out
+    assert ran(said) == restored(said) == []
+    assert "up to date" in said
+    assert "Report:" in said
+
+
+def test_a_change_reruns_what_depends_on_it_and_back_restores_it(reproduced: Reproduced) -> None:
+    """Another dropout retrains and evaluates but extracts nothing; the old one again brings the old results back."""
+    params, scores = reproduced.workspace / "params.yaml", reproduced.workspace / "artifacts/evaluate/metrics.json"
+    text, expected = params.read_text(), scores.read_text()
+    yaml = YAML()
+    document = yaml.load(text)
+    document["train_head"]["head"]["dropout"] = 0.25
+    yaml.dump(document, params)
+    assert ran(dvc(reproduced.workspace, "repro")) == ["train_head", "fine_tune", "evaluate"]
+    assert scores.read_text() != expected
+
+    params.write_text(text)
+    said = dvc(reproduced.workspace, "repro")
+    assert ran(said) == []
+    assert restored(said) == ["train_head", "fine_tune", "evaluate"]
+    assert scores.read_text() == expected
+
+
+def test_dvc_shows_the_scores(reproduced: Reproduced) -> None:
+    """`dvc metrics show` has both models' accuracy and log loss."""
+    shown = json.loads(dvc(reproduced.workspace, "metrics", "show", "--json"))
+    files = {Path(path).as_posix(): file["data"] for path, file in shown[""]["data"].items()}
+    for model in ("train_head", "fine_tune"):
+        assert {"accuracy", "log_loss"} <= files["artifacts/evaluate/metrics.json"][model].keys()
+
+
+def test_dvc_shows_the_plots(reproduced: Reproduced, tmp_path: Path) -> None:
+    """`dvc plots show` draws learning curves, confusion, ROC and reliability."""
+    dvc(reproduced.workspace, "plots", "show", "--out", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
+    for title in ("Learning curves", "Confusion", "ROC", "Reliability"):
+        assert title in page
+
+
+def test_a_typo_is_named_before_anything_runs(tmp_path: Path) -> None:
+    """`python -m tasks` ends with 78 and names every mistake in params.yaml, whatever the stage."""
+    text = (ROOT / "params.yaml").read_text()
+    mistaken = text.replace("frozen_through:", "frozen_trough:").replace("confidence: 0.95", "confidence: 95")
+    (tmp_path / "params.yaml").write_text(mistaken)
+    result = subprocess.run(
+        [sys.executable, "-m", "tasks"],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 78
+    assert "`extract_features.frozen_trough` is not a parameter" in result.stderr
+    assert "`evaluate.confidence` must be less than 1. Received: 95" in result.stderr
+    assert "Traceback" not in result.stderr
