@@ -124,7 +124,8 @@ def refuse_disagreement(
             raise DataError(
                 f"{file} must give {photograph.path} the probabilities it gives its cached activations, up to "
                 f"rounding. Received: {_in_words(direct)} from the photograph, {_in_words(from_cache)} from the cache. "
-                "One of the two is not what its stage made: run `dvc repro --single-item --force extract_features fine_tune`."
+                "One of the two is not what its stage made: run "
+                "`dvc repro --single-item --force extract_features fine_tune`."
             )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from transfer import drawings, manifest, views, weights
+from transfer import drawings, manifest, weights
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("extract_features", "train_head", "fine_tune")
@@ -175,21 +175,24 @@ def workspace(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def kill_in_the_third_epoch(stage: str, workspace: Path) -> Path:
-    """Start a training and kill it once two epochs are whole; the folder of the state it left."""
-    entries = manifest.read(workspace / "artifacts/split/manifest.csv")
-    extracted = workspace / "artifacts/extract_features"
-    train, _ = views.to_train_on(extracted, entries, part="pooled", batch_size=8, seed=PARAMS[stage]["seed"])
-    waited_for = next(entry for entry in entries if entry.split == "train" and _drawn_views(train, entry) == [0, 0, 1])
+def kill_in_the_third_epoch(stage: str, workspace: Path, train: Any) -> Path:
+    """Start a training and kill it once two epochs are whole; the folder of the state it left.
+
+    Args:
+        stage: which.
+        workspace: where.
+        train: the `Views` it is shown; their module starts TensorFlow, which not every test here needs.
+    """
+
+    def drawn(entry: manifest.Entry) -> list[int]:
+        found = []
+        for train.epoch in range(3):
+            found.append(train._view(entry))
+        return found
+
+    photographs = manifest.read(workspace / "artifacts/split/manifest.csv")
+    waited_for = next(entry for entry in photographs if entry.split == "train" and drawn(entry) == [0, 0, 1])
     left = workspace / ".cache/training"
-    with hanging(extracted / "1" / f"{waited_for.sha256}.npz"):
+    with hanging(workspace / "artifacts/extract_features/1" / f"{waited_for.sha256}.npz"):
         kill_once(start(stage, workspace), lambda: any(left.glob("*/epoch-0002")))
     return max(left.glob("*/epoch-*"))
-
-
-def _drawn_views(train: views.Views, entry: manifest.Entry) -> list[int]:
-    drawn = []
-    for epoch in range(3):
-        train.epoch = epoch
-        drawn.append(train._view(entry))
-    return drawn

@@ -11,6 +11,7 @@ from tests.tasks.conftest import PARAMS, Chain, files, kill_in_the_third_epoch, 
 from transfer import features, manifest, models, outputs, stage, training, views
 
 OUTPUT = Path("artifacts/train_head")
+FEATURES = Path("artifacts/extract_features")
 
 
 def history(folder: Path) -> list[dict[str, str]]:
@@ -34,7 +35,7 @@ def test_a_head_comes_with_its_papers(chain: Chain) -> None:
 def test_the_card_says_what_the_head_is_and_follows_from(chain: Chain) -> None:
     """model.json has classes, image size, resizing, what it was trained on by sha256, params and scores."""
     card = json.loads((chain.folder / OUTPUT / "model.json").read_text())
-    recipes = features.read_recipes(chain.folder / "artifacts/extract_features")
+    recipes = features.read_recipes(chain.folder / FEATURES)
     assert (card["classes"], card["image_size"], card["resizing"]) == (["circle", "triangle"], 32, "crop")
     assert card["trained_on"] == {
         "photographs": outputs.sha256(chain.folder / "artifacts/split/manifest.csv"),
@@ -59,9 +60,7 @@ def test_the_scores_are_those_of_the_best_epoch(chain: Chain) -> None:
 def test_the_head_is_the_one_that_was_scored(chain: Chain) -> None:
     """head.keras takes the feature map and gives the validation photographs the accuracy that metrics.json tells."""
     entries = manifest.read(chain.folder / "artifacts/split/manifest.csv")
-    _, validation = views.to_train_on(
-        chain.folder / "artifacts/extract_features", entries, part="pooled", batch_size=8, seed=0
-    )
+    _, validation = views.to_train_on(chain.folder / FEATURES, entries, part="pooled", batch_size=8, seed=0)
     head = models.load(chain.folder / OUTPUT / "head.keras")
     maps, labels = validation[0]
     assert head.input_shape == (None, *maps.shape[1:])
@@ -80,7 +79,9 @@ def test_a_head_is_the_same_bytes_each_time(chain: Chain, workspace: Path) -> No
 def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Path) -> None:
     """Killed in its third epoch, the stage trains that one only and ends with the head of an undisturbed run."""
     shutil.rmtree(OUTPUT)
-    state = kill_in_the_third_epoch("train_head", workspace)
+    photographs = manifest.read(Path("artifacts/split/manifest.csv"))
+    train, _ = views.to_train_on(FEATURES, photographs, part="pooled", batch_size=8, seed=0)
+    state = kill_in_the_third_epoch("train_head", workspace, train)
     done = json.loads((state / "history.json").read_text())
     assert not OUTPUT.exists()
     assert len(done) == 2
