@@ -37,7 +37,7 @@ def main() -> None:
     top = [*vgg16.top_layers(imagenet, above=boundary), models.load(head_file)]
     trained = keras.Sequential([keras.Input(vgg16.shape_after(boundary, image_size=image_size)), *top])
     training.compile_model(trained, settings.training)
-    loss_of_head = trained.evaluate(validation, verbose=0)[0]
+    loss_of_head = training.validation_loss(trained, validation)
     history = training.fit(
         trained,
         train,

@@ -23,6 +23,7 @@ History = list[Epoch]
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
+_SCORES = {"loss": "log_loss", "accuracy": "accuracy", "val_loss": "val_log_loss", "val_accuracy": "val_accuracy"}
 _OPTIMIZERS = {
     "sgd": keras.optimizers.SGD,
     "rmsprop": keras.optimizers.RMSprop,
@@ -43,13 +44,25 @@ class Params(Section):
 
 
 def compile_model(model: keras.Model, settings: Params) -> None:
-    """Give a network its optimizer, and the loss that fits its output."""
+    """Give a network its optimizer, and the loss that fits its output.
+
+    Keras's `loss` has the penalties of L1 and L2 in it; the metric `log_loss` is without them, and is what epochs are
+    compared by: smaller weights alone make no better network.
+    """
     sigmoid = model.output_shape[-1] == 1
     model.compile(
         optimizer=_OPTIMIZERS[settings.optimizer](learning_rate=settings.learning_rate),
         loss=keras.losses.BinaryCrossentropy() if sigmoid else keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[(keras.metrics.BinaryAccuracy if sigmoid else keras.metrics.SparseCategoricalAccuracy)("accuracy")],
+        metrics=[
+            (keras.metrics.BinaryAccuracy if sigmoid else keras.metrics.SparseCategoricalAccuracy)("accuracy"),
+            (keras.metrics.BinaryCrossentropy if sigmoid else keras.metrics.SparseCategoricalCrossentropy)("log_loss"),
+        ],
     )
+
+
+def validation_loss(model: keras.Model, validation: Views) -> float:
+    """A compiled network's log loss on the validation split, what `val_loss` is in a history."""
+    return float(model.evaluate(validation, verbose=0, return_dict=True)["log_loss"])
 
 
 def scratch(stage: str, settings: dict[str, Any], inputs: dict[str, Any]) -> Path:
@@ -85,7 +98,7 @@ def fit(
         loss_to_beat: a validation loss that an epoch must be below to count as the best.
 
     Returns:
-        An entry an epoch, with `COLUMNS` as keys.
+        An entry an epoch, with `COLUMNS` as keys; the losses are log losses, without penalties.
 
     Raises:
         DataError: the loss became NaN or infinite.
@@ -112,7 +125,7 @@ def fit(
                     keras.callbacks.TerminateOnNaN(),
                     keras.callbacks.ModelCheckpoint(
                         best,
-                        monitor="val_loss",
+                        monitor="val_log_loss",
                         mode="min",
                         save_best_only=True,
                         save_weights_only=True,
@@ -234,7 +247,7 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not all(math.isfinite(value) for value in logs.values()):
             return
-        scores = {name: float(logs[name]) for name in COLUMNS if name in logs}
+        scores = {name: float(logs[of]) for name, of in _SCORES.items()}
         self._history.append(
             {
                 "epoch": epoch + 1,
@@ -253,13 +266,13 @@ class _EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
     """Keras's, knowing the epochs before a resumed training began."""
 
     def __init__(self, history: History, *, patience: int) -> None:
-        super().__init__(monitor="val_loss", mode="min", patience=patience)
+        super().__init__(monitor="val_log_loss", mode="min", patience=patience)
         self._history = history
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         for epoch in self._history:
-            super().on_epoch_end(int(epoch["epoch"]) - 1, epoch)
+            super().on_epoch_end(int(epoch["epoch"]) - 1, {"val_log_loss": epoch["val_loss"]})
 
     def has_stopped(self, model: keras.Model) -> bool:
         """Whether the training had ended when it was cut off."""

@@ -122,7 +122,7 @@ def test_the_network_takes_photographs(chain: Chain) -> None:
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
     scores = metrics(chain.folder)
     assert (of_right_class > 0.5).mean() == pytest.approx(scores["val_accuracy"])
-    # besides, the loss has the head's L2, and rounding apart
+    # what parts them is the head's L2, which is in the loss, and rounding
     assert -np.log(of_right_class).mean() == pytest.approx(scores["val_loss"], abs=0.02)
 
 

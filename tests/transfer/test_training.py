@@ -90,7 +90,19 @@ def test_the_best_epoch_is_handed_on(cached: Cached, tmp_path: Path) -> None:
     assert best is not None
     assert best["epoch"] < len(history)
     _, validation = views.to_train_on(*data, part="pooled", batch_size=8, seed=5)
-    assert head.evaluate(validation, verbose=0)[0] == pytest.approx(best["val_loss"], rel=1e-5)
+    assert training.validation_loss(head, validation) == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_penalties_make_no_epoch_better(cached: Cached, tmp_path: Path) -> None:
+    """The losses of the history are without the penalties of L1 and L2, however large these are."""
+    folder, entries = cached()
+    settings = training.Params.model_validate(SETTINGS | {"epochs": 1, "optimizer": "sgd", "learning_rate": 1e-9})
+    shown, validation = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
+    head = heads.build(HEAD.model_copy(update={"l2": 10.0}), feature_map=(2, 2, 8), classes=2, seed=5)
+    training.compile_model(head, settings)
+    [epoch] = training.fit(head, shown, validation, settings=settings, seed=5, scratch=tmp_path / "s", name="test")
+    assert float(sum(head.losses)) > 10
+    assert max(epoch["loss"], epoch["val_loss"]) < 2
 
 
 def test_no_epoch_good_enough_leaves_the_weights(cached: Cached, tmp_path: Path) -> None:
