@@ -18,19 +18,19 @@ COPIED = ("dvc.yaml", ".dvcignore", ".dvc/plots", "inbox/README.md", "tasks", "t
 
 # what differs from params.yaml: nothing is downloaded, and everything is small
 PARAMS: dict[str, dict[str, Any]] = {
-    "download": {"source": "generated"},
+    "download": {"source": "generated", "generated": {"photographs": 400, "size": 96, "seed": 0}},
     "fetch_weights": {"source": "random"},
     "subsample": {"photographs": 400},
     "extract_features": {"image_size": 64, "views": 1},
     "train_head": {"training": {"epochs": 20}},
-    "fine_tune": {"training": {"epochs": 4, "learning_rate": 1e-4}},
+    "fine_tune": {"training": {"epochs": 4, "learning_rate": 1e-5}},
 }
 
 
 def merged(params: Any, changes: dict[str, Any]) -> Any:
     """Params with some values changed, section by section; comments and order are kept."""
     for name, change in changes.items():
-        params[name] = merged(params[name], change) if isinstance(change, dict) else change
+        params[name] = merged(params.get(name, {}), change) if isinstance(change, dict) else change
     return params
 
 
@@ -85,4 +85,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -14,8 +14,13 @@ def main() -> None:
     Raises:
         ParamsError: with what is wrong in all of the sections.
     """
-    mistakes = []
-    for name in sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if module.name != "__main__"):
+    stages = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if module.name != "__main__")
+    mistakes = [
+        f"`{name}` is not a stage; there are {', '.join(f'`{stage}`' for stage in stages)}."
+        for name in params.sections()
+        if name not in stages
+    ]
+    for name in stages:
         try:
             params.load(name, importlib.import_module(f"tasks.{name}").Params)
         except ParamsError as error:

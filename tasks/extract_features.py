@@ -28,7 +28,7 @@ from transfer import (
     vgg16,
     weights,
 )
-from transfer.errors import DataError
+from transfer.errors import DataError, remake
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Params(params.Section):
     frozen_through: Literal["block1_pool", "block2_pool", "block3_pool", "block4_pool"]
     views: int = Field(ge=0, le=64, description="augmented copies of each training photograph")
     augmentation: augmentation.Params
-    seed: int
+    seed: int = Field(ge=0)
 
 
 class Shot(NamedTuple):
@@ -86,7 +86,7 @@ def _image(photograph: manifest.Entry, folder: Path) -> Image.Image:
     if hashlib.sha256(data).hexdigest() != photograph.sha256:  # its row would stand for another photograph's for ever
         raise DataError(
             f"{folder / photograph.path} must be the photograph that the manifest describes. Received: {len(data):,} "
-            "bytes with another sha256. Run `dvc repro --single-item --force subsample`."
+            f"bytes with another sha256. {remake('subsample')}"
         )
     return photos.read(data)
 

@@ -3,6 +3,8 @@
 import logging
 import shutil
 
+from pydantic import Field
+
 from transfer import features, manifest, models, outputs, params, paths, stage, training, vgg16, views, weights
 from transfer.backend import keras
 
@@ -13,7 +15,7 @@ class Params(params.Section):
     """How the top is trained, and the seed of dropout, order and views."""
 
     training: training.Params
-    seed: int
+    seed: int = Field(ge=0)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 import shutil
 
+from pydantic import Field
+
 from transfer import features, heads, manifest, models, outputs, params, paths, stage, training, vgg16, views
 
 
@@ -10,7 +12,7 @@ class Params(params.Section):
 
     head: heads.Params
     training: training.Params
-    seed: int
+    seed: int = Field(ge=0)
 
 
 def main() -> None:

@@ -24,6 +24,12 @@ class NetworkError(StageError):
     exit_code = 75
 
 
+class BusyError(StageError):
+    """Another process has the same work in hand (EX_TEMPFAIL): worth a retry when it is done."""
+
+    exit_code = 75
+
+
 class AccessError(StageError):
     """Permission is missing (EX_NOPERM): credentials or a competition's rules."""
 
@@ -34,3 +40,12 @@ class ParamsError(StageError):
     """params.yaml asks for something that is not allowed (EX_CONFIG)."""
 
     exit_code = 78
+
+
+def remake(*stages: str) -> str:
+    """The cure for a stage's damaged output, as a sentence.
+
+    The output and DVC's cached copy may be one file, which DVC believes whole as long as it is read-only.
+    """
+    folders = " ".join(f"artifacts/{stage}" for stage in stages)
+    return f"Run `chmod -R u+w {folders} && dvc repro --single-item --force {' '.join(stages)}`."

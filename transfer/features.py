@@ -6,7 +6,7 @@ A row is a file, `<view>/<sha256>.npz`, and follows from the photograph's bytes 
 import hashlib
 import io
 import json
-import os
+import secrets
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,7 +64,7 @@ def write_row(path: Path, row: Row, *, recipe: str, photo: str) -> None:
 
     It is not forced to the disk: `read_row` tells a row that a power cut left incomplete.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # a shared memo has writers on many machines
     try:
         with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
             for name, part in {**row._asdict(), "mark": _mark(recipe, photo)}.items():
@@ -85,13 +85,12 @@ def read_parts(path: Path, parts: Iterable[str], *, recipe: str, photo: str) -> 
 
     Raises:
         DamagedRow: it is cut short, changed, of another recipe or photograph, or no row at all.
-        FileNotFoundError: there is none.
+        OSError: there is none, or it cannot be read.
     """
+    content = path.read_bytes()
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             mark, *activations = (_array(archive, name) for name in ("mark", *parts))
-    except FileNotFoundError:
-        raise
     except Exception as error:  # noqa: BLE001 (zipfile, zlib and NumPy raise nearly anything on damaged bytes)
         raise DamagedRow(f"{path} is damaged: {error}") from None
     if not np.array_equal(mark, _mark(recipe, photo)):

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from transfer import features, outputs, paths
@@ -28,7 +30,7 @@ class Memo:
         except FileNotFoundError:
             return False
         except features.DamagedRow:
-            self.path(photo).unlink()
+            self.path(photo).unlink(missing_ok=True)
             return False
         return True
 
@@ -43,19 +45,33 @@ class Memo:
         """
         source = self.path(photo)
         status = source.stat()
-        os.utime(source, ns=(max(status.st_mtime_ns, time.time_ns()), status.st_mtime_ns))
+        with suppress(PermissionError):  # another user's row, in a shared memo
+            os.utime(source, ns=(max(status.st_mtime_ns, time.time_ns()), status.st_mtime_ns))
         outputs.link(source, folder / source.name)
 
 
 def forget_least_recently_used(*, gigabytes: float = GIGABYTES) -> int:
-    """Shrink the memo to at most `gigabytes` (10**9 bytes); returns how many rows were forgotten."""
-    rows = [(row.stat(), row) for row in paths.cache("features").glob("*/*.npz")]
-    excess = sum(status.st_size for status, _ in rows) - gigabytes * 1e9
+    """Shrink the memo to at most `gigabytes` (10**9 bytes); returns how many rows were forgotten.
+
+    What killed processes left half written goes too, once it is a day old.
+    """
+    for partial in paths.cache("features").glob("*/.*.npz.*"):
+        with suppress(FileNotFoundError):
+            if partial.stat().st_mtime < time.time() - 24 * 3600:
+                partial.unlink()
+    rows = list(_rows())
+    excess = sum(status.st_size for _, status in rows) - gigabytes * 1e9
     forgotten = 0
-    for status, row in sorted(rows, key=lambda item: item[0].st_atime_ns):
+    for row, status in sorted(rows, key=lambda item: item[1].st_atime_ns):
         if excess <= 0:
             break
         row.unlink(missing_ok=True)
         excess -= status.st_size
         forgotten += 1
     return forgotten
+
+
+def _rows() -> Iterator[tuple[Path, os.stat_result]]:
+    for row in paths.cache("features").glob("*/*.npz"):
+        with suppress(FileNotFoundError):  # forgotten by another process meanwhile
+            yield row, row.stat()

@@ -18,6 +18,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     The bytes are on the disk before the name is, so that a power cut leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_behind(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
@@ -30,10 +31,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` to fill; move it to `path`, replacing it, if the block succeeds.
-
-    What killed processes left beside `path` is removed.
-    """
+    """Yield an empty folder beside `path` to fill; move it to `path`, replacing it, if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_behind(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -41,9 +39,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     beside.mkdir()
     try:
         yield beside
+        for written in beside.rglob("*"):
+            _sync(written)
         if path.exists():
             path.replace(replaced)
-        beside.replace(path)
+        try:
+            beside.replace(path)
+        except BaseException:
+            if replaced.exists():
+                replaced.replace(path)
+            raise
         _sync(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -80,11 +85,18 @@ def sha256(path: Path) -> str:
 
 
 def _remove_left_behind(path: Path) -> None:
-    name = re.compile(rf"\.{re.escape(path.name)}\.(?P<process>\d+)(\.old)?")
+    """Remove what killed processes left beside `path`, but for an old folder that nothing has replaced yet."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.(?P<process>\d+)(?P<old>\.old)?")
     for other in list(path.parent.iterdir()):
         match = name.fullmatch(other.name)
-        if match and not _runs_elsewhere(int(match["process"])):
+        if not match or _runs_elsewhere(int(match["process"])):
+            continue
+        if match["old"] and not path.exists():
+            other.replace(path)
+        elif other.is_dir():
             shutil.rmtree(other)
+        else:
+            other.unlink(missing_ok=True)
 
 
 def _runs_elsewhere(process: int) -> bool:

@@ -14,7 +14,7 @@ from transfer.errors import ParamsError
 class Section(BaseModel):
     """A section of params.yaml: no unknown keys, no silent conversions, no defaults of its own."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -27,6 +27,15 @@ def load(stage: str, section: type[SectionT]) -> SectionT:
         ParamsError: the file is missing or no YAML, or `parse` refuses the section.
     """
     return parse(stage, _document().get(stage), section)
+
+
+def sections() -> list[str]:
+    """The names of all sections in params.yaml.
+
+    Raises:
+        ParamsError: the file is missing or no YAML.
+    """
+    return [str(name) for name in _document()]
 
 
 def parse(stage: str, values: object, section: type[SectionT]) -> SectionT:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+WORKSPACE_CACHE = Path(".cache")
 PARAMS = Path("params.yaml")
 INBOX = Path("inbox")
 ARTIFACTS = Path("artifacts")
@@ -14,5 +15,10 @@ def artifact(stage: str, *parts: str) -> Path:
 
 
 def cache(*parts: str) -> Path:
-    """Path of memo or scratch, safe to delete: below `DOGS_VS_CATS_CACHE`, or `.cache/` without it."""
-    return Path(os.environ.get("DOGS_VS_CATS_CACHE") or ".cache").expanduser().joinpath(*parts)
+    """Path of what workspaces may share, safe to delete: below `DOGS_VS_CATS_CACHE`, or `.cache/` without it."""
+    return Path(os.environ.get("DOGS_VS_CATS_CACHE") or WORKSPACE_CACHE).expanduser().joinpath(*parts)
+
+
+def scratch(*parts: str) -> Path:
+    """Path of what a stage needs to go on where it was killed, of this workspace alone and safe to delete."""
+    return WORKSPACE_CACHE.joinpath(*parts)

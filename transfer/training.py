@@ -1,28 +1,35 @@
 """Training: a network fitted to cached views, watched on the validation split, resumed where it was killed."""
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
+import logging
 import math
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from transfer import chance, outputs, paths, progress
-from transfer.backend import keras
-from transfer.errors import DataError
+from transfer.backend import keras, tf
+from transfer.errors import BusyError, DataError
 from transfer.params import Section
 from transfer.views import Views
+
+log = logging.getLogger(__name__)
 
 Epoch = dict[str, float]
 History = list[Epoch]
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
+_STATE, _BEST = "state.weights.h5", "best.weights.h5"
 _SCORES = {"loss": "log_loss", "accuracy": "accuracy", "val_loss": "val_log_loss", "val_accuracy": "val_accuracy"}
 _OPTIMIZERS = {
     "sgd": keras.optimizers.SGD,
@@ -40,7 +47,9 @@ class Params(Section):
     learning_rate: float = Field(gt=0, le=1)
     batch_size: int = Field(ge=1, le=1024)
     epochs: int = Field(ge=1, le=1000, description="at most")
-    patience: int = Field(ge=1, description="epochs without a better validation loss after which training stops")
+    patience: int = Field(
+        ge=1, le=1000, description="epochs without a better validation loss after which training stops"
+    )
 
 
 def compile_model(model: keras.Model, settings: Params) -> None:
@@ -62,13 +71,19 @@ def compile_model(model: keras.Model, settings: Params) -> None:
 
 def validation_loss(model: keras.Model, validation: Views) -> float:
     """A compiled network's log loss on the validation split, what `val_loss` is in a history."""
-    return float(model.evaluate(validation, verbose=0, return_dict=True)["log_loss"])
+    with _failures_of(validation):
+        return float(model.evaluate(validation, verbose=0, return_dict=True)["log_loss"])
 
 
 def scratch(stage: str, settings: dict[str, Any], inputs: dict[str, Any]) -> Path:
-    """Where a training keeps the state to go on from: one folder for the same stage, params and inputs."""
-    key = json.dumps([stage, settings, inputs], sort_keys=True)
-    return paths.cache("training", f"{stage}-{hashlib.sha256(key.encode()).hexdigest()[:16]}")
+    """Where a training keeps the state to go on from.
+
+    One folder for the same stage, params and inputs, the same version of Keras and the same code of ours: anything else
+    would have gone another way from the start.
+    """
+    code = [outputs.sha256(module) for module in sorted(Path(__file__).parent.glob("*.py"))]
+    key = json.dumps([stage, settings, inputs, keras.__version__, code], sort_keys=True)
+    return paths.scratch("training", stage, hashlib.sha256(key.encode()).hexdigest()[:16])
 
 
 def fit(
@@ -101,30 +116,23 @@ def fit(
         An entry an epoch, with `COLUMNS` as keys; the losses are log losses, without penalties.
 
     Raises:
-        DataError: the loss became NaN or infinite.
+        DataError: the loss became NaN or infinite, or a row of features is damaged.
+        BusyError: another process has this training in hand.
     """
-    initial = model.get_weights()
-    history = _restore(model, scratch)
-    best = scratch / "best.weights.h5"
-    reached = min([loss_to_beat, *(epoch["val_loss"] for epoch in history)])
-    early_stopping = _EarlyStopping(history, patience=settings.patience)
-    if len(history) < settings.epochs and not early_stopping.has_stopped(model):
-        scratch.mkdir(parents=True, exist_ok=True)
-        with progress.bar(
-            total=settings.epochs * len(train), initial=len(history) * len(train), description=name, unit="batches"
-        ) as bar:
-            logs = model.fit(
-                train,
-                validation_data=validation,
-                shuffle=False,  # Keras would mix the batches anew, by a chance that no seed of ours reaches
-                epochs=settings.epochs,
-                initial_epoch=len(history),
-                verbose=0,
-                callbacks=[
+    with _alone(scratch, name):
+        initial = model.get_weights()
+        history = _restore(model, scratch, name)
+        reached = min([loss_to_beat, *(epoch["val_loss"] for epoch in history)])
+        early_stopping = _EarlyStopping(history, patience=settings.patience)
+        if len(history) < settings.epochs and not early_stopping.has_stopped(model):
+            with progress.bar(
+                total=settings.epochs * len(train), initial=len(history) * len(train), description=name, unit="batches"
+            ) as bar:
+                callbacks = [
                     _Draw(train, seed=seed),
                     keras.callbacks.TerminateOnNaN(),
                     keras.callbacks.ModelCheckpoint(
-                        best,
+                        scratch / _BEST,
                         monitor="val_log_loss",
                         mode="min",
                         save_best_only=True,
@@ -134,14 +142,40 @@ def fit(
                     _Record(history, bar),
                     early_stopping,
                     _Backup(history, scratch),
-                ],
-            )
-        _refuse_divergence(logs.history, name)
-    if best_epoch(history, loss_to_beat=loss_to_beat):
-        model.load_weights(best)
-    else:
-        model.set_weights(initial)
+                ]
+                _run(model, train, validation, epochs=settings.epochs, history=history, callbacks=callbacks, name=name)
+        if best_epoch(history, loss_to_beat=loss_to_beat):
+            model.load_weights(scratch / _BEST)
+        else:
+            model.set_weights(initial)
     return history
+
+
+def _run(
+    model: keras.Model,
+    train: Views,
+    validation: Views,
+    *,
+    epochs: int,
+    history: History,
+    callbacks: list[keras.callbacks.Callback],
+    name: str,
+) -> None:
+    with _failures_of(train, validation):
+        logs = model.fit(
+            train,
+            validation_data=validation,
+            shuffle=False,  # Keras would mix the batches anew, by a chance that no seed of ours reaches
+            epochs=epochs,
+            initial_epoch=len(history),
+            verbose=0,
+            callbacks=callbacks,
+        ).history
+    if not all(math.isfinite(value) for values in logs.values() for value in values):
+        raise DataError(
+            f"The loss of {name} must stay a finite number. Received: NaN or infinity in epoch {len(history) + 1}. "
+            f"Lower `{name}.training.learning_rate`."
+        )
 
 
 def best_epoch(history: History, *, loss_to_beat: float = math.inf) -> Epoch | None:
@@ -171,22 +205,51 @@ def write_history(path: Path, history: History) -> None:
     outputs.write_text(path, text.getvalue())
 
 
-def _refuse_divergence(logs: dict[str, list[float]], name: str) -> None:
-    if not all(math.isfinite(value) for values in logs.values() for value in values):
-        raise DataError(
-            f"The loss of {name} must stay a finite number. Received: NaN or infinity in epoch {len(logs['loss'])}. "
-            f"Lower `{name}.training.learning_rate`; the model made before is kept."
-        )
+@contextmanager
+def _failures_of(*shown: Views) -> Iterator[None]:
+    """Raise what went wrong in reading instead of what TensorFlow makes of it."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise next((each.failure for each in shown if each.failure), error) from None
 
 
-def _restore(model: keras.Model, scratch: Path) -> History:
+@contextmanager
+def _alone(scratch: Path, name: str) -> Iterator[None]:
+    """Keep other processes out of the folder, and remove those of trainings that are not gone on with."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for other in scratch.parent.iterdir():
+        if other != scratch and other.is_dir():
+            shutil.rmtree(other)
+    with (scratch / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"Another process, perhaps one that outlived its `dvc repro`, is training {name} in {scratch}. "
+                "Wait for it or end it, then run again."
+            ) from None
+        yield
+
+
+def _restore(model: keras.Model, scratch: Path, name: str) -> History:
     """Bring back the state after the last whole epoch, if there is one; returns the history up to it."""
     epochs = sorted(scratch.glob("epoch-*"))
     if not epochs:
         return []
-    model.optimizer.build(model.trainable_variables)
-    model.load_weights(epochs[-1] / "state.weights.h5")
-    history: History = json.loads((epochs[-1] / "history.json").read_text(encoding="utf-8"))
+    try:
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(epochs[-1] / _STATE)
+        history: History = json.loads((epochs[-1] / "history.json").read_text(encoding="utf-8"))
+        if (epochs[-1] / _BEST).exists():
+            shutil.copyfile(epochs[-1] / _BEST, scratch / _BEST)
+    except Exception as error:  # noqa: BLE001 (h5py and Keras raise nearly anything on damaged bytes)
+        shutil.rmtree(scratch)
+        raise DataError(
+            f"The state of the training that was cut off must be whole. Received: {epochs[-1]}, {error}. "
+            f"It has been removed: run again, and {name} begins anew."
+        ) from None
+    log.info("%s: goes on after epoch %d.", name, len(history))
     return history
 
 
@@ -207,7 +270,9 @@ class _Backup(keras.callbacks.Callback):  # type: ignore[misc]
             return
         earlier = list(self._scratch.glob("epoch-*"))
         with outputs.whole_folder(self._scratch / f"epoch-{epoch + 1:04}") as folder:
-            self.model.save_weights(folder / "state.weights.h5")
+            self.model.save_weights(folder / _STATE)
+            if (self._scratch / _BEST).exists():
+                shutil.copyfile(self._scratch / _BEST, folder / _BEST)
             outputs.write_json(folder / "history.json", self._history)
         for folder in earlier:
             shutil.rmtree(folder)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from transfer import chance, features, manifest
 from transfer.backend import keras
-from transfer.errors import DataError
+from transfer.errors import DataError, remake
 
 Part = Literal["boundary", "pooled"]
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -43,6 +43,7 @@ class Views(keras.utils.PyDataset):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.epoch = 0
+        self.failure: DataError | None = None  # Keras reads in threads of TensorFlow's, which hide what was raised
         self._folder = folder
         self._photographs = list(photographs)
         self._numbers = {name: number for number, name in enumerate(classes)}
@@ -76,7 +77,8 @@ class Views(keras.utils.PyDataset):  # type: ignore[misc]
         try:
             [activation] = features.read_parts(path, [self._part], recipe=self._recipes[view], photo=photograph.sha256)
         except (features.DamagedRow, FileNotFoundError) as error:
-            raise DataError(f"{error}. Run `dvc repro --single-item --force extract_features`.") from None
+            self.failure = DataError(f"{error}. {remake('extract_features')}")
+            raise self.failure from None
         return activation
 
     def _view(self, photograph: manifest.Entry) -> int:

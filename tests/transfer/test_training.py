@@ -1,3 +1,4 @@
+import fcntl
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from tests.transfer.conftest import Cached
 from transfer import heads, training, views
-from transfer.errors import DataError
+from transfer.errors import BusyError, DataError
 
 HEAD = heads.Params(
     pooling="average", batch_normalization=True, dense=[8], activation="relu", dropout=0.5, l1=0.0, l2=1e-4
@@ -131,6 +132,39 @@ def diverge(folder: Path, entries: Any, scratch: Path) -> None:
     head = heads.build(HEAD.model_copy(update={"l2": 1e30}), feature_map=(2, 2, 8), classes=2, seed=5)
     training.compile_model(head, settings)
     training.fit(head, shown, validation, settings=settings, seed=5, scratch=scratch, name="test")
+
+
+def test_a_row_damaged_late_is_named_with_the_cure(cached: Cached, tmp_path: Path) -> None:
+    """A damaged row that is met in the middle of an epoch ends the training with its name, not TensorFlow's words."""
+    folder, entries = cached()
+    shown, _ = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
+    last = shown._order()[-1]
+    for row in folder.glob(f"*/{last.sha256}.npz"):
+        row.write_bytes(row.read_bytes()[:-30])
+    with pytest.raises(DataError, match=rf"{last.sha256}.*extract_features"):
+        train((folder, entries), tmp_path / "scratch")
+
+
+def test_a_damaged_state_is_removed(cached: Cached, tmp_path: Path) -> None:
+    """A state that a power cut spoiled is said and removed, and the next run begins anew, to the same result."""
+    data = cached()
+    _, expected = train(data, tmp_path / "undisturbed")
+    with pytest.raises(Exception, match="PowerCut"):
+        train(data, tmp_path / "killed", until=3)
+    [state] = (tmp_path / "killed").glob("epoch-*/state.weights.h5")
+    state.write_bytes(bytes(1000))
+    with pytest.raises(DataError, match="run again"):
+        train(data, tmp_path / "killed")
+    assert without_seconds(train(data, tmp_path / "killed")[1]) == without_seconds(expected)
+
+
+def test_two_processes_do_not_share_a_training(cached: Cached, tmp_path: Path) -> None:
+    """While one process trains, another is turned away instead of mixing its epochs in."""
+    (tmp_path / "scratch").mkdir()
+    with (tmp_path / "scratch" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BusyError, match="Another process"):
+            train(cached(), tmp_path / "scratch")
 
 
 def test_more_classes_are_learned(cached: Cached, tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def started(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that takes Keras from the backend."""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+
+
+def test_tensorflow_starts_with_onednn_and_without_chatter() -> None:
+    """TensorFlow is imported with oneDNN on, and says nothing on standard error until something is wrong."""
+    program = (
+        "import os; from transfer.backend import tf; print(int(tf.constant(1)), os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    )
+    result = started(program)
+    assert (result.stdout.strip(), result.stderr) == ("1 1", "")
+    assert started(program, TF_ENABLE_ONEDNN_OPTS="0").stdout.strip() == "1 0"
