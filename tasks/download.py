@@ -2,7 +2,8 @@
 
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,7 @@ STAGE = "download"
 MICROSOFT = (
     "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"
 )
+MICROSOFT_BYTES = 824_887_076
 MICROSOFT_SHA256 = Checksum("sha256", "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9")
 LABELLED = "train.zip"  # in Kaggle's archive, the one with the labelled photographs
 
@@ -55,25 +57,29 @@ def from_kaggle(folder: Path) -> Origin:
     if not transport.is_whole(kept):
         wrapped = folder / "kaggle-wrapped.zip"
         competition.fetch(wrapped)
-        _check_or_forget(wrapped)
-        with outputs.whole_file(kept) as beside:
+        with _forgotten_if_damaged(wrapped), outputs.whole_file(kept) as beside:
+            archives.check(wrapped)
             _unwrap(wrapped, beside)
         transport.mark_whole(kept)
         transport.forget(wrapped)
     return Origin(kept, competition.PAGE)
 
 
-def from_microsoft(folder: Path, *, address: str = MICROSOFT, checksum: Checksum = MICROSOFT_SHA256) -> Origin:
+def from_microsoft(
+    folder: Path, *, address: str = MICROSOFT, checksum: Checksum = MICROSOFT_SHA256, size: int = MICROSOFT_BYTES
+) -> Origin:
     """Fetch Microsoft's archive of the same photographs; it needs no account.
 
     Args:
         folder: where the archive and what was fetched of it are kept.
         address: where it lies.
         checksum: what it must be.
+        size: its bytes; another file is refused before it is fetched.
     """
     kept = folder / "microsoft.zip"
-    transport.fetch(address, kept, checksum=checksum)
-    _check_or_forget(kept)
+    transport.fetch(address, kept, checksum=checksum, size=size)
+    with _forgotten_if_damaged(kept):
+        archives.check(kept)
     return Origin(kept, address)
 
 
@@ -148,10 +154,11 @@ def _origin(settings: Params, target: Path) -> Origin:
             return from_drawings(settings.generated, target)
 
 
-def _check_or_forget(fetched: Path) -> None:
-    """Refuse a damaged archive and fetch it anew next time."""
+@contextmanager
+def _forgotten_if_damaged(fetched: Path) -> Iterator[None]:
+    """Have an archive that the block refuses fetched anew next time."""
     try:
-        archives.check(fetched)
+        yield
     except DataError:
         transport.forget(fetched)
         raise
@@ -166,7 +173,7 @@ def _unwrap(archive: Path, target: Path) -> None:
             return
         with outer.open(inner[0]) as source, target.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)
-    archives.check(target)
+    archives.check(target, name=f"{archive.name}/{inner[0]}")
 
 
 def _photographs(folder: Path) -> list[Path]:

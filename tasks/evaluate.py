@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transfer import (
     curves,
@@ -29,7 +28,7 @@ from transfer import (
     views,
 )
 from transfer.backend import keras
-from transfer.errors import DataError
+from transfer.errors import DataError, remake
 from transfer.scores import Findings, Labels, Probabilities
 
 log = logging.getLogger(__name__)
@@ -56,11 +55,22 @@ class Params(params.Section):
     checked: int = Field(ge=1, le=1000, description="photographs on which the saved network must agree with the cache")
 
 
+class Card(BaseModel):
+    """What is read of a `model.json`."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    classes: list[str]
+    trained_on: dict[str, Any]
+    params: dict[str, Any]
+    scores: dict[str, Any]
+
+
 class Trained(NamedTuple):
     """A network as its stage left it: the file, `model.json` and `history.csv`."""
 
     file: Path
-    card: dict[str, Any]
+    card: Card
     history: list[dict[str, float]]
 
 
@@ -74,7 +84,7 @@ def above(whole: keras.Model, boundary: str) -> keras.Model:
     if boundary not in names:
         raise DataError(
             f"The network must have the layer `{boundary}`, up to which the features are computed. "
-            f"Received: {', '.join(names)}. Run `dvc repro --single-item --force fine_tune`."
+            f"Received: {', '.join(names)}. {remake(TUNED)}"
         )
     index = names.index(boundary)
     return keras.Sequential([keras.Input(whole.layers[index].output.shape[1:]), *whole.layers[index + 1 :]])
@@ -88,7 +98,7 @@ def predict(network: keras.Model, rows: NDArray[Any]) -> Probabilities:
     """
     given = keras.ops.convert_to_numpy(network(rows, training=False)).astype(np.float64)
     if not np.isfinite(given).all():
-        raise DataError("The network must give finite probabilities. Received: NaN. Rerun the stage that trains it.")
+        raise DataError(f"The network must give finite probabilities. Received: NaN. {remake(HEAD, TUNED)}")
     if given.shape[1] == 1:
         return np.hstack([1 - given, given])
     probabilities: Probabilities = given / given.sum(axis=1, keepdims=True)
@@ -124,8 +134,7 @@ def refuse_disagreement(
             raise DataError(
                 f"{file} must give {photograph.path} the probabilities it gives its cached activations, up to "
                 f"rounding. Received: {_in_words(direct)} from the photograph, {_in_words(from_cache)} from the cache. "
-                "One of the two is not what its stage made: run "
-                "`dvc repro --single-item --force extract_features fine_tune`."
+                f"One of the two is not what its stage made. {remake('extract_features', TUNED)}"
             )
 
 
@@ -159,7 +168,7 @@ def refuse_strangers(name: str, trained: Trained, classes: Sequence[str], inputs
     Raises:
         DataError: with what is different.
     """
-    received = {"classes": trained.card["classes"], **trained.card["trained_on"]}
+    received = {"classes": trained.card.classes, **trained.card.trained_on}
     different = [key for key, value in {"classes": list(classes), **inputs}.items() if received.get(key) != value]
     if different:
         raise DataError(
@@ -243,13 +252,17 @@ def surest_mistakes(
             class_name=photographs[index].class_name,
             predicted=classes[choice[index]],
             confidence=float(confidence[index]),
-            thumbnail=report.thumbnail(photos.read((folder / photographs[index].path).read_bytes())),
+            thumbnail=_thumbnail(photographs[index], folder),
         )
         for index in wrong[:MISTAKES]
     ]
 
 
-def drawings(epochs: Sequence[curves.Epoch], findings: Mapping[str, Findings]) -> list[report.Figure]:
+def _thumbnail(photograph: manifest.Entry, folder: Path) -> str:
+    return report.thumbnail(photos.read_kept(folder / photograph.path, sha256=photograph.sha256))
+
+
+def report_figures(epochs: Sequence[curves.Epoch], findings: Mapping[str, Findings]) -> list[report.Figure]:
     """The report's figures."""
     areas = ", ".join(f"{name} {found.scores.roc_auc:.4f}" for name, found in findings.items())
     return [
@@ -313,7 +326,7 @@ def main() -> None:
     }
     comparison = scores.compare(labels, predicted[HEAD], predicted[TUNED])
     epochs = curves.end_to_end(
-        [curves.Phase(name, each.history, each.card["scores"].get("best_epoch")) for name, each in trained.items()]
+        [curves.Phase(name, each.history, each.card.scores.get("best_epoch")) for name, each in trained.items()]
     )
     page = report.Report(
         photographs=len(photographs),
@@ -321,12 +334,12 @@ def main() -> None:
         confidence=settings.confidence,
         findings=findings,
         comparison=comparison,
-        figures=drawings(epochs, findings),
+        figures=report_figures(epochs, findings),
         mistakes=surest_mistakes(photographs, labels, predicted[TUNED], classes, paths.artifact("subsample")),
         params=report.flat(
             {
                 "extract_features": _recipe_in_words(recipes),
-                **{name: each.card["params"] for name, each in trained.items()},
+                **{name: each.card.params for name, each in trained.items()},
             }
         ),
         hashes={
@@ -361,8 +374,23 @@ def _made(name: str) -> Path:
 
 
 def _trained(name: str) -> Trained:
-    card = json.loads(paths.artifact(name, "model.json").read_text(encoding="utf-8"))
-    return Trained(paths.artifact(name, FILES[name]), card, curves.read_history(paths.artifact(name, "history.csv")))
+    return Trained(
+        paths.artifact(name, FILES[name]), _card(name), curves.read_history(paths.artifact(name, "history.csv"))
+    )
+
+
+def _card(name: str) -> Card:
+    file = paths.artifact(name, "model.json")
+    content = file.read_bytes()
+    try:
+        return Card.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(
+            f"{file} must be JSON with {', '.join(Card.model_fields)}. Received: {len(content):,} bytes, "
+            f"{place}: {first['msg']}. {remake(name)}"
+        ) from None
 
 
 def _predicted(
@@ -393,7 +421,7 @@ def _directly(
     whole: keras.Model, photographs: Sequence[manifest.Entry], recipe: features.Recipe
 ) -> Iterator[Probabilities]:
     for photograph in photographs:
-        image = photos.read(paths.artifact("subsample", photograph.path).read_bytes())
+        image = photos.read_kept(paths.artifact("subsample", photograph.path), sha256=photograph.sha256)
         pixels = photos.resized(image, size=recipe["image_size"], resizing=recipe["resizing"])
         yield predict(whole, pixels[np.newaxis])
 

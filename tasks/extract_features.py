@@ -1,6 +1,5 @@
 """Compute what the frozen part of the network makes of every photograph and of its augmented views."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,6 @@ from transfer import (
     vgg16,
     weights,
 )
-from transfer.errors import DataError, remake
 
 log = logging.getLogger(__name__)
 
@@ -77,18 +75,11 @@ def shots(photographs: Sequence[manifest.Entry], *, views: int) -> list[Shot]:
 
 def pixels(batch: Sequence[Shot], *, settings: Params, folder: Path) -> photos.Pixels:
     """Show a few shots, each photograph among them read once; array of shape (shots, size, size, 3)."""
-    images = {photograph.path: _image(photograph, folder) for photograph in {shot.photograph for shot in batch}}
+    images = {
+        photograph.path: photos.read_kept(folder / photograph.path, sha256=photograph.sha256)
+        for photograph in {shot.photograph for shot in batch}
+    }
     return np.stack([_shown(shot, images[shot.photograph.path], settings) for shot in batch])
-
-
-def _image(photograph: manifest.Entry, folder: Path) -> Image.Image:
-    data = (folder / photograph.path).read_bytes()
-    if hashlib.sha256(data).hexdigest() != photograph.sha256:  # its row would stand for another photograph's for ever
-        raise DataError(
-            f"{folder / photograph.path} must be the photograph that the manifest describes. Received: {len(data):,} "
-            f"bytes with another sha256. {remake('subsample')}"
-        )
-    return photos.read(data)
 
 
 def _shown(shot: Shot, image: Image.Image, settings: Params) -> photos.Pixels:

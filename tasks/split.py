@@ -12,7 +12,7 @@ from transfer.errors import DataError
 
 STAGE = "split"
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Split = Literal["train", "validation", "test"]
 
@@ -90,7 +90,7 @@ def main() -> None:
     refuse_empty(by_split)
     manifest.write(paths.artifact(STAGE, "manifest.csv"), entries)
     outputs.write_json(paths.artifact(STAGE, "metrics.json"), by_split)
-    _LOG.info("%s", "; ".join(f"{split}: {_listed(classes)}" for split, classes in by_split.items()))
+    log.info("%s", "; ".join(f"{split}: {_listed(classes)}" for split, classes in by_split.items()))
 
 
 def _listed(classes: dict[str, int]) -> str:

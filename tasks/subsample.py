@@ -20,14 +20,15 @@ from pydantic import Field
 
 from transfer import archives, chance, duplicates, filenames, manifest, outputs, params, paths, photos, progress, stage
 from transfer.archives import Candidate
-from transfer.errors import DataError, ParamsError
+from transfer.errors import DataError, ParamsError, remake
 from transfer.photos import UnreadablePhoto
+
+log = logging.getLogger(__name__)
 
 STAGE = "subsample"
 MAX_BYTES = 64 << 20  # of a photograph's file; those of phones have a third of that at most
 
 _THREADS = min(4, os.cpu_count() or 1)
-_LOG = logging.getLogger(__name__)
 
 Reason = Literal["unreadable", "same_bytes", "same_bytes_two_classes", "near_duplicate"]
 Queues = Mapping[str, Sequence[Candidate]]  # candidates by class, in the order in which they are looked at
@@ -355,7 +356,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise DataError(f"{path} must be a zip archive. Received: {error}. Run `download` again.") from None
+        raise DataError(f"{path} must be a zip archive. Received: {error}. {remake('download')}") from None
     with archive:
         yield archive
 
@@ -374,7 +375,7 @@ def main() -> None:
         refuse_mostly_rejected(choice.rejected, looked_at=len(choice.taken) + len(choice.rejected))
         refuse_shortage(settings.photographs, queues, list(dict.fromkeys([*known, *choice.rejected])))
         write(archive, choice, places(queues))
-    _LOG.info(
+    log.info(
         "%d photographs taken, %d rejected%s",
         len(choice.taken),
         len(choice.rejected),

@@ -44,8 +44,12 @@ def is_photograph(path: PurePosixPath) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def check(path: Path) -> None:
+def check(path: Path, *, name: str | None = None) -> None:
     """Read an archive through and refuse it unless it is whole and harmless.
+
+    Args:
+        path: the archive.
+        name: how the user knows it, where that is not the file's own name.
 
     Raises:
         DataError: the file is no zip archive, is encrypted or damaged, unpacks to far more than its own size,
@@ -59,7 +63,7 @@ def check(path: Path) -> None:
                 _read_through(archive, member)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(
-            f"{path.name} must be a whole zip archive. Received: {path.stat().st_size:,} bytes, {error}. "
+            f"{name or path.name} must be a whole zip archive. Received: {path.stat().st_size:,} bytes, {error}. "
             "Fetch or pack it again."
         ) from None
 
@@ -73,7 +77,8 @@ def candidates(archive: zipfile.ZipFile) -> list[Candidate]:
         archive: photographs in class folders, in Kaggle's layout or in Microsoft's (class names in lower case).
 
     Raises:
-        DataError: the layout is unknown, there are fewer than two classes, or a member leads out of the archive.
+        DataError: the layout is unknown, there are fewer than two classes, a class's name cannot be used or differs
+            from another in case alone, or a member leads out of the archive.
     """
     for member in archive.infolist():
         _refuse_hostile(member)
@@ -84,6 +89,7 @@ def candidates(archive: zipfile.ZipFile) -> list[Candidate]:
     if not photographs:
         raise DataError(f"Photographs must come in {LAYOUTS}. Received: {_endings(paths)}.")
     found = _kaggle(photographs) or _folders(photographs)
+    _refuse_class_names(found)
     _refuse_repeats(found)
     _refuse_too_few_classes(found)
     as_packed = dict(zip(map(str, paths), names, strict=True))  # `./cat/1.jpg` is read as `cat/1.jpg`
@@ -112,12 +118,23 @@ def _folders(photographs: list[PurePosixPath]) -> list[Candidate]:
 
 def _in_folder(path: PurePosixPath, *, lowered: bool) -> Candidate:
     class_name = path.parent.name.lower() if lowered else path.parent.name
-    if not _CLASS_NAME.fullmatch(class_name):
-        raise DataError(
-            f"A class folder's name must be of letters, digits, spaces, `_` and `-`. Received: {class_name!r}. "
-            "Rename the folder."
-        )
     return Candidate(class_name, f"{class_name}.{path.name}", str(path))
+
+
+def _refuse_class_names(found: Iterable[Candidate]) -> None:
+    by_case: dict[str, str] = {}
+    for name in sorted({candidate.class_name for candidate in found}):
+        if not _CLASS_NAME.fullmatch(name):
+            raise DataError(
+                f"A class's name must be of letters, digits, spaces, `_` and `-`. Received: {name!r}. "
+                "Rename its folder, or its photographs where their names tell the class."
+            )
+        other = by_case.setdefault(name.casefold(), name)
+        if other != name:
+            raise DataError(
+                f"Classes' names must differ in more than case. Received: `{other}` and `{name}`. "
+                "Write both alike if they are one class; rename one of them if they are two."
+            )
 
 
 def _refuse_repeats(found: Iterable[Candidate]) -> None:

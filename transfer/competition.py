@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from transfer import transport
-from transfer.errors import AccessError, DataError, NetworkError, StageError
+from transfer.errors import AccessError, DataError, NetworkError
 from transfer.transport import PassingError, Patience
 
 NAME = "dogs-vs-cats"
@@ -34,7 +36,7 @@ def fetch(target: Path, patience: Patience | None = None) -> None:
     Raises:
         AccessError: no credentials, wrong ones, or the competition's rules are not accepted.
         NetworkError: Kaggle cannot be reached, or stays in trouble.
-        DataError: there is no such competition.
+        DataError: there is no such competition, or Kaggle's client does not work.
     """
     if transport.is_whole(target):
         return
@@ -77,14 +79,18 @@ def _address(patience: Patience) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise PassingError(f"no answer for {error.timeout:.0f} s") from None
-    if process.returncode != 0:
-        last_line = process.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        kind = last_line.partition(":")[0]  # what follows may quote the token
-        raise StageError(f"Kaggle's client must say where {NAME} lies. Received: {kind}. {WITHOUT_ACCOUNT}")
-    return _understood(json.loads(process.stdout.splitlines()[-1]))
+    if process.returncode < 0:
+        raise PassingError(f"Kaggle's client was ended by signal {-process.returncode}")
+    if process.returncode > 0:
+        return _understood({"unforeseen": f"exit code {process.returncode}"})
+    try:
+        answer = json.loads(process.stdout.splitlines()[-1])  # below what the client prints
+    except (IndexError, ValueError):
+        raise PassingError("Kaggle's client gave no answer") from None
+    return _understood(answer)
 
 
-def _understood(answer: dict[str, Any]) -> str:
+def _understood(answer: object) -> str:
     match answer:
         case {"address": str(address)}:
             return address
@@ -99,20 +105,27 @@ def _understood(answer: dict[str, Any]) -> str:
             raise DataError(f"Kaggle must have the competition {PAGE}. Received: status 404. {WITHOUT_ACCOUNT}")
         case {"status": int(status), "retry_after": retry_after}:
             transport.refuse(status, PAGE, retry_after)
-    raise PassingError(f"the connection failed ({answer.get('trouble', 'no address')})")
+        case {"unforeseen": str(kind)}:
+            raise DataError(
+                f"Kaggle's client must say where {NAME} lies. Received: {kind}. "
+                "Look at your credentials for stray characters, or install the project's requirements again. "
+                f"{WITHOUT_ACCOUNT}"
+            )
+        case {"trouble": str(kind)}:
+            raise PassingError(f"the connection failed ({kind})")
+    raise PassingError("Kaggle's client gave no address")
 
 
 def _ask() -> dict[str, Any]:
-    """Ask Kaggle, as the child process, through its client."""
-    import kaggle  # noqa: PLC0415 - the import itself signs in and prints
-    import requests  # noqa: PLC0415 - likewise for the child alone
-    from kagglesdk.competitions.types.competition_api_service import (  # noqa: PLC0415 - likewise
-        ApiDownloadDataFilesRequest,
-    )
-
-    request = ApiDownloadDataFilesRequest()
-    request.competition_name = NAME
+    """Ask Kaggle, as the child process, through its client; of errors the kind alone, their text may hold the token."""
     try:
+        import kaggle  # noqa: PLC0415 - the import itself signs in and prints
+        from kagglesdk.competitions.types.competition_api_service import (  # noqa: PLC0415 - likewise
+            ApiDownloadDataFilesRequest,
+        )
+
+        request = ApiDownloadDataFilesRequest()
+        request.competition_name = NAME
         with kaggle.api.build_kaggle_client() as client:
             response = client.competitions.competition_api_client.download_data_files(request)
             return {"address": response.url}
@@ -120,8 +133,10 @@ def _ask() -> dict[str, Any]:
         return {"status": error.response.status_code, "retry_after": error.response.headers.get("Retry-After")}
     except SystemExit:  # how the client refuses credentials
         return {"status": 401}
-    except requests.RequestException as error:
+    except (requests.RequestException, ConnectionError, TimeoutError) as error:
         return {"trouble": type(error).__name__}
+    except Exception as error:  # noqa: BLE001 - the client's own defects too end in a message
+        return {"unforeseen": type(error).__name__}
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """Photographs: bytes read into pixels, and pixels brought to the size the network takes."""
 
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from transfer.errors import DataError, remake
 
 Pixels = NDArray[np.uint8]
 Resizing = Literal["squash", "crop", "fit"]
@@ -49,6 +53,23 @@ def read(data: bytes) -> Image.Image:
             raise UnreadablePhoto(f"more than {MAX_PIXELS:,} pixels")
         image.load()
         return _rgb(_upright(image))
+
+
+def read_kept(path: Path, *, sha256: str) -> Image.Image:
+    """Read a photograph that `subsample` kept, if it still is the one that the manifest describes.
+
+    `subsample` keeps what can be decoded, so its sha256 tells that this can.
+
+    Raises:
+        DataError: its bytes have another sha256.
+    """
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(
+            f"{path} must be the photograph that the manifest describes. Received: {len(data):,} bytes with another "
+            f"sha256. {remake('subsample')}"
+        )
+    return read(data)
 
 
 def resized(image: Image.Image, *, size: int, resizing: Resizing) -> Pixels:

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 
 from transfer import outputs, progress
-from transfer.errors import AccessError, DataError, NetworkError
+from transfer.errors import AccessError, BusyError, DataError, NetworkError
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _CHUNK = 1 << 16  # what a cut loses at most
 _GOOD_MANY = 1 << 20  # bytes
 _PASSING = frozenset({408, 425, 429})  # and all of 500 to 599
@@ -83,6 +83,7 @@ def fetch(
 
     Raises:
         NetworkError: the connection stayed cut, silent or refused, or the server stayed in trouble.
+        BusyError: another process is fetching the same file.
         AccessError: the server wants an account.
         DataError: the server has no such file, or another one than expected.
     """
@@ -149,7 +150,7 @@ def patiently(attempt: Callable[[], T], *, patience: Patience, what: str, gained
                 asked = f" The server asks to wait {trouble.wait:.0f} s." if trouble.wait else ""
                 kept = " What arrived is kept." if now else ""
                 raise NetworkError(f"No luck {what}: {trouble}.{asked}{kept} Run again later.") from None
-            _LOG.info("%s: %s; again in %.0f s", what, trouble, wait)
+            log.info("%s: %s; again in %.0f s", what, trouble, wait)
             time.sleep(wait)
 
 
@@ -274,7 +275,7 @@ def _alone(partial: Path) -> Iterator[IO[bytes]]:
         except (BlockingIOError, FileNotFoundError):
             ours = False
         if not ours:
-            raise NetworkError(f"Another run is fetching {partial.stem}. Run again when it is done.")
+            raise BusyError(f"Another run is fetching {partial.stem}. Run again when it is done.")
         yield file
 
 

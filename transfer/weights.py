@@ -4,6 +4,8 @@ Ours has a group for each convolution, `block1_conv1` to `block5_conv3`, with th
 (3, 3, in, out) and `bias` (out,), as ImageNet's Keras weights have them: the first convolution takes BGR.
 """
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -53,14 +55,15 @@ def read(path: Path) -> Weights:
     Raises:
         DataError: the file is no HDF5, a convolution is missing or of another shape, or its numbers are not finite
             floats stored in the file itself.
+        FileNotFoundError: there is no file; with its name, which h5py leaves out.
     """
     try:
         with h5py.File(path, "r") as file:
             groups = _groups(file)
             return {name: _convolution(path.name, name, groups.get(name)) for name in ARCHITECTURE}
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     except (OSError, RuntimeError, KeyError) as error:  # what h5py raises on damaged files
-        if isinstance(error, FileNotFoundError):
-            raise
         raise DataError(
             f"{path.name} must be an HDF5 file with VGG16's weights. Received: {path.stat().st_size:,} bytes, {error}. "
             "Fetch it again."

@@ -183,6 +183,16 @@ def test_unusable_inbox(run: Run, workspace: Path, names: list[str], words: list
     assert not _photos(workspace).exists()
 
 
+def test_damaged_archive_within_an_archive(run: Run, workspace: Path) -> None:
+    """A damaged train.zip in Kaggle's archive is named as the user would find it."""
+    (workspace / "inbox").mkdir()
+    damaged = TRAIN[:5000] + b"!?!?" + TRAIN[5004:]
+    (workspace / "inbox" / "all.zip").write_bytes(_zip(OUTER | {"train.zip": damaged}))
+    done = run("inbox")
+    _refused(done, 65, "all.zip/train.zip must be a whole zip archive")
+    assert ".photos.zip" not in done.stderr
+
+
 def test_failure_leaves_the_earlier_photographs(run: Run, workspace: Path) -> None:
     """What an earlier run left is still whole after a run that fails."""
     assert run("generated").returncode == 0
@@ -226,6 +236,15 @@ def test_damaged_kaggle_archive(run: Run, workspace: Path, server: StandIn) -> N
     assert _photos(workspace).read_bytes() == TRAIN
 
 
+def test_kaggle_mends_its_archive(run: Run, workspace: Path, server: StandIn) -> None:
+    """An archive that arrived as Kaggle has it, but with a damaged train.zip in it, is not kept either."""
+    server.body = _zip(OUTER | {"train.zip": TRAIN[:5000] + b"!?!?" + TRAIN[5004:]})
+    _refused(run("kaggle", **server.environment), 65, "whole zip archive", "train.zip")
+    server.body = KAGGLE
+    assert run("kaggle", **server.environment).returncode == 0
+    assert _photos(workspace).read_bytes() == TRAIN
+
+
 def test_no_credentials(run: Run) -> None:
     """Without credentials the stage ends with 77 and names the ways to give them and the sources without."""
     _refused(run("kaggle"), 77, "KAGGLE_API_TOKEN", "~/.kaggle/kaggle.json", "`microsoft`", "`inbox`", "`generated`")
@@ -249,7 +268,7 @@ def test_microsoft(server: StandIn, tmp_path: Path) -> None:
     server.faults = [Fault(cut_after=5000)]
     checksum = Checksum("sha256", hashlib.sha256(MICROSOFT).hexdigest())
     for _ in range(2):
-        origin = download.from_microsoft(tmp_path, address=server.address, checksum=checksum)
+        origin = download.from_microsoft(tmp_path, address=server.address, checksum=checksum, size=len(MICROSOFT))
         assert origin.archive.read_bytes() == MICROSOFT
     assert len(server.gets) == 2
 
@@ -257,8 +276,15 @@ def test_microsoft(server: StandIn, tmp_path: Path) -> None:
 def test_another_file_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     """Whatever lies at Microsoft's address now, only the known archive is taken."""
     with pytest.raises(DataError, match=download.MICROSOFT_SHA256.digest):
-        download.from_microsoft(tmp_path, address=server.address)
+        download.from_microsoft(tmp_path, address=server.address, size=len(server.body))
     assert not (tmp_path / "microsoft.zip").exists()
+
+
+def test_another_size_than_microsofts(server: StandIn, tmp_path: Path) -> None:
+    """A file of another size is refused when the server announces it, before it is fetched."""
+    with pytest.raises(DataError, match="must be a file of 824,887,076 bytes"):
+        download.from_microsoft(tmp_path, address=server.address)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
 
 
 @pytest.mark.parametrize(

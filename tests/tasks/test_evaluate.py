@@ -15,7 +15,7 @@ import pytest
 from tasks import evaluate
 from transfer import chance, curves, drawings, features, manifest, models, outputs, photos, scores
 from transfer.backend import keras
-from transfer.errors import DataError
+from transfer.errors import DataError, remake
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32
@@ -225,8 +225,33 @@ def test_a_changed_network_is_found_out(workspace: Path) -> None:
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 65
     assert "artifacts/fine_tune/model.keras must give photos/" in last
-    assert "dvc repro --single-item --force" in last
+    assert last.endswith(remake("extract_features", "fine_tune"))
     assert not (workspace / "artifacts/evaluate").exists()
+
+
+def test_a_damaged_photograph_is_named(workspace: Path) -> None:
+    """A photograph that was cut after it was kept fails the stage with 65, its name and the cure."""
+    photographs = [entry for entry in manifest.read(Path("artifacts/split/manifest.csv")) if entry.split == "test"]
+    damaged = min(photographs, key=lambda entry: entry.sha256)
+    path = workspace / "artifacts/subsample" / damaged.path
+    path.write_bytes(path.read_bytes()[:300])
+    result = run(workspace)
+    assert result.returncode == 65
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"artifacts/subsample/{damaged.path} must be")
+    assert last.endswith(remake("subsample"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"classes": ["circle", "triangle"]}', '{"classes": 2}'])
+@pytest.mark.parametrize("name", ["train_head", "fine_tune"])
+def test_a_damaged_model_card_is_named(workspace: Path, name: str, content: str) -> None:
+    """A model.json that is no JSON or lacks something fails with its name, what is wrong and the cure."""
+    (workspace / "artifacts" / name / "model.json").write_text(content)
+    with pytest.raises(DataError) as refusal:
+        evaluate.main()
+    assert str(refusal.value).startswith(f"artifacts/{name}/model.json must be JSON with classes, trained_on")
+    assert str(refusal.value).endswith(remake(name))
 
 
 def test_features_of_another_network_are_found_out(workspace: Path) -> None:
@@ -291,13 +316,17 @@ def test_rounding_is_no_disagreement(cached: float, agree: bool) -> None:  # noq
 
 def test_mistakes_are_the_surest_ones_first(tmp_path: Path) -> None:
     """The report shows wrong predictions only, by falling confidence, twelve at most."""
-    (tmp_path / "1.jpg").write_bytes(drawings.draw("circle", 0, size=40, seed=0))
-    photograph = manifest.Entry("1.jpg", "circle", "ab" * 32, 40, 40, "test")
+    data = drawings.draw("circle", 0, size=40, seed=0)
+    (tmp_path / "1.jpg").write_bytes(data)
+    photograph = manifest.Entry("1.jpg", "circle", hashlib.sha256(data).hexdigest(), 40, 40, "test")
     wrong = [chance.fraction(number) for number in range(30)]
     predicted = np.array([[1 - share, share] for share in wrong])
     shown = evaluate.surest_mistakes([photograph] * 30, np.zeros(30, int), predicted, ["circle", "star"], tmp_path)
     assert [each.confidence for each in shown] == sorted((share for share in wrong if share > 0.5), reverse=True)[:12]
     assert {(each.class_name, each.predicted) for each in shown} == {("circle", "star")}
+    (tmp_path / "1.jpg").write_bytes(data[:300])
+    with pytest.raises(DataError, match=r"1\.jpg must be"):
+        evaluate.surest_mistakes([photograph], np.zeros(1, int), predicted[:1], ["circle", "star"], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "confusion", "roc", "reliability"])

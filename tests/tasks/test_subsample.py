@@ -357,6 +357,7 @@ def test_an_archive_that_is_none_fails_the_stage(tmp_path: Path, content: bytes)
     ended = run(tmp_path)
     assert ended.returncode == 65
     assert "photos.zip must be a zip archive" in ended.stderr.splitlines()[-1]
+    assert ended.stderr.rstrip().endswith("dvc repro --single-item --force download`.")
 
 
 def test_without_an_archive_the_stage_says_what_makes_it(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ def test_left_behind_files_are_no_photographs() -> None:
         (["train/cats/1.jpg", "train/dogs/1.jpg", "test/cats/2.jpg"], "test/cats/2.jpg"),
         (["x/y/cats/1.jpg", "x/y/dogs/1.jpg"], "x/y/cats/1.jpg"),
         (["c,s/1.jpg", "d/1.jpg"], "'c,s'"),
+        (["train/c,s.1.jpg", "train/d.1.jpg"], "'c,s'"),
+        (["Cat/1.jpg", "dog/1.jpg", "Dog/2.jpg"], "`Dog` and `dog`.*alike.*rename"),
+        (["train/cat.1.jpg", "train/Cat.2.jpg", "train/dog.1.jpg"], "`Cat` and `cat`"),
         (["PetImages/Cat/1.jpg", "PetImages/cat/1.jpg", "PetImages/Dog/1.jpg"], "`cat.1.jpg` 2 times"),
     ],
 )
@@ -141,6 +144,13 @@ def test_cut_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(DataError, match="whole zip archive"):
         archives.check(path)
+
+
+def test_archive_is_called_what_the_user_calls_it(tmp_path: Path) -> None:
+    """An archive that was unwrapped to somewhere is named in the refusal by where it came from."""
+    (tmp_path / ".photos.zip.1").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"^all\.zip/train\.zip must be"):
+        archives.check(tmp_path / ".photos.zip.1", name="all.zip/train.zip")
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:

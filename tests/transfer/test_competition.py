@@ -152,7 +152,34 @@ def test_credentials_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_failing_client_shows_no_token(kaggle: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that cannot be sent, for a stray line break, is not shown in the message about it."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", "secret\ntoken")
-    with pytest.raises(StageError) as refusal:
+    with pytest.raises(DataError, match="credentials for stray characters") as refusal:
         competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=1))
     assert "secret" not in str(refusal.value)
     assert not kaggle.gets
+
+
+@pytest.mark.parametrize(
+    ("client", "error", "message"),
+    [
+        ("raise ConnectionError('secret')", NetworkError, "ConnectionError"),
+        ("raise TypeError('secret')", DataError, "TypeError"),
+        ("import kaggle.gone", DataError, "ModuleNotFoundError"),
+        ("import os; os._exit(0)", NetworkError, "gave no answer"),
+        ("import os; print('hello', flush=True); os._exit(0)", NetworkError, "gave no answer"),
+        ("import os; print('{}', flush=True); os._exit(0)", NetworkError, "no address"),
+        ("import os; os._exit(3)", DataError, "exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", NetworkError, "signal 9"),
+    ],
+)
+def test_clients_own_trouble_has_an_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, error: type[StageError], message: str
+) -> None:
+    """However Kaggle's client fails, the message says so in one line, and the exit code whether to try again."""
+    (tmp_path / "kaggle").mkdir()
+    (tmp_path / "kaggle" / "__init__.py").write_text(client)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "secret")
+    with pytest.raises(error, match=message) as refusal:
+        competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=1))
+    assert "secret" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)

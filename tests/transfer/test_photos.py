@@ -1,8 +1,10 @@
+import hashlib
 import io
 import random
 import struct
 import warnings
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from transfer import photos
+from transfer.errors import DataError
 from transfer.photos import Resizing, UnreadablePhoto
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -38,6 +41,19 @@ def oriented(orientation: int) -> Image.Exif:
 def largest_difference(first: Image.Image, second: Image.Image) -> int:
     """Of any pixel in any colour."""
     return int(np.abs(np.asarray(first, np.int16) - np.asarray(second, np.int16)).max())
+
+
+def test_a_kept_photograph_is_the_one_it_was(tmp_path: Path) -> None:
+    """A photograph whose file was changed or cut is refused with its name, what was found and the cure."""
+    data = encoded(picture())
+    sha256 = hashlib.sha256(data).hexdigest()
+    file = tmp_path / "1.png"
+    file.write_bytes(data)
+    assert photos.read_kept(file, sha256=sha256).size == (40, 24)
+    for damaged in (data[:100], b"", encoded(picture().rotate(180))):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"1.png must be .*{len(damaged):,} bytes.*dvc repro .* subsample"):
+            photos.read_kept(file, sha256=sha256)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])

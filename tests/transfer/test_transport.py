@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers import SIGNATURE, Fault, StandIn, serve
 from transfer import transport
-from transfer.errors import AccessError, DataError, NetworkError
+from transfer.errors import AccessError, BusyError, DataError, NetworkError
 from transfer.transport import Checksum, Patience
 
 BODY = bytes(range(256)) * 12_000
@@ -215,7 +215,7 @@ def test_two_runs_do_not_write_the_same_file(server: StandIn, target: Path) -> N
     target.parent.mkdir()
     with target.with_name("file.zip.part").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(NetworkError, match="Another run"):
+        with pytest.raises(BusyError, match="Another run"):
             _fetch(server, target)
 
 

@@ -158,6 +158,13 @@ def test_spoilt_weights_are_refused(spoil: Callable[[h5py.File], None], message:
         weights.read(ours)
 
 
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that is not there is named in the error, as it is for any other file."""
+    with pytest.raises(FileNotFoundError) as missing:
+        weights.read(tmp_path / "gone.h5")
+    assert missing.value.filename == str(tmp_path / "gone.h5")
+
+
 @pytest.mark.parametrize("kept", [0, 100, 1_000_000])
 def test_cut_file_is_refused(kept: int, ours: Path) -> None:
     """A file cut short, or of something else, is refused with its size."""
