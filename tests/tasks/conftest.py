@@ -194,5 +194,5 @@ def kill_in_the_third_epoch(stage: str, workspace: Path, train: Any) -> Path:
     waited_for = next(entry for entry in photographs if entry.split == "train" and drawn(entry) == [0, 0, 1])
     left = workspace / ".cache/training"
     with hanging(workspace / "artifacts/extract_features/1" / f"{waited_for.sha256}.npz"):
-        kill_once(start(stage, workspace), lambda: any(left.glob("*/epoch-0002")))
-    return max(left.glob("*/epoch-*"))
+        kill_once(start(stage, workspace), lambda: any(left.glob("*/*/epoch-0002")))
+    return max(left.glob("*/*/epoch-*"))
