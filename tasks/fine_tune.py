@@ -69,7 +69,7 @@ def main() -> None:
     models.save(whole, folder / "model.keras")
     card = models.card(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
     outputs.write_json(folder / "model.json", card)
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main() -> None:
     outputs.write_json(folder / "metrics.json", scores)
     models.save(head, folder / "head.keras")
     outputs.write_json(folder / "model.json", models.card(classes, recipes[0], inputs, settings.model_dump(), scores))
-    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
 
 
 if __name__ == "__main__":

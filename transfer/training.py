@@ -78,8 +78,8 @@ def validation_loss(model: keras.Model, validation: Views) -> float:
 def scratch(stage: str, settings: dict[str, Any], inputs: dict[str, Any]) -> Path:
     """Where a training keeps the state to go on from.
 
-    One folder for the same stage, params and inputs, the same version of Keras and the same code of ours: anything else
-    would have gone another way from the start.
+    A folder below the stage's own, one for the same stage, params and inputs, the same version of Keras and the same
+    code of ours: anything else would have gone another way from the start.
     """
     code = [outputs.sha256(module) for module in sorted(Path(__file__).parent.glob("*.py"))]
     key = json.dumps([stage, settings, inputs, keras.__version__, code], sort_keys=True)
@@ -216,11 +216,8 @@ def _failures_of(*shown: Views) -> Iterator[None]:
 
 @contextmanager
 def _alone(scratch: Path, name: str) -> Iterator[None]:
-    """Keep other processes out of the folder, and remove those of trainings that are not gone on with."""
+    """Keep other processes out of the folder."""
     scratch.mkdir(parents=True, exist_ok=True)
-    for other in scratch.parent.iterdir():
-        if other != scratch and other.is_dir():
-            shutil.rmtree(other)
     with (scratch / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
