@@ -18,7 +18,7 @@ import numpy as np
 PHOTOGRAPHS = 96
 SIZE = 224
 BATCH = 32
-ROUNDS = 5
+ROUNDS = 3
 
 
 def write_photographs(folder: Path) -> None:
@@ -56,7 +56,7 @@ def bare() -> float:
 def whole(folder: Path, *, views: bool) -> float:
     """Photographs a second of the stage's own code: files read, decoded, resized or augmented, rows written."""
     from tasks import extract_features
-    from transfer import augmentation, extraction, features, manifest, weights
+    from transfer import augmentation, extraction, features, manifest, outputs, weights
 
     settings = extract_features.Params(
         image_size=SIZE,
@@ -76,7 +76,7 @@ def whole(folder: Path, *, views: bool) -> float:
         seed=0,
     )
     shots = [
-        extract_features.Shot(manifest.Entry(path.name, "", path.stem, 0, 0), int(views))
+        extract_features.Shot(manifest.Entry(path.name, "", outputs.sha256(path), 0, 0), int(views))
         for path in folder.glob("*.jpg")
     ]
     extraction.give_each_replica_a_core()

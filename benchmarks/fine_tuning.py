@@ -17,7 +17,7 @@ from transfer.backend import keras
 PHOTOGRAPHS = 96
 SIZE = 224
 BATCH = 32
-ROUNDS = 5
+ROUNDS = 3
 BOUNDARY = "block4_pool"
 SETTINGS = training.Params(optimizer="adam", learning_rate=1e-5, batch_size=BATCH, epochs=1, patience=1)
 
