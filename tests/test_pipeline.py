@@ -39,7 +39,11 @@ class Reproduced(NamedTuple):
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a project but what lies in `.cache/`, by its place."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] != ".cache")
+    paths = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not {".cache", "__pycache__"} & {*path.relative_to(folder).parts}
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
