@@ -20,7 +20,7 @@ help:
 	@echo "make test     all tests"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter and fixes"
-	@echo "make bench    the benchmarks behind docs/results.md (an hour; see benchmarks/)"
+	@echo "make bench    the benchmarks behind docs/results.md (a quarter of an hour; see benchmarks/)"
 	@echo "make lock     both locks anew from pyproject.toml (needs uv)"
 	@echo "make clean    memo and scratch: .cache/"
 
