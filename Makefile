@@ -1,4 +1,4 @@
-.PHONY: help install install-gpu demo run test lint format lock bench clean
+.PHONY: help install install-gpu demo run serve worker push test lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these that is a Python this project runs on
@@ -15,6 +15,9 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help:
 	@echo "make demo     the whole pipeline on drawn pictures, in a minute or two, without any account"
 	@echo "make run      the real job: what params.yaml says"
+	@echo "make serve    Prefect on this machine: server, schedule and worker, until Ctrl-C"
+	@echo "make worker   a worker in this clone for the server that PREFECT_API_URL names"
+	@echo "make push     data, models and earlier runs to DVC's remote"
 	@echo "make install  the environment in .venv, every package checked against its hash"
 	@echo "make install-gpu   the same with CUDA's libraries, for TensorFlow on an NVIDIA GPU under Linux"
 	@echo "make test     all tests"
@@ -46,6 +49,15 @@ run: $(VENV)
 test: $(VENV)
 	@.venv/bin/python -m pytest
 
+serve: $(VENV)
+	@.venv/bin/python -m flows.serve
+
+worker: $(VENV)
+	@.venv/bin/python -m flows.worker
+
+push: $(VENV)
+	@.venv/bin/python -m flows.remote push
+
 lint: $(VENV)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -61,7 +73,7 @@ bench: $(VENV)
 	@.venv/bin/python -m benchmarks.pipeline
 
 lock:
-	uv pip compile pyproject.toml --extra dask --extra dev --universal --generate-hashes --no-header --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra dask --extra dev --extra s3 --universal --generate-hashes --no-header --quiet -o requirements.lock
 	uv pip compile pyproject.toml --extra gpu -c requirements.lock --universal --generate-hashes --no-header --quiet -o requirements-gpu.lock
 
 clean:

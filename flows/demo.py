@@ -4,7 +4,6 @@ It needs no account, no photographs and no weights, and leaves params.yaml and d
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from flows import processes
 
 WORKSPACE = Path(".cache/demo")
 COPIED = ("dvc.yaml", ".dvcignore", ".dvc/plots", "inbox/README.md", "tasks", "transfer")
@@ -63,8 +64,7 @@ def table(metrics: dict[str, Any]) -> str:
 
 def environment() -> dict[str, str]:
     """The variables DVC is started with: its stages run this very Python and keep their memo in the workspace."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {name: value for name, value in os.environ.items() if name != "DOGS_VS_CATS_CACHE"} | {"PATH": path}
+    return {name: value for name, value in processes.environment().items() if name != "DOGS_VS_CATS_CACHE"}
 
 
 def main() -> None:

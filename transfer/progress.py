@@ -1,6 +1,7 @@
 """Progress of long work: a bar with rate and remaining time in a terminal, sparse lines elsewhere."""
 
 import os
+import re
 import sys
 import time
 from typing import Any
@@ -10,8 +11,15 @@ from tqdm import tqdm
 SECONDS_BEFORE_LINES = 1
 SECONDS_BETWEEN_LINES = 15
 
-_KNOWN = "{desc}: {n_fmt} of {total_fmt}{unit} in {elapsed}, {rate_fmt}, {remaining} left{postfix}"
+_KNOWN = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}{unit} in {elapsed}, {rate_fmt}, {remaining} left{postfix}"
 _UNKNOWN = "{desc}: {n_fmt}{unit} in {elapsed}, {rate_fmt}"
+_PERCENTAGE = re.compile(r"\w+: (\d+) %, ")
+
+
+def percentage(line: str) -> int | None:
+    """How much is done, 0 to 100, according to a line that `bar` has said elsewhere than in a terminal."""
+    match = _PERCENTAGE.match(line)
+    return int(match[1]) if match else None
 
 
 class _Lines(tqdm):  # type: ignore[type-arg]

@@ -1,0 +1,150 @@
+"""Experiments: a run's results kept under its name, as `dvc exp` lists them, compares them and has them back.
+
+An experiment of DVC is a commit on top of a baseline, at `refs/exps/<baseline's id, cut after two letters>/<name>`
+(dvc.org, "Experiment management"). `dvc exp save` would stash the workspace, reset it and commit every stage as it
+stands, also one that is due, which would then pass for up to date. Here the commit is made beside the workspace, from
+a copy of Git's index: no file, no branch and no entry of dvc.lock is touched, whenever the process is killed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from dvc.repo import Repo
+
+_TRAILER = "Flow-run"
+
+
+class GitError(Exception):
+    """Git refused; the text is what it said."""
+
+
+class Saved(NamedTuple):
+    """A saved run: the experiment's name and its commit."""
+
+    name: str
+    commit: str
+
+
+class Difference(NamedTuple):
+    """A metric or param before and now; None where there was or is none."""
+
+    file: str
+    name: str
+    before: Any
+    now: Any
+
+
+def baseline() -> str | None:
+    """The commit that experiments start from; None without Git, without a commit, or where DVC uses no Git."""
+    with Repo(os.curdir) as repo:
+        if repo.config["core"].get("no_scm"):
+            return None
+    try:
+        return _git("rev-parse", "--verify", "HEAD")
+    except (GitError, FileNotFoundError):
+        return None
+
+
+def save(name: str, run: str, outputs: Iterable[Path]) -> Saved:
+    """Keep the workspace as it stands as an experiment.
+
+    Args:
+        name: what to call it; what Git does not allow becomes dashes, and a name that is taken gets the run's id.
+        run: the flow run's id.
+        outputs: files to keep besides those that Git knows: dvc.lock, metrics, histories.
+
+    Raises:
+        GitError: Git cannot write the commit.
+    """
+    head = _git("rev-parse", "--verify", "HEAD")
+    message = f"Flow run {name}\n\n{_TRAILER}: {run}"
+    commit = _git("commit-tree", _tree(outputs), "-p", head, "-m", message, environment=_identity())
+    proper = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
+    taken = _git("for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").splitlines()
+    saved = Saved(f"{proper}-{run[:8]}" if proper in taken else proper, commit)
+    _git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{saved.name}", commit, "")
+    return saved
+
+
+def latest() -> Saved | None:
+    """The run that was saved last, whatever it started from."""
+    form = f"%(objectname) %(refname:lstrip=4) %(contents:trailers:key={_TRAILER},valueonly,separator=%2C)"
+    listed = _git("for-each-ref", "--sort=-committerdate", f"--format={form}", "refs/exps")
+    fields = [line.split(" ") for line in listed.splitlines()]
+    return next((Saved(name, commit) for commit, name, run in fields if run), None)
+
+
+def differences(kind: Literal["metrics", "params"], commit: str, *, everything: bool) -> list[Difference]:
+    """Metrics or params of a commit beside those of the workspace.
+
+    Args:
+        kind: which.
+        commit: what to compare with.
+        everything: also what is the same.
+    """
+    with Repo(os.curdir) as repo:
+        found = getattr(repo, kind).diff(a_rev=commit, all=everything).get("diff", {})
+    return [
+        Difference(file, name, change.get("old"), change.get("new"))
+        for file, changes in found.items()
+        for name, change in changes.items()
+    ]
+
+
+def uncommitted() -> list[str]:
+    """Files that Git knows and that differ from HEAD, but for what stages write."""
+    return _git("diff", "--name-only", "--relative", "HEAD", "--", ".", ":!dvc.lock", ":!artifacts").splitlines()
+
+
+def unknown(files: Iterable[Path]) -> list[str]:
+    """Those of these files that Git neither knows nor ignores, so that no experiment holds them."""
+    return _git("ls-files", "--others", "--exclude-standard", "--", *map(str, files)).splitlines()
+
+
+def git_remote() -> str | None:
+    """Where experiments are pushed to: `origin`, or the only remote there is."""
+    remotes = _git("remote").splitlines()
+    return "origin" if "origin" in remotes else remotes[0] if len(remotes) == 1 else None
+
+
+def _tree(outputs: Iterable[Path]) -> str:
+    """Write the workspace as a tree of Git, through a copy of the index."""
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        current = Path(_git("rev-parse", "--path-format=absolute", "--git-path", "index"))
+        if current.exists():
+            shutil.copyfile(current, index)
+        beside = {"GIT_INDEX_FILE": str(index)}
+        _git("add", "--update", "--", ".", environment=beside)
+        if kept := [str(path) for path in outputs if path.exists()]:
+            _git("add", "--force", "--", *kept, environment=beside)
+        return _git("write-tree", environment=beside)
+
+
+def _identity() -> dict[str, str]:
+    """Who commits: whoever Git is set up for, or the project's own name on a server where that is nobody."""
+    try:
+        _git("config", "user.email")
+    except GitError:
+        name = "dogs-vs-cats"
+        return {f"GIT_{who}_{what}": name for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return {}
+
+
+def _git(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
+    result = subprocess.run(  # noqa: S603 - no shell, and arguments of our own
+        ["git", "-c", "core.quotePath=false", *arguments],  # noqa: S607 - whichever Git is the user's
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise GitError(f"`git {arguments[0]}` failed: {result.stderr.strip()}")
+    return result.stdout.strip()

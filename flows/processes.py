@@ -1,0 +1,177 @@
+"""Processes: a command in a group of its own, read line by line, and ended with all it started."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import psutil
+
+GRACE = 6  # seconds from the request to end to the end
+_STOPPING = 20.0  # seconds for a server or a worker to do the same in good order
+_PAUSE = 0.1  # seconds between looks
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def environment() -> dict[str, str]:
+    """The variables to start things with: a plain `python` is this very Python, and nothing calls home."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str], *, secrets: Mapping[str, str], say: Callable[[str], None]
+) -> tuple[int, list[str]]:
+    """Run a command in a group of its own; its exit code and the lines it said.
+
+    Args:
+        command: the program and its arguments.
+        environment: its variables.
+        secrets: more of its variables; their values are masked in the lines.
+        say: told each line as it comes.
+    """
+    said = []
+    with group(command, {**environment, **secrets}) as process:
+        for line in lines(process):
+            said.append(masked(line, secrets.values()))
+            say(said[-1])
+        code = process.wait()
+    return code, said
+
+
+def masked(line: str, secrets: Iterable[str]) -> str:
+    """A line without the secrets in it."""
+    for secret in secrets:
+        line = line.replace(secret, "********")
+    return line
+
+
+@contextmanager
+def group(command: Sequence[str], environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a command as the leader of a process group; when the block is left, nothing of the group is left.
+
+    Standard error goes where standard output goes, to be read with `lines`.
+    """
+    process = subprocess.Popen(  # noqa: S603 - no shell, and commands of our own
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
+    try:
+        with lifeline(process.pid):
+            yield process
+    finally:
+        end(process.pid)
+        process.communicate()
+
+
+@contextmanager
+def lifeline(group: int) -> Iterator[None]:
+    """Have a group end with this process while the block runs, even if this process is killed.
+
+    A shell in the group waits for the end of a pipe of which this process alone has the other end.
+    """
+    watch = f"trap '' TERM; read -r _; kill -TERM -{group}; sleep {GRACE}; kill -KILL -{group}"
+    with subprocess.Popen(  # noqa: S603 - the group's number is all that varies
+        ["/bin/sh", "-c", watch],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=group,
+    ) as watcher:
+        try:
+            yield
+        finally:
+            watcher.kill()
+
+
+@contextmanager
+def child(
+    command: Sequence[str], environment: Mapping[str, str], log: Path | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Have a process while the block runs, in a group of its own, so that a Ctrl-C reaches it in its turn.
+
+    Args:
+        command: the program and its arguments.
+        environment: its variables.
+        log: where it writes; nowhere else than here if None.
+    """
+    with log.open("a", encoding="utf-8") if log else nullcontext() as file:
+        process = subprocess.Popen(  # noqa: S603 - no shell, and commands of our own
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_STOPPING)
+            end(process.pid)
+            process.wait()
+
+
+def interruptible() -> None:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt, here and in children, also where a shell's `&` ignores them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
+def lines(process: "subprocess.Popen[bytes]") -> Iterator[str]:
+    """What a process says, a line at a time; of a line drawn over and over, what was left standing."""
+    pending = b""
+    while more := _more(process):
+        *whole, pending = (pending + more).split(b"\n")
+        yield from filter(None, map(_shown, whole))
+    if last := _shown(pending):
+        yield last
+
+
+def _more(process: "subprocess.Popen[bytes]") -> bytes:
+    """What it says next; nothing once it has ended, even if something that it started lives on and could say more."""
+    pipe = process.stdout
+    while pipe:
+        ready, _, _ = select.select([pipe], [], [], _PAUSE)
+        if ready:
+            return os.read(pipe.fileno(), 1 << 16)
+        if process.poll() is not None:
+            break
+    return b""
+
+
+def _shown(line: bytes) -> str:
+    return _ESCAPES.sub("", line.decode(errors="replace")).rstrip().rpartition("\r")[2].rstrip()
+
+
+def end(group: int) -> None:
+    """End all processes of a group: they are asked, and killed if they are still there after `GRACE` seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not members(group):
+            return
+        try:
+            os.killpg(group, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + GRACE
+        while members(group) and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+
+
+def members(group: int) -> list[psutil.Process]:
+    """The living processes of a group."""
+    return [process for process in psutil.process_iter() if _group(process) == group]
+
+
+def _group(process: psutil.Process) -> int | None:
+    try:
+        return None if process.status() == psutil.STATUS_ZOMBIE else os.getpgid(process.pid)
+    except (psutil.Error, OSError):
+        return None

@@ -1,0 +1,75 @@
+"""Worker: takes scheduled runs from a Prefect server and runs them in this clone: `make worker`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+from flows import processes, server
+
+POOL = "dogs-vs-cats"
+WORKSPACE = "DOGS_VS_CATS_WORKSPACE"  # named in prefect.yaml
+_QUERY = 5  # seconds between looks for runs that are due
+_ENDING = 15.0  # seconds for a run to end its stage and say so
+
+
+def main() -> None:
+    """Work until interrupted or asked to end."""
+    processes.interruptible()
+    address = server.address()
+    if not server.answers(address):
+        sys.exit(
+            f"No Prefect server answers at {address}. Start one with `make serve`, or name another in PREFECT_API_URL."
+        )
+    with suppress(KeyboardInterrupt), running(address) as process:
+        sys.exit(process.wait())
+
+
+@contextmanager
+def running(address: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Have a worker while the block runs; what it is running then is ended first.
+
+    Prefect's worker would kill it on the spot, and its last state would stay Running.
+
+    Args:
+        address: of the server's API.
+    """
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    with processes.child(command, environment(address)) as process:
+        try:
+            yield process
+        finally:
+            end_runs(process.pid)
+
+
+def environment(address: str) -> dict[str, str]:
+    """The variables that a worker and its runs are started with.
+
+    Args:
+        address: of the server's API.
+    """
+    own = {
+        WORKSPACE: os.path.realpath(os.curdir),
+        "PREFECT_API_URL": address,
+        "PREFECT_WORKER_QUERY_SECONDS": str(_QUERY),
+    }
+    return processes.environment() | own
+
+
+def end_runs(worker: int) -> None:
+    """Ask all flow runs of a worker to end, and wait until they have."""
+    runs = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(worker).children(recursive=True):
+            with suppress(psutil.Error):
+                if "prefect.engine" in process.cmdline():
+                    process.terminate()
+                    runs.append(process)
+    psutil.wait_procs(runs, timeout=_ENDING)
+
+
+if __name__ == "__main__":
+    main()
