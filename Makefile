@@ -23,7 +23,7 @@ help:
 	@echo "make test     all tests"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter and fixes"
-	@echo "make bench    the benchmarks behind docs/results.md (a quarter of an hour; see benchmarks/)"
+	@echo "make bench    the benchmarks behind docs/results.md (half an hour; see benchmarks/)"
 	@echo "make lock     both locks anew from pyproject.toml (needs uv)"
 	@echo "make clean    memo and scratch: .cache/"
 
@@ -71,10 +71,11 @@ bench: $(VENV)
 	@.venv/bin/python -m benchmarks.extraction
 	@.venv/bin/python -m benchmarks.fine_tuning
 	@.venv/bin/python -m benchmarks.pipeline
+	@.venv/bin/python -m benchmarks.flow
 
 lock:
-	uv pip compile pyproject.toml --extra dask --extra dev --extra s3 --universal --generate-hashes --no-header --quiet -o requirements.lock
-	uv pip compile pyproject.toml --extra gpu -c requirements.lock --universal --generate-hashes --no-header --quiet -o requirements-gpu.lock
+	uv pip compile pyproject.toml --extra dask --extra dev --extra s3 --universal --no-strip-extras --generate-hashes --no-header --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra gpu -c requirements.lock --universal --no-strip-extras --generate-hashes --no-header --quiet -o requirements-gpu.lock
 
 clean:
 	rm -rf .cache

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +25,8 @@ class GitError(Exception):
     """Git refused; the text is what it said."""
 
 
-class Saved(NamedTuple):
+@dataclass(frozen=True)
+class Saved:
     """A saved run: the experiment's name and its commit."""
 
     name: str

@@ -6,6 +6,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dvc.exceptions import DvcException
@@ -20,6 +21,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.utilities.annotations import quote
 
 from flows import credentials, experiments, graph, processes, reproduction, server, summary, workspace
 from flows.reproduction import Outcome
@@ -31,8 +33,7 @@ REFUSED = 2  # exit code of a run that was asked for what cannot be
 
 def may_pass(_task: object, _run: TaskRun, state: State[Any]) -> bool:
     """Whether a failed stage is worth another try: its exit code says so."""
-    outcome = state.result(raise_on_failure=False)
-    return isinstance(outcome, Outcome) and outcome.passing
+    return outcome_of(state).passing
 
 
 @flow(name="pipeline", persist_result=False)
@@ -64,7 +65,7 @@ def pipeline(stages: tuple[str, ...] = (), force: bool = False, push: bool = Fal
 def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool) -> State[Any]:
     """Reproduce every stage of a plan; what came of it all."""
     states = reproduce_all(plan, forced=forced, pull=pull)
-    outcomes = {stage: outcome(state) for stage, state in states.items()}
+    outcomes = {stage: outcome_of(state) for stage, state in states.items()}
     show(summary.stages(outcomes), key="stages", description=f"Stages of {flow_run.get_name()}")
     failed = [outcome for outcome in outcomes.values() if outcome.name == "Failed"]
     if failed:
@@ -75,7 +76,8 @@ def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool) -> State
     kept = save(list(plan), wait_for=last, return_state=True)
     done = [kept]
     if push and kept.is_completed():
-        done.append(push_to_remotes(kept.result(), wait_for=[kept], return_state=True))
+        saved: Any = kept.result()
+        done.append(push_to_remotes(saved.unwrap() if saved else None, wait_for=[kept], return_state=True))
     if not done[-1].is_completed():
         return Failed(message=done[-1].message, data=1)
     return Completed(
@@ -103,12 +105,15 @@ def reproduce_all(plan: graph.Graph, *, forced: set[str], pull: bool) -> dict[st
     return states
 
 
-def outcome(state: State[Any]) -> Outcome:
-    """What came of a stage whose task run ended in this state, or never began."""
+def outcome_of(state: State[Any]) -> Outcome:
+    """What came of a stage whose task run ended in this state, or never began.
+
+    States carry it quoted: else Prefect draws an edge between any two task runs in whose results the same text is.
+    """
     if not state.is_final():
         return Outcome("NotReady", "A stage that it needs has failed.")
     found = state.result(raise_on_failure=False)
-    return found if isinstance(found, Outcome) else Outcome("Failed", str(state.message), exit_code=1)
+    return found.unwrap() if isinstance(found, quote) else Outcome("Failed", str(state.message), exit_code=1)
 
 
 @task(
@@ -122,7 +127,7 @@ def outcome(state: State[Any]) -> Outcome:
 def reproduce(stage: str, *, why: str, force: bool, pull: bool) -> State[Any]:
     """Bring one stage up to date, in a state that is named for what happened."""
     if not (why or force):
-        return Completed(name="Unchanged", data=Outcome("Unchanged", "Nothing has changed."))
+        return Completed(name="Unchanged", data=quote(Outcome("Unchanged", "Nothing has changed.")))
     logger = get_run_logger()
     logger.info("%s", why or "Nothing has changed; forced.")
     say = with_progress(stage, logger.info)
@@ -131,8 +136,10 @@ def reproduce(stage: str, *, why: str, force: bool, pull: bool) -> State[Any]:
     except workspace.BusyError as error:
         outcome = Outcome("Failed", str(error), exit_code=1)
     if outcome.name == "Ran":
-        outcome = outcome._replace(message=why or "forced")
-    return (Failed if outcome.name == "Failed" else Completed)(name=outcome.name, message=outcome.message, data=outcome)
+        outcome = replace(outcome, message=why or "forced")
+    return (Failed if outcome.name == "Failed" else Completed)(
+        name=outcome.name, message=outcome.message, data=quote(outcome)
+    )
 
 
 def with_progress(stage: str, say: Callable[[str], None]) -> Callable[[str], None]:
@@ -191,7 +198,7 @@ def save(stages: list[str]) -> State[Any]:
     if files := experiments.unknown(graph.sources()):
         messages.append(f"Git does not know, so it does not hold: {', '.join(files)}.")
         get_run_logger().warning(messages[-1])
-    return Completed(name="Saved", message=" ".join(messages), data=saved)
+    return Completed(name="Saved", message=" ".join(messages), data=quote(saved))
 
 
 @task(

@@ -4,7 +4,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from flows import processes, remote, workspace
 from transfer.errors import NetworkError
@@ -19,7 +20,8 @@ _REUSED = re.compile(r"\w+: (?P<rows>\d+) rows, (?P<reused>\d+) of them computed
 _ADVICE = re.compile(r"To (track the changes|enable auto staging)|\s+(git add|dvc config) |Use `dvc push`")
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True)
+class Outcome:
     """What came of a stage, by the name that its task run's state has.
 
     `exit_code` is 0, the stage's own, or 255 where DVC itself failed; `reused` tells how many of the stage's `rows`

@@ -1,12 +1,16 @@
-"""Stand-in servers on loopback that speak what the real ones speak: a file server, and Kaggle."""
+"""Stand-in servers on loopback that speak what the real ones speak: a file server, Kaggle, and S3."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+import boto3
+from moto.server import ThreadedMotoServer
 
 TOKEN = "a-token-nobody-may-see"  # noqa: S105 - opens nothing
 SIGNATURE = "a-signature-nobody-may-see"
@@ -80,6 +84,46 @@ def serve(body: bytes) -> Iterator[StandIn]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class Bucket:
+    """An S3 server with one bucket, `bucket`."""
+
+    def __init__(self, address: str) -> None:
+        """Args: address, the server's."""
+        self.environment = {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "anybody",
+            "AWS_SECRET_ACCESS_KEY": TOKEN,
+            "no_proxy": "127.0.0.1",
+        }
+        self._bucket = boto3.resource(
+            "s3",
+            endpoint_url=address,
+            region_name="us-east-1",
+            aws_access_key_id="anybody",
+            aws_secret_access_key=TOKEN,
+        ).Bucket("bucket")
+        self._bucket.create()
+
+    def objects(self, prefix: str) -> dict[str, object]:
+        """When each object under a prefix was written, by its key without the prefix."""
+        return {
+            each.key.removeprefix(prefix): each.last_modified for each in self._bucket.objects.filter(Prefix=prefix)
+        }
+
+
+@contextmanager
+def serve_s3() -> Iterator[Bucket]:
+    """Run an S3 server at a free port while the block runs."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line a request
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield Bucket(f"http://{host}:{port}")
+    finally:
+        server.stop()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -58,16 +58,16 @@ def test_a_log_gets_plain_lines_now_and_then() -> None:
     assert end == ""
     assert 3 <= len(lines) <= 6
     for line in lines:
-        assert re.fullmatch(r"Checked: \d+ of 1000 photographs in 00:0\d, [\d.]+ photographs/s, 00:0\d left", line), (
-            line
-        )
+        assert re.fullmatch(
+            r"Checked: \d+ %, \d+ of 1000 photographs in 00:0\d, [\d.]+ photographs/s, 00:0\d left", line
+        ), line
 
 
 def test_the_last_line_of_a_log_tells_the_whole() -> None:
     """Between sparse lines work may end: a line at the end says what was done, once."""
     lines = said(work()).splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("Checked: 1000 of 1000 photographs")
+    assert lines[0].startswith("Checked: 100 %, 1000 of 1000 photographs")
 
 
 def test_short_work_leaves_no_trace_in_a_log() -> None:
@@ -77,15 +77,15 @@ def test_short_work_leaves_no_trace_in_a_log() -> None:
 
 def test_bytes_are_shown_in_units_people_read() -> None:
     """Downloads count in k, M and G; without a known size there is no remainder to promise."""
-    assert said(work(unit="B")).startswith("Checked: 1.00k of 1.00kB in")
+    assert said(work(unit="B")).startswith("Checked: 100 %, 1.00k of 1.00kB in")
     assert re.fullmatch(r"Checked: 1\.00kB in 00:0\d, [\d.]+kB/s\n", said(work(total=None, unit="B")))
 
 
 def test_what_was_done_before_counts_as_done_but_not_as_speed() -> None:
     """A resumed download shows where it is, and the rate of now."""
     line = said(work(total=1_000_000, initial=999_000)).splitlines()[-1]
-    assert line.startswith("Checked: 1000000 of 1000000 photographs")
-    rate = float(line.split(", ")[1].split(" ")[0])
+    assert line.startswith("Checked: 100 %, 1000000 of 1000000 photographs")
+    rate = float(line.split(", ")[2].split(" ")[0])
     assert rate < 1000 / 0.2
 
 
@@ -99,4 +99,12 @@ def test_a_terminal_gets_a_bar_that_is_redrawn() -> None:
 
 def test_a_terminal_without_a_width_gets_lines() -> None:
     """Consoles of containers often do not know their width; they are told all the same."""
-    assert "Checked: 1000 of 1000 photographs" in shown(work(), columns=0)
+    assert "Checked: 100 %, 1000 of 1000 photographs" in shown(work(), columns=0)
+
+
+def test_a_line_can_be_read_again() -> None:
+    """What reads a log finds how much is done in the very lines that are said, and nothing in others."""
+    lines = said(work()).splitlines()
+    assert progress.percentage(lines[-1]) == 100
+    assert all(0 <= (progress.percentage(line) or 0) <= 100 for line in lines)
+    assert progress.percentage("Checked 100 %, they say") is None

@@ -1,0 +1,254 @@
+"""A small project under Git and DVC, in which all stages have run, twice, and a Prefect server."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from flows import processes
+
+ROOT = Path(__file__).parents[2]
+NEEDED = {  # in another order than they run
+    "evaluate": ["download", "train_head"],
+    "train_head": ["download", "fetch_weights"],
+    "fetch_weights": [],
+    "download": [],
+}
+TASK = r"""\
+import json
+import re
+import sys
+from pathlib import Path
+
+stage, needed = Path(__file__).stem, sys.argv[1:]
+number = int(re.search(rf"^{stage}:\s+number: (\d+)$", Path("params.yaml").read_text(), re.MULTILINE)[1])
+number += sum(int(Path("artifacts", each, "made/number").read_text()) for each in needed)
+Path("artifacts", stage, "made").mkdir(parents=True)
+Path("artifacts", stage, "made/number").write_text(str(number))
+Path("artifacts", stage, "metrics.json").write_text(json.dumps({"sum": number}))
+"""
+SLOW = """\
+import time
+from pathlib import Path
+
+Path("begun").touch()
+while not Path("go").exists():
+    time.sleep(0.01)
+"""  # in front of a task: until the file "go" is there
+
+
+def pipeline() -> dict[str, Any]:
+    """What dvc.yaml says: each stage adds its param `number` to the numbers of the stages it needs."""
+    return {
+        "stages": {
+            stage: {
+                "cmd": " ".join(["python", f"tasks/{stage}.py", *needed]),
+                "params": [stage],
+                "deps": [f"tasks/{stage}.py", *(f"artifacts/{each}/made" for each in needed)],
+                "outs": [f"artifacts/{stage}/made"],
+                "metrics": [{f"artifacts/{stage}/metrics.json": {"cache": False}}],
+            }
+            for stage, needed in NEEDED.items()
+        }
+    }
+
+
+def refuse_the_real_project() -> None:
+    """Fail a test that would change the project that is tested, instead of a copy."""
+    assert ROOT not in (Path.cwd(), *Path.cwd().parents), "the fixture `project` must come first"
+
+
+def run(*command: str) -> str:
+    """Run a command in the current folder, which must succeed; what it said on standard output."""
+    refuse_the_real_project()
+    result = subprocess.run(command, env=processes.environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.strip()
+
+
+def git(*arguments: str) -> str:
+    """Run Git; what it said."""
+    return run("git", *arguments)
+
+
+def dvc(*arguments: str) -> str:
+    """Run DVC; what it and the stages said."""
+    return run(sys.executable, "-m", "dvc", *arguments)
+
+
+def set_number(stage: str, number: int) -> None:
+    """Edit params.yaml."""
+    refuse_the_real_project()
+    path = Path("params.yaml")
+    path.write_text(re.sub(rf"^{stage}:\s+number: \d+$", _params(stage, number), path.read_text(), flags=re.MULTILINE))
+
+
+def _params(stage: str, number: int) -> str:
+    return f"{stage}:\n  number: {number}"
+
+
+def write_task(stage: str, program: str) -> None:
+    """Have a stage do something else."""
+    refuse_the_real_project()
+    Path("tasks", f"{stage}.py").write_text(program)
+
+
+def add_remote(address: Path | str) -> None:
+    """Have a remote, and commit it with all else that Git knows."""
+    refuse_the_real_project()
+    with Path(".dvc/config").open("a") as file:
+        file.write(f"[core]\n    remote = store\n['remote \"store\"']\n    url = {address}\n")
+    git("commit", "--quiet", "--all", "--message=Remote")
+
+
+def number(stage: str) -> int:
+    """What a stage has made."""
+    return int(Path("artifacts", stage, "made/number").read_text())
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a file is there."""
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} does not appear"
+        time.sleep(0.01)
+
+
+@contextmanager
+def someone_reproducing(stage: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Have somebody else's `dvc repro` at a stage, which ends when the file "go" is there or the block is left."""
+    write_task(stage, SLOW + TASK)
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    with subprocess.Popen(
+        command,
+        env=processes.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            wait_for(Path("begun"))
+            yield process
+        finally:
+            Path("go").touch()
+
+
+def _nobody(folder: Path) -> dict[str, str]:
+    """The variables for which the configuration of whoever runs the tests does not count."""
+    return {
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "DVC_GLOBAL_CONFIG_DIR": str(folder / "global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(folder / "system"),
+        "DVC_SITE_CACHE_DIR": str(folder / "site"),
+        "DVC_NO_ANALYTICS": "1",
+    }
+
+
+def _set(patch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        patch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The project, to be copied; it remembers an earlier run, with 2 as the number of `download`."""
+    folder = tmp_path_factory.mktemp("made") / "a project"
+    (folder / "tasks").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        _set(patch, _nobody(folder.parent))
+        for stage in NEEDED:
+            write_task(stage, TASK)
+        Path("dvc.yaml").write_text(json.dumps(pipeline()))
+        Path("params.yaml").write_text("".join(f"{_params(stage, 1)}\n" for stage in NEEDED))
+        shutil.copy(ROOT / ".gitignore", ".gitignore")
+        git("init", "--quiet", "--initial-branch=main")
+        git("config", "user.name", "Somebody")
+        git("config", "user.email", "somebody@example.org")
+        dvc("init", "--quiet")
+        for first in (2, 1):
+            set_number("download", first)
+            dvc("repro", "--quiet")
+        git("add", ".")
+        git("commit", "--quiet", "--message=The project")
+    return folder
+
+
+@pytest.fixture
+def project(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project to change, and the current folder."""
+    folder = shutil.copytree(_made, tmp_path / "with a space")
+    _set(monkeypatch, _nobody(tmp_path) | {"PYTHONPATH": str(ROOT)})
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Prefect server keeps its database."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def _server(prefect_home: Path) -> Iterator[str]:
+    """A Prefect server of its own; the address of its API."""
+    home = prefect_home
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}/api"
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    variables |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        (home / "server.log").open("w") as log,
+        subprocess.Popen(command, env=variables, stdout=log, stderr=log) as process,
+    ):
+        try:
+            while not _healthy(address):
+                assert process.poll() is None, (home / "server.log").read_text()
+                time.sleep(0.1)
+            yield address
+        finally:
+            process.terminate()
+
+
+def _healthy(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/health", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.fixture
+def no_prefect_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody has said where a Prefect server is; here and in processes started from here."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with temporary_settings({PREFECT_HOME: tmp_path / "prefect"}, restore_defaults={PREFECT_API_URL}):
+        yield
+
+
+@pytest.fixture
+def prefect_server(_server: str, no_prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of the API of a Prefect server, which is used here and by processes started from here."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", _server)
+    with temporary_settings({PREFECT_API_URL: _server}):
+        yield _server

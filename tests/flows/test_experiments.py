@@ -1,0 +1,262 @@
+import itertools
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from flows import experiments, graph
+from flows.experiments import Difference
+from tests.flows.conftest import dvc, git, number, set_number
+
+RUN = "0b7f3c52-9d7e-4a66-9a0e-5d1e6f1f1a2b"
+ANOTHER = "c1d2e3f4-0000-4000-8000-000000000000"
+
+pytestmark = pytest.mark.usefixtures("project")
+
+
+def save(name: str = "brave-otter", run: str = RUN) -> experiments.Saved:
+    """Keep the workspace as the flow does."""
+    return experiments.save(name, run, graph.uncached_outputs())
+
+
+def everything() -> dict[str, object]:
+    """Size and time of every file of the workspace and of Git's index, and where HEAD and branches are."""
+    outside = (".git", ".dvc/tmp", ".dvc/cache")
+    files = [path for path in Path().rglob("*") if path.is_file() and not str(path).startswith(outside)]
+    times: dict[str, object] = {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+    return times | {
+        "index": Path(".git/index").read_bytes(),
+        "HEAD": Path(".git/HEAD").read_text(),
+        "branches": git("for-each-ref", "refs/heads", "refs/stash", "refs/tags"),
+        "status": git("--no-optional-locks", "status", "--porcelain", "--untracked-files=all"),
+    }
+
+
+def contents(commit: str, path: str) -> str:
+    """A file as a commit has it."""
+    return git("show", f"{commit}:{path}")
+
+
+def test_saving_touches_nothing() -> None:
+    """Files with their times, dvc.lock, index, HEAD, branches and `git status` are as they were."""
+    set_number("download", 2)
+    Path("staged").write_text("staged")
+    git("add", "staged")
+    Path("untracked").write_text("untracked")
+    before = everything()
+    save()
+    assert everything() == before
+
+
+def test_a_due_stage_stays_due() -> None:
+    """What is out of date when a run is saved is so afterwards: DVC's own `dvc exp save` would take it for done."""
+    set_number("download", 2)
+    due = graph.changes(["download"], lambda _: None)
+    save()
+    assert graph.changes(["download"], lambda _: None) == due != {}
+    dvc("exp", "save", "--force", "--name", "by-hand")
+    assert graph.changes(["download"], lambda _: None) == {}
+
+
+def test_dvc_lists_it_with_its_scores() -> None:
+    """`dvc exp show` has the run under its name with the metrics and params of the workspace."""
+    Path("artifacts/evaluate/metrics.json").write_text('{"sum": 17}')
+    set_number("evaluate", 8)
+    save()
+    (baseline,) = [row for row in json.loads(dvc("exp", "show", "--json")) if row["rev"] != "workspace"]
+    (found,) = [state for experiment in baseline["experiments"] for state in experiment["revs"]]
+    assert found["name"] == "brave-otter"
+    assert found["data"]["metrics"]["artifacts/evaluate/metrics.json"]["data"] == {"sum": 17}
+    assert found["data"]["params"]["params.yaml"]["data"]["evaluate"] == {"number": 8}
+
+
+def test_dvc_brings_it_back() -> None:
+    """`dvc exp apply` has params, metrics and what DVC caches as they were, after another run has changed them."""
+    before = (number("evaluate"), Path("artifacts/evaluate/metrics.json").read_text(), Path("params.yaml").read_text())
+    saved = save()
+    set_number("evaluate", 5)
+    dvc("repro", "--quiet", "--single-item", "evaluate")
+    assert number("evaluate") != before[0]
+    dvc("exp", "apply", saved.name)
+    after = (number("evaluate"), Path("artifacts/evaluate/metrics.json").read_text(), Path("params.yaml").read_text())
+    assert after == before
+    assert graph.changes(graph.read(), lambda _: None) == {}
+
+
+def test_metrics_that_git_ignores_are_in_it() -> None:
+    """What stages write is kept even if .gitignore names it."""
+    Path(".gitignore").write_text("/artifacts/\n")
+    git("rm", "-r", "--quiet", "--cached", "artifacts")
+    git("commit", "--quiet", "--all", "--message=Ignored")
+    assert json.loads(contents(save().commit, "artifacts/evaluate/metrics.json")) == {"sum": 5}
+
+
+def test_staged_and_unstaged_changes_are_in_it() -> None:
+    """The experiment has the files as they are, staged or not; what was deleted is not in it."""
+    Path("tasks/download.py").write_text("staged")
+    git("add", "tasks/download.py")
+    Path("tasks/evaluate.py").write_text("unstaged")
+    Path("tasks/train_head.py").unlink()
+    commit = save().commit
+    assert contents(commit, "tasks/download.py") == "staged"
+    assert contents(commit, "tasks/evaluate.py") == "unstaged"
+    assert "tasks/train_head.py" not in git("ls-tree", "-r", "--name-only", commit).splitlines()
+    assert {*experiments.uncommitted()} == {"tasks/download.py", "tasks/evaluate.py", "tasks/train_head.py"}
+
+
+def test_what_stages_write_is_no_uncommitted_change() -> None:
+    """dvc.lock and metrics differ after every run; only what the user has changed is named."""
+    for path in ("dvc.lock", "artifacts/evaluate/metrics.json", "params.yaml"):
+        Path(path).write_text(Path(path).read_text() + "\n")
+    assert experiments.uncommitted() == ["params.yaml"]
+
+
+def test_files_that_git_does_not_know_are_named() -> None:
+    """An untracked file that a stage reads is not in the experiment and is named; ignored and known ones are not."""
+    Path("tasks/new é.py").write_text("new")
+    Path(".cache").mkdir()
+    Path(".cache/scratch").write_text("ignored")
+    assert "new" not in git("ls-tree", "-r", "--name-only", save().commit)
+    files = [Path("tasks"), Path(".cache/scratch"), Path("params.yaml")]
+    assert experiments.unknown(files) == ["tasks/new é.py"]
+
+
+@pytest.mark.parametrize(
+    ("name", "proper"),
+    [
+        ("brave-otter", "brave-otter"),
+        ("night of 1.2: ä/b~c", "night-of-1-2-b-c"),
+        ("..", "run"),
+        ("-x.lock", "x-lock"),
+    ],
+)
+def test_any_name_becomes_one_for_git(name: str, proper: str) -> None:
+    """What a flow run may be called, and Git not, becomes dashes."""
+    saved = save(name)
+    assert saved.name == proper
+    head = git("rev-parse", "HEAD")
+    assert git("rev-parse", f"refs/exps/{head[:2]}/{head[2:]}/{proper}") == saved.commit
+
+
+def test_a_taken_name_gets_the_runs_id() -> None:
+    """A second run of the same name stands beside the first, also if that started from another commit."""
+    first = save()
+    git("commit", "--quiet", "--allow-empty", "--message=Another baseline")
+    second = save(run=ANOTHER)
+    assert (first.name, second.name) == ("brave-otter", "brave-otter-c1d2e3f4")
+    assert {*dvc("exp", "list", "--all-commits", "--name-only").split()} == {first.name, second.name}
+
+
+def test_nobody_in_particular_can_save(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a server where Git knows no name and no address, the run is saved all the same."""
+    git("config", "--unset", "user.name")
+    git("config", "--unset", "user.email")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("EMAIL", "GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.delenv(variable, raising=False)
+    assert git("log", "-1", "--format=%an <%ae>", save().commit) == "dogs-vs-cats <dogs-vs-cats>"
+
+
+def test_the_latest_is_the_newest_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several, the one saved last is it, whatever it is called and whichever commit it started from."""
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2030-01-02T00:00:00Z")
+    newest = save("a-newer")
+    git("commit", "--quiet", "--allow-empty", "--message=Another baseline")
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2030-01-01T00:00:00Z")
+    save("z-older", ANOTHER)
+    assert experiments.latest() == newest
+
+
+def test_before_any_run_there_is_no_latest() -> None:
+    """Experiments by hand are none of the pipeline's runs."""
+    assert experiments.latest() is None
+    dvc("exp", "save", "--name", "by-hand")
+    assert experiments.latest() is None
+
+
+def test_experiments_by_hand_are_not_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An experiment made with DVC after the run is passed over."""
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2020-01-01T00:00:00Z")
+    saved = save()
+    monkeypatch.delenv("GIT_COMMITTER_DATE")
+    set_number("evaluate", 3)
+    dvc("exp", "run", "--quiet", "--name", "by-hand")
+    assert "by-hand" in git("for-each-ref", "refs/exps")
+    assert experiments.latest() == saved
+
+
+def test_a_run_that_was_applied_keeps_its_name() -> None:
+    """DVC's own note of what was applied last, refs/exps/exec/EXEC_APPLY, is no run, though it is a run's commit."""
+    dates = itertools.count(10**9)
+    while not git("rev-parse", "HEAD").startswith("f"):  # then Git lists the note before the experiment
+        git("commit", "--quiet", "--amend", "--no-edit", f"--date=@{next(dates)}")
+    saved = save()
+    dvc("exp", "apply", saved.name)
+    assert git("rev-parse", "refs/exps/exec/EXEC_APPLY") == saved.commit
+    assert experiments.latest() == saved
+
+
+def test_metrics_and_params_are_compared() -> None:
+    """What differs from a commit is told with both values; all metrics, also those that are the same, if asked for."""
+    saved = save()
+    assert experiments.differences("metrics", saved.commit, everything=False) == []
+    Path("artifacts/evaluate/metrics.json").write_text('{"sum": 6, "new": 1}')
+    set_number("download", 2)
+    evaluation = "artifacts/evaluate/metrics.json"
+    assert experiments.differences("params", saved.commit, everything=False) == [
+        Difference("params.yaml", "download.number", 1, 2)
+    ]
+    assert {*experiments.differences("metrics", saved.commit, everything=False)} == {
+        Difference(evaluation, "sum", 5, 6),
+        Difference(evaluation, "new", None, 1),
+    }
+    metrics = experiments.differences("metrics", saved.commit, everything=True)
+    assert Difference("artifacts/download/metrics.json", "sum", 1, 1) in metrics
+    assert len(metrics) == 5
+
+
+def test_the_baseline_is_head() -> None:
+    """Experiments start from the commit that is checked out."""
+    assert experiments.baseline() == git("rev-parse", "HEAD")
+
+
+def test_without_a_commit_there_is_no_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository in which nothing was committed has none."""
+    monkeypatch.chdir(tmp_path)
+    Path(".dvc").mkdir()
+    git("init", "--quiet")
+    assert experiments.baseline() is None
+
+
+def test_where_dvc_uses_no_git_there_is_no_baseline() -> None:
+    """With `core.no_scm`, as the demo has it, there are no experiments, in a repository of Git or outside."""
+    Path(".dvc/config").write_text("[core]\n    no_scm = true\n")
+    assert experiments.baseline() is None
+    Path(".git").rename(".away")
+    assert experiments.baseline() is None
+
+
+def test_without_the_program_git_there_is_no_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without Git runs the pipeline, and saves nothing."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert experiments.baseline() is None
+
+
+def test_git_is_named_when_it_refuses() -> None:
+    """The error has Git's own words."""
+    Path(".git/index").write_text("damaged")
+    with pytest.raises(experiments.GitError, match=r"^`git add` failed: .*index"):
+        save()
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [((), None), (("mine",), "mine"), (("mine", "origin"), "origin"), (("mine", "yours"), None)],
+)
+def test_experiments_go_to_origin_or_the_only_remote(names: tuple[str, ...], expected: str | None) -> None:
+    """Of several remotes only `origin` is meant without being named."""
+    for name in names:
+        git("remote", "add", name, f"/nowhere/{name}")
+    assert experiments.git_remote() == expected
+

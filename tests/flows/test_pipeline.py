@@ -1,0 +1,489 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+import requests
+from prefect.client.schemas.objects import State
+
+from flows import demo, pipeline
+from tests.servers import TOKEN, Fault, StandIn, serve
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = """
+stages:
+  first:
+    cmd: python stage.py first
+    params: [first]
+    deps: [stage.py]
+    outs: [artifacts/first/made.txt]
+  second:
+    cmd: python stage.py second
+    params: [second]
+    deps: [stage.py, artifacts/first/made.txt]
+    outs: [artifacts/second/made.txt]
+    metrics: [artifacts/second/metrics.json: {cache: false}]
+  third:
+    cmd: python stage.py third
+    params: [third]
+    deps: [stage.py, artifacts/second/made.txt]
+    outs: [artifacts/third/made.txt]
+  aside:
+    cmd: python stage.py aside
+    params: [aside]
+    deps: [stage.py]
+    outs: [artifacts/aside/made.txt]
+"""
+STAGE = """
+import json, pathlib, subprocess, sys, time
+name = sys.argv[1]
+params = json.loads(pathlib.Path("params.yaml").read_text())[name]
+with open(".cache/runs.log", "a") as log:
+    print(name, file=log)
+print(f"{name}: 50 %, 1 of 2 steps in 00:01, 1 steps/s, 00:01 left", file=sys.stderr)
+if params["sleep"]:
+    with open(".cache/steps.log", "a") as log:
+        print("half", file=log)
+    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({params['sleep']})"])
+    time.sleep(params["sleep"])
+if params["exit"]:
+    print(f"{name}: expected something. Received: something else.", file=sys.stderr)
+    sys.exit(params["exit"])
+folder = pathlib.Path("artifacts") / name
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "made.txt").write_text(json.dumps(params))
+if name == "second":
+    (folder / "metrics.json").write_text(json.dumps({"accuracy": params["value"]}))
+"""
+NAMES = ("first", "second", "third", "aside")
+
+
+class Ended(NamedTuple):
+    """A flow run that has ended, by the server's account."""
+
+    state: State[Any]
+    run: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names of the states of the task runs, by the names of these."""
+        return {name: task["state_name"] for name, task in self.tasks.items()}
+
+
+class Server(NamedTuple):
+    """A Prefect server."""
+
+    address: str
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Ask it."""
+        answer = requests.post(f"{self.address}/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def latest(self) -> dict[str, Any]:
+        """The flow run that began last."""
+        found: dict[str, Any] = self.post("flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
+        return found
+
+    def tasks(self, run: str, expected: int) -> dict[str, dict[str, Any]]:
+        """The task runs of a flow run by name; what happened in them arrives a little later than it happened."""
+        deadline = time.monotonic() + 20
+        while True:
+            found = self.post("task_runs/filter", flow_runs={"id": {"any_": [run]}})
+            settled = [task for task in found if task["state_type"] not in ("RUNNING", "SCHEDULED")]
+            if len(settled) >= expected or time.monotonic() > deadline:
+                return {task["name"]: task for task in found}
+            time.sleep(0.1)
+
+    def artifacts(self, run: str) -> dict[str, Any]:
+        """The data of a flow run's artifacts, by key."""
+        found = self.post("artifacts/filter", flow_runs={"id": {"any_": [run]}})
+        return {artifact["key"]: artifact["data"] for artifact in found}
+
+
+@pytest.fixture
+def server(prefect_server: str) -> Server:
+    """The server that flows report to."""
+    return Server(prefect_server)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run Git, which must succeed."""
+    who = ["-c", "user.name=test", "-c", "user.email=test"]
+    return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """Run DVC, which must succeed."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def change(**values: dict[str, Any]) -> None:
+    """Change params of stages in the current folder."""
+    params = {name: {"exit": 0, "sleep": 0, "value": 1} for name in NAMES}
+    for name, changed in values.items():
+        params[name] |= changed
+    Path("params.yaml").write_text(json.dumps(params))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Git repository with a pipeline of four stages that has not run; the current folder."""
+    folder = tmp_path / "a project"
+    (folder / ".cache").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    git(folder, "init", "-q", "-b", "main")
+    dvc(folder, "init", "-q")
+    Path("dvc.yaml").write_text(PIPELINE)
+    Path("stage.py").write_text(STAGE)
+    Path(".gitignore").write_text("/.cache/\n")
+    Path(".dvc/config").write_text("[core]\n    analytics = false\n")
+    change()
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "The project")
+    return folder
+
+
+@pytest.fixture
+def run(server: Server, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """Runs the flow in the project, with no time lost between tries."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(pipeline.reproduce, "retry_delay_seconds", [0.1, 0.1, 0.1])
+
+    def run(*stages: str, expected: int, force: bool = False, push: bool = False) -> Ended:
+        state = pipeline.pipeline(stages=stages, force=force, push=push, return_state=True)
+        latest = server.latest()
+        return Ended(state, latest, server.tasks(latest["id"], expected))
+
+    return run
+
+
+def times_run() -> list[str]:
+    """The stages that have run in the current folder, each as often as it did."""
+    log = Path(".cache/runs.log")
+    return log.read_text().split() if log.exists() else []
+
+
+@pytest.fixture
+def started(prefect_server: str) -> Callable[..., "subprocess.Popen[str]"]:
+    """Starts the flow as a person at a terminal does."""
+
+    def started(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "AWS_"))}
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.pipeline", *arguments],
+            env=kept | {"PYTHONPATH": str(ROOT), "PREFECT_API_URL": prefect_server} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return started
+
+
+def wait(reached: Callable[[], bool], *, seconds: float) -> None:
+    """Wait until something is so; fail if it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def working(project: Path) -> list[str]:
+    """The command lines of what runs in a project's folder, but for these tests."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(project) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return [line for line in found if "pytest" not in line]
+
+
+def test_each_stage_is_a_task_run_named_for_what_happened(run: Callable[..., Ended], server: Server) -> None:
+    """First all stages run; then none; then one is restored, and those behind it too, since they had run so before."""
+    first = run(expected=5)
+    assert first.names == {**dict.fromkeys(NAMES, "Ran"), "save": "Saved"}
+    assert first.state.is_completed()
+    assert (first.run["state_type"], first.run["name"]) == ("COMPLETED", server.latest()["name"])
+
+    assert run(expected=5).names == {**dict.fromkeys(NAMES, "Unchanged"), "save": "Saved"}
+    change(second={"value": 2})
+    ended = run(expected=5)
+    assert ended.names == {"first": "Unchanged", "second": "Ran", "third": "Ran", "aside": "Unchanged", "save": "Saved"}
+    assert "modified: second" in ended.tasks["second"]["state"]["message"]
+    change()
+    ended = run(expected=5)
+    assert (ended.names["second"], ended.names["third"]) == ("Restored", "Restored")
+    assert sorted(times_run()) == sorted([*NAMES, "second", "third"])
+
+
+def test_the_graph_is_dvcs(run: Callable[..., Ended]) -> None:
+    """A task run waits for those of the stages it needs: what Prefect draws is what dvc.yaml says."""
+    tasks = run(expected=5).tasks
+    names = {task["id"]: name for name, task in tasks.items()}
+    upstream = {
+        name: {names[waited["id"]] for waited in task["task_inputs"].get("wait_for", [])}
+        for name, task in tasks.items()
+    }
+    assert upstream == {
+        "first": set(),
+        "second": {"first"},
+        "third": {"second"},
+        "aside": set(),
+        "save": {"third", "aside"},
+    }
+
+
+def test_named_stages_run_with_what_they_need(run: Callable[..., Ended]) -> None:
+    """Only the named stage and those before it are looked at; forced, it alone runs again."""
+    assert run("second", expected=3).names == {"first": "Ran", "second": "Ran", "save": "Saved"}
+    forced = run("second", expected=3, force=True)
+    assert forced.names == {"first": "Unchanged", "second": "Ran", "save": "Saved"}
+    assert times_run() == ["first", "second", "second"]
+
+
+def test_an_unknown_stage_is_refused_before_anything_runs(run: Callable[..., Ended]) -> None:
+    """The message lists the stages that there are."""
+    ended = run("second", "secnd", expected=0)
+    assert ended.state.is_failed()
+    assert ended.run["state"]["message"] == "Stages must be among first, aside, second, third. Received: secnd"
+    assert ended.tasks == {}
+    assert times_run() == []
+
+
+@pytest.mark.parametrize(("code", "tries"), [(75, 4), (65, 1), (77, 1), (78, 1), (1, 1)])
+def test_only_passing_trouble_is_tried_again(run: Callable[..., Ended], code: int, tries: int) -> None:
+    """A failed stage's last line is its state's message; those behind it are not begun, others are."""
+    change(second={"exit": code})
+    ended = run(expected=4)
+    assert ended.names == {"first": "Ran", "second": "Failed", "third": "NotReady", "aside": "Ran"}
+    message = "second: expected something. Received: something else."
+    assert ended.tasks["second"]["state"]["message"] == message
+    assert ended.run["state_type"] == "FAILED"
+    assert message in ended.run["state"]["message"]
+    assert times_run().count("second") == tries
+
+
+def test_a_run_can_be_had_back_by_its_name(run: Callable[..., Ended], project: Path) -> None:
+    """Every run is an experiment; an older one brings back its params, metrics and outputs. The branch stays."""
+    head = git(project, "rev-parse", "HEAD")
+    old = run(expected=5).run["name"]
+    change(second={"value": 2})
+    new = run(expected=5).run["name"]
+    assert git(project, "rev-parse", "HEAD") == head
+    assert git(project, "diff", "--cached", "--name-only") == ""
+    assert {old, new} <= set(dvc(project, "exp", "list", "--name-only").split())
+    assert json.loads(Path("artifacts/second/metrics.json").read_text()) == {"accuracy": 2}
+    dvc(project, "exp", "apply", old)
+    assert json.loads(Path("artifacts/second/metrics.json").read_text()) == {"accuracy": 1}
+    assert json.loads(Path("artifacts/second/made.txt").read_text())["value"] == 1
+
+
+def test_the_artifacts_tell_what_a_run_did(
+    run: Callable[..., Ended], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages, params beside the last saved run's, and how far a stage was."""
+    monkeypatch.setattr(pipeline.summary, "learning_curves", lambda: "")
+    before = run(expected=5)
+    change(second={"value": 2})
+    after = run(expected=5)
+    artifacts = server.artifacts(after.run["id"])
+    stages = {row["stage"]: row for row in json.loads(artifacts["stages"])}
+    assert {name: row["state"] for name, row in stages.items()} == {
+        name: state for name, state in after.names.items() if name != "save"
+    }
+    assert json.loads(artifacts["params"]) == [{"param": "second.value", "now": "2", "before": "1"}]
+    assert artifacts["second"] == 50.0
+    described = server.post("artifacts/filter", flow_runs={"id": {"any_": [after.run["id"]]}})
+    assert f"Params that differ from {before.run['name']}" in [each["description"] for each in described]
+
+
+def test_what_changes_during_a_run_is_not_saved_as_its_result(
+    run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If params change while stages run, the run says that it is not saved, and why."""
+    show = pipeline.show_results
+
+    def meanwhile(*arguments: Any) -> None:
+        change(third={"value": 9})
+        show(*arguments)
+
+    monkeypatch.setattr(pipeline, "show_results", meanwhile)
+    ended = run(expected=5)
+    assert ended.names["save"] == "Skipped"
+    assert "third (modified: third)" in ended.run["state"]["message"]
+
+
+def test_uncommitted_changes_are_saved_and_named(run: Callable[..., Ended]) -> None:
+    """A dirty workspace is no obstacle: the run says which changes its experiment holds, and which files it cannot."""
+    change(second={"value": 3})
+    Path("other.py").write_text("")
+    Path("stage.py").write_text(STAGE + "\nimport other\n")
+    Path("dvc.yaml").write_text(PIPELINE.replace("deps: [stage.py]", "deps: [stage.py, other.py]"))
+    message = run(expected=5).run["state"]["message"]
+    assert "It holds changes that are not committed: dvc.yaml, params.yaml, stage.py." in message
+    assert "Git does not know, so it does not hold: other.py." in message
+
+
+def test_pushing_needs_a_remote(run: Callable[..., Ended]) -> None:
+    """Without one, `push` is refused before anything runs, with the command that helps."""
+    ended = run(expected=0, push=True)
+    assert "dvc remote add -d store" in ended.run["state"]["message"]
+    assert times_run() == []
+
+
+def test_another_clone_starts_from_what_was_pushed(
+    run: Callable[..., Ended], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that pushes sends data, metrics and its experiment; a run in a fresh clone computes nothing."""
+    git(tmp_path, "init", "-q", "--bare", "-b", "main", "origin.git")
+    git(project, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    dvc(project, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
+    git(project, "commit", "-qam", "Remote")
+    git(project, "push", "-q", "origin", "main")
+    pushed = run(expected=6, push=True)
+    assert pushed.names["push"] == "Pushed"
+    assert pushed.run["name"] in git(project, "ls-remote", "origin")
+
+    git(tmp_path, "clone", "-q", str(tmp_path / "origin.git"), "clone")
+    monkeypatch.chdir(tmp_path / "clone")
+    Path(".cache").mkdir()
+    ended = run(expected=5)
+    assert ended.names == {**dict.fromkeys(NAMES, "Restored"), "save": "Saved"}
+    assert times_run() == []
+    assert json.loads(Path("artifacts/second/metrics.json").read_text()) == {"accuracy": 1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_however_a_run_ends_its_stage_ends_with_it(
+    project: Path, started: Callable[..., "subprocess.Popen[str]"], number: signal.Signals
+) -> None:
+    """Asked to end, interrupted or killed: within ten seconds nothing that it started is left; the next goes on."""
+    change(second={"sleep": 100})
+    process = started("third")
+    wait(lambda: times_run() == ["first", "second"], seconds=60)
+    process.send_signal(number)
+    wait(lambda: working(project) == [], seconds=10)
+    process.communicate(timeout=10)
+    assert process.returncode != 0
+    assert not Path("artifacts/second/made.txt").exists()
+
+    change()
+    again = started("third")
+    assert again.communicate(timeout=60)[0]
+    assert again.returncode == 0
+    assert times_run() == ["first", "second", "second", "third"]
+
+
+@pytest.mark.usefixtures("project")
+def test_a_second_run_waits_for_the_first(started: Callable[..., "subprocess.Popen[str]"]) -> None:
+    """Two runs in one workspace take turns; the second says whom it waits for, and finds the work done."""
+    change(second={"sleep": 6})
+    first = started("second")
+    wait(lambda: times_run() == ["first", "second"], seconds=60)
+    second = started("second")
+    said, _ = second.communicate(timeout=60)
+    assert (first.wait(timeout=60), second.returncode) == (0, 0)
+    assert f"(PID {first.pid})" in said
+    assert "2 unchanged" in said
+    assert times_run() == ["first", "second"]
+    first.communicate()
+
+
+@pytest.mark.usefixtures("project")
+def test_the_exit_code_is_the_stages(started: Callable[..., "subprocess.Popen[str]"]) -> None:
+    """A script that calls the pipeline learns what went wrong; an unknown stage is 2, without a server's start."""
+    change(second={"exit": 77})
+    failed = started("second")
+    said, _ = failed.communicate(timeout=60)
+    assert failed.returncode == 77
+    assert said.rstrip().endswith("second: expected something. Received: something else.")
+    unknown = started("secnd", PREFECT_API_URL="http://127.0.0.1:9/api")
+    said, _ = unknown.communicate(timeout=60)
+    assert unknown.returncode == 2
+    assert said.startswith("Stages must be among")
+
+
+ARCHIVE = {f"train/{kind}.{number}.jpg": bytes([number]) * 99 for kind in ("cat", "dog") for number in range(3)}
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    """A zip archive."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+@pytest.fixture
+def kaggle() -> Iterator[StandIn]:
+    """Kaggle, with an archive of its layout."""
+    with serve(zipped({"train.zip": zipped(ARCHIVE)})) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's own pipeline, about to download from Kaggle; the current folder."""
+    folder = tmp_path / "a download"
+    demo.prepare(ROOT, folder)
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("source: generated", "source: kaggle"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_busy_kaggle_is_tried_again_later(
+    downloading: Path, kaggle: StandIn, started: Callable[..., "subprocess.Popen[str]"], server: Server
+) -> None:
+    """A download that gives up after one 503 too many is begun again by the flow, and succeeds."""
+    kaggle.faults = [Fault(503, {"Retry-After": "0"})] * 6
+    process = started("download", **{**kaggle.environment, "no_proxy": "127.0.0.1"})
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    tasks = server.tasks(server.latest()["id"], 2)
+    assert (tasks["download"]["state_name"], tasks["download"]["run_count"]) == ("Ran", 2)
+    assert zipfile.is_zipfile(downloading / "artifacts/download/photos.zip")
+
+
+def test_a_refusal_is_final_and_shows_no_secret(
+    downloading: Path,
+    kaggle: StandIn,
+    started: Callable[..., "subprocess.Popen[str]"],
+    server: Server,
+    prefect_home: Path,
+) -> None:
+    """Rules that are not accepted fail at once; the token is in no log, artifact, state, database or file."""
+    kaggle.api_faults = [Fault(403)] * 9
+    process = started("download", **{**kaggle.environment, "no_proxy": "127.0.0.1"})
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 77
+    run = server.latest()
+    tasks = server.tasks(run["id"], 1)
+    assert (tasks["download"]["state_name"], tasks["download"]["run_count"]) == ("Failed", 1)
+    assert "rules" in tasks["download"]["state"]["message"]
+
+    assert TOKEN not in said
+    logs = server.post("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
+    assert logs
+    answers = [logs, run, tasks, server.artifacts(run["id"])]
+    assert TOKEN not in json.dumps(answers)
+    files = [path for folder in (downloading, prefect_home) for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "prefect.db" for path in files)
+    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []

@@ -1,0 +1,235 @@
+"""Scheduling for real: server, work pool, worker and the deployments of prefect.yaml, on generated photographs."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+import requests
+from ruamel.yaml import YAML
+
+from flows import demo, serve, worker
+
+ROOT = Path(__file__).parents[2]
+SMALLER: dict[str, dict[str, Any]] = {
+    **demo.PARAMS,
+    "download": {"source": "generated", "generated": {"photographs": 60, "size": 40, "seed": 0}},
+    "subsample": {"photographs": 50},
+    "extract_features": {"image_size": 32, "views": 1},
+    "train_head": {"training": {"epochs": 2}},
+    "fine_tune": {"training": {"epochs": 1, "learning_rate": 1e-5}},
+}
+STAGES = list(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
+
+
+class Served(NamedTuple):
+    """A project that is being served, and the address of its server's API."""
+
+    project: Path
+    address: str
+    process: "subprocess.Popen[str]"
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Ask the server."""
+        answer = requests.post(f"{self.address}/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def deployment(self, name: str) -> str:
+        """A deployment's id."""
+        return str(requests.get(f"{self.address}/deployments/name/pipeline/{name}", timeout=30).json()["id"])
+
+    def started(self, name: str, **parameters: Any) -> str:
+        """Ask for a run of a deployment now; its id."""
+        asked = self.post(f"deployments/{self.deployment(name)}/create_flow_run", parameters=parameters)
+        return str(asked["id"])
+
+    def run(self, number: str) -> dict[str, Any]:
+        """A flow run as the server knows it."""
+        found: dict[str, Any] = requests.get(f"{self.address}/flow_runs/{number}", timeout=30).json()
+        return found
+
+    def ended(self, number: str, *, seconds: float = 200) -> dict[str, Any]:
+        """Wait until a flow run has come to an end."""
+        over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        wait(lambda: self.run(number)["state_type"] in over, seconds=seconds)
+        return self.run(number)
+
+    def stages(self, number: str) -> dict[str, str]:
+        """The names of the states of a flow run's task runs, by the names of these."""
+        found = self.post("task_runs/filter", flow_runs={"id": {"any_": [number]}})
+        return {each["name"]: each["state_name"] for each in found}
+
+
+def wait(reached: Callable[[], bool], *, seconds: float) -> None:
+    """Wait until something is so; fail if it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def working(project: Path) -> list[str]:
+    """The stages that run in a project."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        match = re.search(r"-m tasks\.(\w+)$", " ".join(process.info["cmdline"] or []))
+        try:
+            if match and process.cwd() == str(project):
+                found.append(match[1])
+        except psutil.Error:
+            continue
+    return found
+
+
+def clone(folder: Path) -> Path:
+    """A Git repository with the project as it is, and small params."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if not (ROOT / ".git").exists():
+        pytest.skip("the project is no Git repository, so what belongs to it is not known")
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).exists() and not name.startswith("tests/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    yaml = YAML()
+    yaml.dump(demo.merged(yaml.load(folder / "params.yaml"), SMALLER), folder / "params.yaml")
+    who = ["-c", "user.name=test", "-c", "user.email=test"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "The project"]):
+        subprocess.run(["git", *who, *arguments], cwd=folder, check=True)
+    return folder
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+@contextmanager
+def serving(project: Path, home: Path, port: int) -> Iterator[Served]:
+    """Have the project served, as by `make serve`, while the block runs; then end it as a Ctrl-C does."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = kept | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": str(port)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.serve"],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said: list[str] = []
+        while not said or "Serving at" not in said[-1]:
+            line = process.stdout.readline() if process.stdout else ""
+            assert line, "".join(said)
+            said.append(line)
+        yield Served(project, f"http://127.0.0.1:{port}/api", process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A small project, served on a port of its own."""
+    folder = tmp_path_factory.mktemp("serve")
+    with serving(clone(folder / "a project"), folder / "prefect", free_port()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def scheduled(served: Served) -> str:
+    """The first run of `nightly`, begun by its schedule, which has been moved to a few seconds from now."""
+    number = served.deployment("nightly")
+    start = datetime.now(UTC) + timedelta(seconds=3)
+    hourly = {"schedule": {"interval": 3600, "anchor_date": start.isoformat()}, "active": True}
+    answer = requests.patch(f"{served.address}/deployments/{number}", json={"schedules": [hourly]}, timeout=30)
+    answer.raise_for_status()
+
+    def due() -> list[dict[str, Any]]:
+        asked = {"deployments": {"id": {"any_": [number]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 1}
+        runs: list[dict[str, Any]] = served.post("flow_runs/filter", **asked)
+        return runs
+
+    wait(lambda: bool(due()), seconds=90)
+    return str(served.ended(due()[0]["id"])["id"])
+
+
+@pytest.mark.timeout(400)
+def test_a_scheduled_run_makes_everything(served: Served, scheduled: str) -> None:
+    """What the schedule begins completes by itself: every stage ran, report and model are there, the run is saved."""
+    run = served.run(scheduled)
+    assert (run["state_type"], run["auto_scheduled"]) == ("COMPLETED", True), run["state"]["message"]
+    assert served.stages(scheduled) == {**dict.fromkeys(STAGES, "Ran"), "save": "Saved"}
+    for made in ("evaluate/report.html", "fine_tune/model.keras"):
+        assert (served.project / "artifacts" / made).exists()
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "exp", "list", "--name-only"],
+        cwd=served.project,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert run["name"] in listed.split()
+
+
+def test_the_next_run_finds_nothing_to_do(served: Served, scheduled: str) -> None:  # noqa: ARG001
+    """A second run, on demand, leaves all as it is, and says so for each stage."""
+    run = served.ended(served.started("on-demand"))
+    assert run["state_type"] == "COMPLETED"
+    assert served.stages(run["id"]) == {**dict.fromkeys(STAGES, "Unchanged"), "save": "Saved"}
+
+
+def test_a_chosen_stage_is_run_again(served: Served, scheduled: str) -> None:  # noqa: ARG001
+    """`rerun` runs the chosen stage though nothing has changed, looks at what it needs, and at nothing else."""
+    run = served.ended(served.started("rerun", stages=["split"]))
+    states = {"download": "Unchanged", "subsample": "Unchanged", "split": "Ran", "save": "Saved"}
+    assert served.stages(run["id"]) == states
+
+
+@pytest.mark.timeout(400)
+def test_nights_do_not_pile_up_and_a_cancelled_one_leaves_nothing_running(served: Served, scheduled: str) -> None:  # noqa: ARG001
+    """While a night goes on the next is cancelled; cancelling the first ends its stage within 10 seconds."""
+    first = served.started("nightly", stages=["extract_features"], force=True)
+    wait(lambda: working(served.project) == ["extract_features"], seconds=60)
+    second = served.ended(served.started("nightly"))
+    assert (second["state_name"], second["state"]["message"]) == ("Cancelled", "Deployment concurrency limit reached.")
+    assert served.run(first)["state_name"] == "Running"
+    assert working(served.project) == ["extract_features"]
+
+    served.post(f"flow_runs/{first}/set_state", state={"type": "CANCELLING"}, force=True)
+    wait(lambda: not working(served.project), seconds=10)
+    assert served.ended(first)["state_name"] == "Cancelled"
+
+    again = served.ended(served.started("on-demand", stages=["extract_features"]))
+    assert again["state_type"] == "COMPLETED"
+    assert served.stages(again["id"])["extract_features"] in ("Ran", "Restored")
+
+
+def test_setting_up_twice_changes_nothing(served: Served) -> None:
+    """`make serve` can be ended and begun again: one work pool, three deployments, one automation, however often."""
+
+    def found() -> tuple[list[str], list[str], list[str]]:
+        pools = served.post("work_pools/filter")
+        deployments = served.post("deployments/filter")
+        automations = served.post("automations/filter")
+        return tuple(sorted(each["name"] for each in kind) for kind in (pools, deployments, automations))  # type: ignore[return-value]
+
+    before = found()
+    assert before == ([worker.POOL], ["nightly", "on-demand", "rerun"], [serve.SILENT])
+    program = f"from flows import serve; serve.set_up({served.address!r})"
+    environment = dict(os.environ, PREFECT_API_URL=served.address)
+    subprocess.run([sys.executable, "-c", program], cwd=served.project, env=environment, check=True)
+    assert found() == before

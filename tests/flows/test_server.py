@@ -1,0 +1,97 @@
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
+
+from flows import server
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """Have a server that is not Prefect's and always says the same; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        yield f"http://127.0.0.1:{other.server_port}/api"
+        other.shutdown()
+
+
+@pytest.fixture
+def closed() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_prefect_server_answers(prefect_server: str) -> None:
+    """A server that runs is found, and found again."""
+    assert server.answers(prefect_server)
+    assert server.answers(prefect_server)
+
+
+def test_a_closed_port_does_not_answer(closed: int) -> None:
+    """Where nobody listens, and at what is no address at all, no server answers; neither is an error."""
+    assert not server.answers(f"http://127.0.0.1:{closed}/api")
+    assert not server.answers("127.0.0.1:4200/api")
+    assert not server.answers("http://[/api")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"<html>Something else</html>"), (200, b'{"status": "healthy"}'), (404, b""), (503, b"later")],
+)
+def test_another_server_is_told_from_prefects(status: int, body: bytes) -> None:
+    """What answers otherwise than Prefect does is not taken for a Prefect server."""
+    with answering(status, body) as address:
+        assert not server.answers(address)
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+def test_the_address_is_local_unless_named() -> None:
+    """Without PREFECT_API_URL the server is the one on this machine, at Prefect's own host and port settings."""
+    assert server.address() == server.local() == "http://127.0.0.1:4200/api"
+    with temporary_settings({PREFECT_SERVER_API_PORT: 4321}):
+        assert server.place() == ("127.0.0.1", 4321)
+        assert server.address() == server.local() == "http://127.0.0.1:4321/api"
+        with temporary_settings({PREFECT_API_URL: "http://elsewhere:1/api"}):
+            assert server.address() == "http://elsewhere:1/api"
+            assert server.local() == "http://127.0.0.1:4321/api"
+
+
+def test_a_run_uses_the_server_that_is_named(
+    prefect_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With PREFECT_API_URL set, that server is used and no other is started; a second time too."""
+    monkeypatch.setenv("DO_NOT_TRACK", "")
+    for _ in range(2):
+        with server.connected(), get_client(sync_client=True) as client:
+            assert str(client.api_url).removesuffix("/") == prefect_server
+            assert os.environ["DO_NOT_TRACK"] == "1"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_run_finds_the_server_of_this_machine(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PREFECT_API_URL, a server that runs at the local address is used instead of starting one."""
+    monkeypatch.setenv("DO_NOT_TRACK", "")
+    port = int(prefect_server.removesuffix("/api").rpartition(":")[2])
+    with temporary_settings({PREFECT_SERVER_API_PORT: port}, restore_defaults={PREFECT_API_URL}):
+        assert PREFECT_API_URL.value() is None
+        with server.connected(), get_client(sync_client=True) as client:
+            assert str(client.api_url).removesuffix("/") == prefect_server
+        assert PREFECT_API_URL.value() is None

@@ -1,0 +1,122 @@
+import base64
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from flows import summary
+from flows.experiments import Difference
+from flows.reproduction import Outcome
+from transfer import curves
+
+OUTCOMES = {
+    "download": Outcome("Unchanged", "Nothing has changed."),
+    "extract_features": Outcome("Ran", "modified: extract_features", 12.345, 0, 10, 6),
+    "train_head": Outcome("Failed", "train_head: no", 1.0, 65),
+    "evaluate": Outcome("NotReady", "A stage that it needs has failed."),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace in which nothing has run."""
+    folder = tmp_path / "with a space"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def made(path: str, content: str = "") -> None:
+    """Leave what a stage makes."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(content)
+
+
+def test_each_stage_has_a_row() -> None:
+    """A row says what came of the stage, why, in how many seconds, and how many of its rows were there before."""
+    rows = summary.stages(OUTCOMES)
+    assert [row["stage"] for row in rows] == list(OUTCOMES)
+    assert rows[1] == {
+        "stage": "extract_features",
+        "state": "Ran",
+        "seconds": 12.3,
+        "rows reused": "6 of 10",
+        "why": "modified: extract_features",
+    }
+    assert [row["rows reused"] for row in rows] == ["", "6 of 10", "", ""]
+
+
+def test_none_reused_is_told_from_nothing_to_reuse() -> None:
+    """A stage that made all its rows anew has a number, one that makes no rows has none."""
+    rows = summary.stages({"extract_features": Outcome("Ran", "", 1.0, 0, 10, 0)})
+    assert rows[0]["rows reused"] == "0 of 10"
+
+
+def test_outcomes_are_counted() -> None:
+    """The count names each state once, in the order they were first seen."""
+    outcomes = [Outcome("Unchanged", ""), Outcome("Ran", ""), Outcome("Unchanged", ""), Outcome("Restored", "")]
+    assert summary.counted(outcomes) == "2 unchanged, 1 ran, 1 restored"
+
+
+def test_scores_stand_beside_what_they_were() -> None:
+    """Scores of the evaluation have their change; those that are new or gone have none, other stages' are left out."""
+    evaluation = "artifacts/evaluate/metrics.json"
+    rows = summary.scores(
+        [
+            Difference(evaluation, "fine_tune.accuracy", 0.97, 0.9825),
+            Difference(evaluation, "fine_tune.log_loss", 0.05, 0.05),
+            Difference(evaluation, "new", None, 1.0),
+            Difference(evaluation, "gone", 0.5, None),
+            Difference("artifacts/split/metrics.json", "train", 10, 20),
+        ]
+    )
+    assert [(row["score"], row["before"], row["now"], row["change"]) for row in rows] == [
+        ("fine_tune.accuracy", 0.97, 0.9825, "+0.0125"),
+        ("fine_tune.log_loss", 0.05, 0.05, "+0.0000"),
+        ("new", None, 1.0, ""),
+        ("gone", 0.5, None, ""),
+    ]
+
+
+def test_params_are_shown_as_text() -> None:
+    """Values of any kind can stand in one column."""
+    rows = summary.params([Difference("params.yaml", "train_head.head.dense", [256], [128, 64])])
+    assert rows == [{"param": "train_head.head.dense", "now": "[128, 64]", "before": "[256]"}]
+
+
+def test_learning_curves_are_a_picture_within_markdown() -> None:
+    """The Markdown holds an SVG of its own, with lines for each split, that shows on white and on black."""
+    phase = curves.Phase(
+        "train_head",
+        [{"loss": 1 / n, "accuracy": 0.5, "val_loss": 1 / n, "val_accuracy": 0.6} for n in range(1, 4)],
+        best_epoch=3,
+    )
+    rows = [epoch._asdict() for epoch in curves.end_to_end([phase])]
+    made("artifacts/evaluate/plots/learning_curves.json", json.dumps(rows))
+    match = re.fullmatch(r"!\[[\w ]+\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", summary.learning_curves())
+    assert match
+    picture = base64.b64decode(match[1]).decode()
+    assert ET.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - our own
+    assert "currentColor" not in picture
+    assert {"train", "validation"} <= {*re.findall(r"train\b|validation", picture)}
+
+
+def test_without_curves_there_is_no_picture() -> None:
+    """Before the first evaluation there is nothing to show."""
+    assert summary.learning_curves() == ""
+
+
+def test_only_results_that_exist_are_named(folder: Path) -> None:
+    """Each link leads to a file that is there, whatever its folder is called; before any run there is none."""
+    assert summary.results() == ""
+    made("artifacts/evaluate/report.html")
+    made("artifacts/evaluate/metrics.json")
+    links = re.findall(r"^- (\w+): \[(.+)\]\((file:\S+)\)$", summary.results(), re.MULTILINE)
+    assert [(name, place) for name, place, _ in links] == [
+        ("Report", f"{folder}/artifacts/evaluate/report.html"),
+        ("Scores", f"{folder}/artifacts/evaluate/metrics.json"),
+    ]
+    assert all(Path(unquote(urlsplit(address).path)).is_file() for _, _, address in links)

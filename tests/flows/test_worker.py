@@ -1,0 +1,95 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import worker
+
+ROOT = Path(__file__).parents[2]
+RUN = """\
+import signal, sys, time
+from pathlib import Path
+
+def end(*_):
+    time.sleep(0.2)
+    Path("ended").touch()
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+Path(f"begun-{len(sys.argv)}").touch()
+time.sleep(60)
+"""
+WORKER = """\
+import subprocess, sys
+
+program = sys.argv[1]
+run = subprocess.Popen([sys.executable, "-c", program, "prefect.engine"])
+other = subprocess.Popen([sys.executable, "-c", program])
+run.wait()
+print(other.poll(), flush=True)
+other.kill()
+"""
+
+
+def test_a_run_finds_its_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable that prefect.yaml names holds the clone's real place, beside the server's address."""
+    clone = tmp_path / "a clone"
+    clone.mkdir()
+    (tmp_path / "link").symlink_to(clone)
+    monkeypatch.chdir(tmp_path / "link")
+    environment = worker.environment("http://elsewhere:1/api")
+    assert environment[worker.WORKSPACE] == str(clone.resolve())
+    assert environment["PREFECT_API_URL"] == "http://elsewhere:1/api"
+    assert f"{{{{ ${worker.WORKSPACE} }}}}" in (ROOT / "prefect.yaml").read_text()
+
+
+def test_the_pool_is_the_one_of_the_deployments() -> None:
+    """Every deployment of prefect.yaml goes to the pool from which the worker takes runs."""
+    text = (ROOT / "prefect.yaml").read_text()
+    assert text.count(f"work_pool:\n      name: {worker.POOL}\n") == text.count("entrypoint:") > 0
+
+
+def test_without_a_server_there_is_a_line_what_to_do(tmp_path: Path) -> None:
+    """The worker ends at once with the address at which nobody answers and what to do, and without a traceback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    result = subprocess.run(
+        [sys.executable, "-m", "flows.worker"],
+        cwd=ROOT,
+        env=os.environ | {"PREFECT_API_URL": address, "PREFECT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert address in line
+    assert "`make serve`" in line
+    assert "PREFECT_API_URL" in line
+
+
+def test_runs_end_in_good_order(tmp_path: Path) -> None:
+    """The flow runs of a worker are asked to end and waited for; what else it has started is left to it."""
+    with subprocess.Popen([sys.executable, "-c", WORKER, RUN], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 30
+        while len(list(tmp_path.glob("begun-*"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        worker.end_runs(process.pid)
+        assert (tmp_path / "ended").exists()
+        assert process.stdout
+        assert process.stdout.read() == b"None\n"
+
+
+def test_a_worker_that_has_gone_has_no_runs() -> None:
+    """A worker that ended by itself is no error."""
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    assert not psutil.pid_exists(gone.pid)
+    worker.end_runs(gone.pid)

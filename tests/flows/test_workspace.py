@@ -1,0 +1,234 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import processes, workspace
+from flows.workspace import Holder
+from tests.flows.conftest import ROOT, someone_reproducing
+
+HOLDING = """\
+import sys
+from flows import workspace
+
+with workspace.held("flow run brave-otter", print):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+IN_ONE_GROUP = """\
+import os, subprocess, sys
+from flows import workspace
+
+orphan = subprocess.Popen(["sleep", "60"], env=os.environ | {"DVC_STAGE": "split", "DVC_ROOT": os.getcwd()})
+print(workspace.end_leftovers() == [(orphan.pid, "split")], orphan.wait(), flush=True)
+"""
+
+
+def nothing(line: str) -> None:
+    """Nothing is to be said."""
+    raise AssertionError(line)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting goes in small steps, and what does not end when asked is killed soon."""
+    monkeypatch.setattr(workspace, "_PAUSE", 0.02)
+    monkeypatch.setattr(processes, "GRACE", 0.5)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace without a project."""
+    folder = tmp_path / "with a space"
+    (folder / ".dvc/tmp").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@contextmanager
+def another_run() -> Iterator["subprocess.Popen[bytes]"]:
+    """Have another run of the pipeline in the workspace, until a line is sent to it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def sleeping(variables: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """Have a process with some variables while the block runs, in a group of its own."""
+    command = ["/bin/sh", "-c", "sleep 60 & wait"]
+    with subprocess.Popen(command, env=os.environ | variables, process_group=0) as process:
+        try:
+            yield process
+        finally:
+            processes.end(process.pid)
+
+
+def dead_pid() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        return process.pid
+
+
+def lock_of_dvc(*, write: dict[str, object], read: dict[str, object]) -> None:
+    """Leave what DVC notes of who reads and writes what."""
+    Path(".dvc/tmp/rwlock").write_text(json.dumps({"write": write, "read": read}))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_free_workspace_is_had_at_once() -> None:
+    """Nobody is waited for, run after run."""
+    for work in ("first", "second"):
+        with workspace.held(work, nothing):
+            pass
+
+
+@pytest.mark.usefixtures("here")
+def test_another_run_is_waited_for_by_name() -> None:
+    """The second run says, once, which run it waits for, and goes on when that is done."""
+    said: list[str] = []
+    with another_run() as other:
+
+        def say(line: str) -> None:
+            said.append(line)
+            assert other.stdin
+            other.stdin.write(b"\n")
+            other.stdin.flush()
+
+        with workspace.held("mine", say):
+            assert other.wait(30) == 0
+    assert said == [f"Waiting for flow run brave-otter (PID {other.pid}) to be done with the workspace."]
+
+
+@pytest.mark.usefixtures("here")
+def test_waiting_for_a_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the patience is over, the error names the run that has the workspace and says what to do."""
+    monkeypatch.setattr(workspace, "PATIENCE", 0.1)
+    with (
+        another_run() as other,
+        pytest.raises(workspace.BusyError) as busy,
+        workspace.held("mine", lambda _: None),
+    ):
+        raise AssertionError
+    assert str(busy.value) == (
+        f"The workspace is in use by flow run brave-otter (PID {other.pid}). Waited 0 s. Run again when it is done."
+    )
+
+
+@pytest.mark.usefixtures("here")
+def test_a_killed_run_frees_the_workspace() -> None:
+    """Killed with -9, a run has the workspace no more; and what it left written is not taken for the next holder."""
+    with another_run() as other:
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        with workspace.held("next", nothing):
+            assert json.loads(Path(".cache/pipeline.lock").read_text()) == {"pid": os.getpid(), "work": "next"}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_failed_run_frees_the_workspace() -> None:
+    """The workspace is free again after an exception."""
+    with pytest.raises(ZeroDivisionError), workspace.held("mine", nothing):
+        raise ZeroDivisionError
+    with workspace.held("again", nothing):
+        pass
+
+
+@pytest.mark.usefixtures("here")
+def test_living_processes_of_dvc_are_named() -> None:
+    """Readers and writers that live are named, each once; those that were killed are not."""
+    living, dead = {"pid": os.getpid(), "cmd": "dvc repro"}, {"pid": dead_pid(), "cmd": "dvc pull"}
+    parent = {"pid": os.getppid(), "cmd": "dvc status"}
+    lock_of_dvc(write={"/a": living, "/b": living, "/c": dead}, read={"/d": [dead, parent], "/e": [living], "/f": []})
+    assert {*map(str, workspace.dvc_holders())} == {
+        f"`dvc repro` (PID {os.getpid()})",
+        f"`dvc status` (PID {os.getppid()})",
+    }
+    assert len(workspace.dvc_holders()) == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_without_a_readable_lock_nobody_is_named() -> None:
+    """No lock file, an empty one and one that a killed process has left half written name nobody."""
+    assert workspace.dvc_holders() == []
+    for text in ("", "{}", '{"write": {"/a": {"pid": 1'):
+        Path(".dvc/tmp/rwlock").write_text(text)
+        assert workspace.dvc_holders() == []
+
+
+@pytest.mark.usefixtures("project")
+def test_a_running_dvc_is_named() -> None:
+    """The DVC that runs a stage in the workspace is among the holders, and is none when it is done."""
+    with someone_reproducing("download") as dvc:
+        (holder,) = workspace.dvc_holders()
+        assert holder.pid == dvc.pid
+        assert "repro --single-item download" in holder.work
+    assert workspace.dvc_holders() == []
+
+
+@pytest.mark.usefixtures("here")
+def test_what_an_earlier_run_started_is_ended() -> None:
+    """A process with this workspace's mark is ended, with its children, and named."""
+    with sleeping(workspace.environment() | {"DVC_STAGE": "split"}) as left:
+        ended = workspace.end_leftovers()
+        assert Holder(left.pid, "split") in ended
+        assert left.wait(10) == -signal.SIGTERM
+        assert processes.members(left.pid) == []
+    assert workspace.end_leftovers() == []
+
+
+@pytest.mark.usefixtures("here")
+def test_another_workspace_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that a run in another clone started is not touched."""
+    (tmp_path / "another").mkdir()
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path / "another")
+        marked = workspace.environment()
+    orphaned = {"DVC_STAGE": "split", "DVC_ROOT": str(tmp_path / "another")}
+    with sleeping(marked) as run, sleeping(orphaned) as stage:
+        assert workspace.end_leftovers() == []
+        assert run.poll() is None
+        assert stage.poll() is None
+
+
+@pytest.mark.usefixtures("project")
+def test_a_stage_outlives_its_dvc_only_until_the_next_run() -> None:
+    """A stage whose DVC works is left alone; once that was killed, the stage is ended."""
+    with someone_reproducing("download") as dvc:
+        assert workspace.end_leftovers() == []
+        (stage,) = psutil.Process(dvc.pid).children(recursive=True)
+        dvc.kill()
+        dvc.wait()
+        assert len(processes.members(dvc.pid)) == 1
+        assert workspace.end_leftovers() == [(stage.pid, "download")]
+        assert processes.members(dvc.pid) == []
+
+
+@pytest.mark.usefixtures("here")
+def test_ending_an_orphan_spares_who_ends_it() -> None:
+    """An orphan in the group of the run itself, as in a script without job control, is ended and the run goes on."""
+    result = subprocess.run(
+        [sys.executable, "-c", IN_ONE_GROUP],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        process_group=0,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "True -15\n"), result.stderr
