@@ -98,7 +98,8 @@ def outcome(stage: str, code: int, said: Sequence[str], *, seconds: float, broug
     """
     if code:
         exit_code, message = failure(code, said)
-        return Outcome("Failed", f"{stage}: {message.removeprefix(f'{stage}: ')}", seconds, exit_code)
+        named = message.startswith((f"{stage}: ", f"`{stage}"))
+        return Outcome("Failed", message if named else f"{stage}: {message}", seconds, exit_code)
     ran = any(line.startswith(_RUNNING) for line in said)
     if any(_RESTORED in line for line in said) or (brought and not ran):
         where = "DVC's remote" if brought else "DVC's cache"

@@ -1,50 +1,21 @@
 """The pipeline as DVC runs it: all stages, once, through the demo; then what changes do."""
 
-import contextlib
-import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
 from flows import demo
+from tests.conftest import Reproduced, contents, small_demo
 
 ROOT = Path(__file__).parent.parent
 STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-SMALLER: dict[str, dict[str, Any]] = {
-    "download": {"generated": {"photographs": 60, "size": 40}},
-    "subsample": {"photographs": 50},
-    "extract_features": {"image_size": 32},
-    "train_head": {"training": {"epochs": 2}},
-    "fine_tune": {"training": {"epochs": 1}},
-}
-
-
-class Reproduced(NamedTuple):
-    """A project in which the demo has run."""
-
-    project: Path
-    workspace: Path
-    before: dict[str, bytes]  # the project's files before the demo
-    said: str
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a project but what lies in `.cache/`, by its place."""
-    paths = (
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not {".cache", "__pycache__"} & {*path.relative_to(folder).parts}
-    )
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def dvc(workspace: Path, *arguments: str) -> str:
@@ -72,31 +43,6 @@ def restored(said: str) -> list[str]:
     return re.findall(r"Stage '(\w+)' is cached - skipping run", said)
 
 
-@pytest.fixture(scope="module")
-def _small() -> Iterator[None]:
-    """The demo with fewer and smaller pictures, for a user with another Python in front and a cache of their own."""
-    params = {name: {**section, **SMALLER.get(name, {})} for name, section in demo.PARAMS.items()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "PARAMS", params)
-        patch.setenv("PATH", os.defpath)
-        patch.setenv("DOGS_VS_CATS_CACHE", "/nowhere")
-        yield
-
-
-@pytest.fixture(scope="module")
-def reproduced(_small: None, tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
-    """The demo, run in a copy of the project."""
-    project = tmp_path_factory.mktemp("pipeline") / "a project"
-    for name in (*demo.COPIED, ".dvc/config", "params.yaml"):
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, project / name)
-    before = contents(project)
-    with contextlib.chdir(project), contextlib.redirect_stdout(io.StringIO()) as said:
-        demo.main()
-    return Reproduced(project, project / demo.WORKSPACE, before, said.getvalue())
-
-
 def test_the_demo_makes_everything(reproduced: Reproduced) -> None:
     """One command makes every output of every stage, in a folder with a space in its name, and says where to look."""
     outputs = [
@@ -120,7 +66,8 @@ def test_again_nothing_runs(
 ) -> None:
     """Run once more, the demo finds everything up to date."""
     monkeypatch.chdir(reproduced.project)
-    demo.main()
+    with small_demo():
+        demo.main()
     said = capfd.readouterr().out
     assert ran(said) == restored(said) == []
     assert "up to date" in said

@@ -230,16 +230,3 @@ def test_two_versions_are_compared(circle: Circle, tmp_path: Path) -> None:
         assert {name: change[side] for name, change in metrics[scores].items()}.items() <= kept.items()
         epochs = csv.DictReader(git(project, "show", f"{tag}:{history}").splitlines())
         assert [point["val_loss"] for point in points if point["rev"] == tag] == [row["val_loss"] for row in epochs]
-
-
-def test_an_earlier_run_is_not_extracted_again_in_a_clone(circle: Circle, tmp_path: Path) -> None:
-    """With the runs pushed and pulled, params that go back bring the features back instead of computing them."""
-    dvc(circle.project, "push", "--run-cache")
-    project = clone(circle.project, tmp_path)
-    dvc(project, "pull", "--run-cache")
-    set_params(project, {"subsample": {"photographs": 40}})
-    said = dvc(project, "repro", "--pull", "extract_features")
-    assert "extract_features" not in ran(said)
-    assert "extract_features" in restored(said)
-    rows = {path: md5 for path, md5 in circle.v1.artifacts.items() if path.startswith("artifacts/extract_features/")}
-    assert rows.items() <= artifacts(project).items()

@@ -1,4 +1,4 @@
-"""A small project under Git and DVC, in which all stages have run, twice, and a Prefect server."""
+"""A small project under Git and DVC, in which all stages have run, and a Prefect server."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import requests
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows import processes
 
@@ -25,6 +26,7 @@ NEEDED = {  # in another order than they run
     "fetch_weights": [],
     "download": [],
 }
+NUMBERS = {"download": 1, "fetch_weights": 10, "train_head": 100, "evaluate": 1000}
 TASK = r"""\
 import json
 import re
@@ -163,7 +165,7 @@ def _set(patch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
 
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The project, to be copied; it remembers an earlier run, with 2 as the number of `download`."""
+    """The project, to be copied; DVC remembers an earlier run of `download`, with 2 as its number."""
     folder = tmp_path_factory.mktemp("made") / "a project"
     (folder / "tasks").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -172,15 +174,16 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for stage in NEEDED:
             write_task(stage, TASK)
         Path("dvc.yaml").write_text(json.dumps(pipeline()))
-        Path("params.yaml").write_text("".join(f"{_params(stage, 1)}\n" for stage in NEEDED))
+        Path("params.yaml").write_text("".join(f"{_params(*each)}\n" for each in NUMBERS.items()))
         shutil.copy(ROOT / ".gitignore", ".gitignore")
         git("init", "--quiet", "--initial-branch=main")
         git("config", "user.name", "Somebody")
         git("config", "user.email", "somebody@example.org")
         dvc("init", "--quiet")
-        for first in (2, 1):
-            set_number("download", first)
-            dvc("repro", "--quiet")
+        set_number("download", 2)
+        dvc("repro", "--quiet", "download")
+        set_number("download", 1)
+        dvc("repro", "--quiet")
         git("add", ".")
         git("commit", "--quiet", "--message=The project")
     return folder
@@ -233,10 +236,7 @@ def _healthy(address: str) -> bool:
 
 
 @pytest.fixture
-def no_prefect_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody has said where a Prefect server is; here and in processes started from here."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-
+def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
@@ -245,10 +245,13 @@ def no_prefect_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.fixture
-def prefect_server(_server: str, no_prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of the API of a Prefect server, which is used here and by processes started from here."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+def no_prefect_server(_own_settings: None) -> None:
+    """Nobody has said where a Prefect server is, here and in processes started from here."""
 
+
+@pytest.fixture
+def prefect_server(_server: str, _own_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of the API of a Prefect server, which is used here and by processes started from here."""
     monkeypatch.setenv("PREFECT_API_URL", _server)
     with temporary_settings({PREFECT_API_URL: _server}):
         yield _server

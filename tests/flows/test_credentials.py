@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 from prefect.blocks.system import Secret
+from prefect.settings import PREFECT_API_URL
 
 from flows import credentials
 
@@ -9,6 +10,7 @@ from flows import credentials
 @pytest.fixture(autouse=True)
 def _nothing_set(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment holds no credentials, and the server no block."""
+    assert PREFECT_API_URL.value() == prefect_server
     for variable in credentials.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
 
@@ -41,4 +43,4 @@ def test_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAGGLE_KEY", "")
     assert credentials.read() == {"KAGGLE_API_TOKEN": "from the environment", "AWS_ACCESS_KEY_ID": "anybody"}
     monkeypatch.setenv("KAGGLE_API_TOKEN", "")
-    assert credentials.read()["KAGGLE_API_TOKEN"] == "from the block"
+    assert credentials.read() == {"KAGGLE_API_TOKEN": "from the block", "AWS_ACCESS_KEY_ID": "anybody"}

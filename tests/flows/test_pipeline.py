@@ -14,6 +14,8 @@ import psutil
 import pytest
 import requests
 from prefect.client.schemas.objects import State
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 
 from flows import demo, pipeline
 from tests.servers import TOKEN, Fault, StandIn, serve
@@ -157,7 +159,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(server: Server, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+def run(server: Server, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ended]]:
     """Runs the flow in the project, with no time lost between tries."""
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -168,7 +170,9 @@ def run(server: Server, project: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
         latest = server.latest()
         return Ended(state, latest, server.tasks(latest["id"], expected))
 
-    return run
+    yield run
+    APILogWorker.instance().drain()  # while the server is there to take it
+    EventsWorker.drain_all()
 
 
 def times_run() -> list[str]:

@@ -67,9 +67,7 @@ def test_lines_come_as_they_are_said(tmp_path: Path) -> None:
     """A line is told while the command still runs: this one goes on only once its first line was told."""
     go = tmp_path / "go"
     script = f"echo first; until [ -e '{go}' ]; do sleep 0.01; done; echo last"
-    code, said = processes.run(
-        ["/bin/sh", "-c", script], processes.environment(), secrets={}, say=lambda _: go.touch()
-    )
+    code, said = processes.run(["/bin/sh", "-c", script], processes.environment(), secrets={}, say=lambda _: go.touch())
     assert (code, said) == (0, ["first", "last"])
 
 
@@ -130,9 +128,7 @@ def test_an_exception_ends_the_command_too() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        processes.run(
-            ["/bin/sh", "-c", "echo up; sleep 60"], processes.environment(), secrets={}, say=interrupted
-        )
+        processes.run(["/bin/sh", "-c", "echo up; sleep 60"], processes.environment(), secrets={}, say=interrupted)
     assert started() == []
 
 

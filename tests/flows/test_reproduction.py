@@ -11,7 +11,6 @@ from tests.flows.conftest import (
     SLOW,
     TASK,
     add_remote,
-    dvc,
     git,
     number,
     set_number,
@@ -43,7 +42,7 @@ def clone(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A clone with a remote to which all runs were pushed, and the current folder."""
     add_remote(tmp_path / "a store")
     remote.push()
-    git("clone", "--quiet", ".", str(tmp_path / "a clone"))
+    git("clone", "--quiet", str(project), str(tmp_path / "a clone"))
     monkeypatch.chdir(tmp_path / "a clone")
     return tmp_path / "a clone"
 
@@ -67,13 +66,6 @@ def test_a_changed_stage_runs() -> None:
     assert number("download") == 3
     assert "counted" in reproduced.said
     assert [line for line in reproduced.said if re.search("git add|dvc push|dvc config|track the changes", line)] == []
-
-
-def test_the_advice_is_what_dvc_says() -> None:
-    """DVC, run by itself, does give the advice that is left out."""
-    set_number("download", 3)
-    lines = dvc("repro", "--single-item", "download").splitlines()
-    assert len([line for line in lines if reproduction._ADVICE.match(line)]) >= 3
 
 
 def test_an_unchanged_stage_is_left_alone() -> None:
@@ -100,31 +92,30 @@ def test_params_that_are_back_restore_the_result() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "passing", "words", "message"),
     [
-        (errors.DataError, False),
-        (errors.NetworkError, True),
-        (errors.AccessError, False),
-        (errors.ParamsError, False),
+        (errors.DataError, False, "None is left.", "download: None is left."),
+        (errors.NetworkError, True, "download: No answer.", "download: No answer."),
+        (errors.AccessError, False, "Accept the rules.", "download: Accept the rules."),
+        (errors.ParamsError, False, "`download.number` must be 1.", "`download.number` must be 1."),
     ],
 )
-def test_a_failed_stage_has_the_last_word(error: type[errors.StageError], passing: bool) -> None:  # noqa: FBT001
-    """Its exit code and last line are what comes of it; only trouble of the network is worth another try."""
-    code = error.exit_code
-    outcome = fails(f"import sys\nprint('on the way')\nprint('download: It must be so.', file=sys.stderr)\nexit({code})")
-    assert outcome.message == "download: It must be so."
-    assert (outcome.exit_code, outcome.passing) == (code, passing)
+def test_a_failed_stage_has_the_last_word(
+    error: type[errors.StageError],
+    passing: bool,  # noqa: FBT001
+    words: str,
+    message: str,
+) -> None:
+    """Its code and last line are what comes of it, with its name; only trouble of the network is worth another try."""
+    outcome = fails(f"import sys\nprint('on the way')\nprint('{words}', file=sys.stderr)\nexit({error.exit_code})")
+    assert outcome.message == message
+    assert (outcome.exit_code, outcome.passing) == (error.exit_code, passing)
 
 
 def test_a_crash_is_told_by_its_last_line() -> None:
     """Of a traceback the error itself is the message."""
     outcome = fails("raise ValueError('no such thing')")
     assert (outcome.message, outcome.exit_code) == ("download: ValueError: no such thing", 1)
-
-
-def test_a_stage_that_fails_silently_is_told_by_its_code() -> None:
-    """Without a word from the stage the message has its exit code, and none of DVC's lines."""
-    assert fails("exit(3)").message == "download: The stage ended with exit code 3 and said nothing."
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
@@ -170,14 +161,6 @@ def test_a_clone_takes_what_another_ran() -> None:
     assert number("download") == 2
     assert METRICS.read_text() == '{"sum": 2}'
     assert Reproduced().outcome.name == "Unchanged"
-
-
-@pytest.mark.usefixtures("clone")
-def test_what_no_clone_ran_runs() -> None:
-    """With params that nobody has run, the stage runs."""
-    set_number("download", 3)
-    assert Reproduced(pull=True).outcome.name == "Ran"
-    assert number("download") == 3
 
 
 def test_what_is_here_does_not_come_from_the_remote(tmp_path: Path) -> None:
@@ -256,6 +239,18 @@ def test_a_stage_without_rows_has_none() -> None:
     """A stage that says nothing of rows is told from one that reused none."""
     outcome = reproduction.outcome("split", 0, ["Running stage 'split':", "split: 20 photographs"], seconds=1.0)
     assert (outcome.rows, outcome.reused) == (None, None)
+
+
+def test_a_stage_that_says_nothing_is_told_by_its_code() -> None:
+    """Without a word from the stage the message has its exit code, and none of DVC's lines."""
+    said = [
+        "Running stage 'split':",
+        "> exit 3",
+        "ERROR: failed to reproduce 'split': failed to run: exit 3, exited with 3",
+    ]
+    outcome = reproduction.outcome("split", 255, said, seconds=1.0)
+    assert outcome.message == "split: The stage ended with exit code 3 and said nothing."
+    assert outcome.exit_code == 3
 
 
 def test_dvc_that_says_nothing_is_told_by_its_code() -> None:

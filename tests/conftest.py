@@ -1,0 +1,66 @@
+"""The demo, run once for all tests that need a pipeline in which every stage has run."""
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from flows import demo
+
+ROOT = Path(__file__).parent.parent
+SMALLER: dict[str, dict[str, Any]] = {
+    "download": {"generated": {"photographs": 60, "size": 40}},
+    "subsample": {"photographs": 50},
+    "extract_features": {"image_size": 32},
+    "train_head": {"training": {"epochs": 2}},
+    "fine_tune": {"training": {"epochs": 1}},
+}
+
+
+class Reproduced(NamedTuple):
+    """A project in which the demo has run."""
+
+    project: Path
+    workspace: Path
+    before: dict[str, bytes]  # the project's files before the demo
+    said: str
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a project but what lies in `.cache/`, by its place."""
+    paths = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not {".cache", "__pycache__"} & {*path.relative_to(folder).parts}
+    )
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@contextlib.contextmanager
+def small_demo() -> Iterator[None]:
+    """The demo with fewer and smaller pictures, for a user with another Python in front and a cache of their own."""
+    params = {name: {**section, **SMALLER.get(name, {})} for name, section in demo.PARAMS.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "PARAMS", params)
+        patch.setenv("PATH", os.defpath)
+        patch.setenv("DOGS_VS_CATS_CACHE", "/nowhere")
+        yield
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
+    """The small demo, run in a copy of the project; its workspace is left as it is, or put back."""
+    project = tmp_path_factory.mktemp("pipeline") / "a project"
+    for name in (*demo.COPIED, ".dvc/config", "params.yaml"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, project / name)
+    before = contents(project)
+    with small_demo(), contextlib.chdir(project), contextlib.redirect_stdout(io.StringIO()) as said:
+        demo.main()
+    return Reproduced(project, project / demo.WORKSPACE, before, said.getvalue())
