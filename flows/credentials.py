@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect.blocks.system import Secret
 
-VARIABLES = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+VARIABLES = ("KAGGLE_API_TOKEN", "KAGGLE_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def block(variable: str) -> str:
@@ -16,7 +16,7 @@ def block(variable: str) -> str:
 def read() -> dict[str, str]:
     """The variables that are set or have a block; the environment goes before the block."""
     found = {variable: os.environ.get(variable) or _loaded(block(variable)) for variable in VARIABLES}
-    return {variable: value for variable, value in found.items() if value}
+    return {variable: value.strip() for variable, value in found.items() if value and value.strip()}
 
 
 def _loaded(name: str) -> str | None:

@@ -79,7 +79,7 @@ def latest() -> Saved | None:
     form = f"%(objectname) %(refname:lstrip=4) %(contents:trailers:key={_TRAILER},valueonly,separator=%2C)"
     listed = _git("for-each-ref", "--sort=-committerdate", f"--format={form}", "refs/exps")
     fields = [line.split(" ") for line in listed.splitlines()]
-    return next((Saved(name, commit) for commit, name, run in fields if run), None)
+    return next((Saved(*reversed(found[:2])) for found in fields if len(found) == 3 and all(found)), None)
 
 
 def differences(kind: Literal["metrics", "params"], commit: str, *, everything: bool) -> list[Difference]:

@@ -99,10 +99,10 @@ def listed(things: Sequence[str]) -> str:
     return ", ".join(things) if rest <= 1 else f"{', '.join(things[:_SHOWN])} and {rest} more"
 
 
-def remote() -> str | None:
-    """The name of DVC's default remote, if there is one."""
+def has_remote() -> bool:
+    """Whether DVC has a remote that it uses by default."""
     with Repo(os.curdir) as repo:
-        return repo.config["core"].get("remote") or None
+        return bool(repo.config["core"].get("remote"))
 
 
 def uncached_outputs() -> list[Path]:

@@ -6,6 +6,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from flows import credentials, experiments, graph, processes, reproduction, serv
 from flows.reproduction import Outcome
 from transfer import progress
 
+PUSHES = [5.0, 60.0]  # seconds to wait when nothing could be pushed
 RETRIES = [5.0, 60.0, 300.0]  # seconds to wait after trouble that may pass; a stage has tried for a while by itself
 REFUSED = 2  # exit code of a run that was asked for what cannot be
 
@@ -48,14 +50,15 @@ def pipeline(stages: tuple[str, ...] = (), force: bool = False, push: bool = Fal
     say = get_run_logger().warning
     try:
         plan = graph.plan(graph.read(), stages)
-        remote = graph.remote()
-        if push and remote is None:
+        remote = graph.has_remote()
+        if push and not remote:
             return Failed(message="`push` needs a remote. Run `dvc remote add -d store ADDRESS` once.", data=REFUSED)
         with workspace.held(f"flow run {flow_run.get_name()}", say):
             for leftover in workspace.end_leftovers():
                 say(f"Ended what a killed run had left running: {leftover}.")
+            workspace.forget_dead_holders()
             forced = set(stages or plan) if force else set()
-            return run(plan, forced=forced, pull=remote is not None, push=push)
+            return run(plan, forced=forced, pull=remote, push=push)
     except graph.UnknownStageError as error:
         return Failed(message=str(error), data=REFUSED)
     except (workspace.BusyError, experiments.GitError, DvcException) as error:
@@ -151,12 +154,12 @@ def with_progress(stage: str, say: Callable[[str], None]) -> Callable[[str], Non
         done = progress.percentage(line)
         if done is None:
             return
-        if not shown:
-            shown.append(
-                create_progress_artifact(float(done), key=stage.replace("_", "-"), description=f"Progress of {stage}")
-            )
-        else:
-            update_progress_artifact(shown[0], progress=float(done))
+        with suppress(Exception):  # a server that does not answer for a moment must not cost a stage
+            if shown:
+                update_progress_artifact(shown[0], progress=float(done))
+            else:
+                key, description = stage.replace("_", "-"), f"Progress of {stage}"
+                shown.append(create_progress_artifact(float(done), key=key, description=description))
 
     return saying
 
@@ -206,8 +209,8 @@ def save(stages: list[str]) -> State[Any]:
     task_run_name="push",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=len(RETRIES),
-    retry_delay_seconds=RETRIES,
+    retries=len(PUSHES),
+    retry_delay_seconds=PUSHES,
     retry_jitter_factor=0.5,
 )
 def push_to_remotes(saved: experiments.Saved | None) -> State[Any]:
@@ -236,8 +239,17 @@ def main() -> int:
     except (graph.UnknownStageError, DvcException) as error:
         print(error, file=sys.stderr)
         return REFUSED
-    with server.connected():
-        state = pipeline(stages=tuple(given.stages), force=given.force, push=given.push, return_state=True)
+    processes.interruptible()
+    try:
+        with server.connected():
+            return _run_and_say(tuple(given.stages), force=given.force, push=given.push)
+    except server.NotStartedError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _run_and_say(stages: tuple[str, ...], *, force: bool, push: bool) -> int:
+    state = pipeline(stages=stages, force=force, push=push, return_state=True)
     print(state.message, file=sys.stderr)
     if state.is_completed():
         return 0

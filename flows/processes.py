@@ -15,14 +15,16 @@ import psutil
 
 GRACE = 6  # seconds from the request to end to the end
 _STOPPING = 20.0  # seconds for a server or a worker to do the same in good order
+_ROUNDS = 3
 _PAUSE = 0.1  # seconds between looks
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def environment() -> dict[str, str]:
-    """The variables to start things with: a plain `python` is this very Python, and nothing calls home."""
+    """The variables to start things with: `python` is this very Python, nothing calls home, nothing asks questions."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+    own = {"PATH": path, "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "GIT_TERMINAL_PROMPT": "0"}
+    return os.environ | own
 
 
 def run(
@@ -47,8 +49,9 @@ def run(
 
 def masked(line: str, secrets: Iterable[str]) -> str:
     """A line without the secrets in it."""
-    for secret in secrets:
-        line = line.replace(secret, "********")
+    parts = {part.strip() for secret in secrets for part in secret.splitlines()}
+    for part in sorted(filter(None, parts), key=len, reverse=True):  # one may be in another
+        line = line.replace(part, "********")
     return line
 
 
@@ -70,8 +73,10 @@ def group(command: Sequence[str], environment: Mapping[str, str]) -> Iterator["s
         with lifeline(process.pid):
             yield process
     finally:
-        end(process.pid)
-        process.communicate()
+        end_group(process.pid)
+        if process.stdout:
+            process.stdout.close()
+        process.wait()
 
 
 @contextmanager
@@ -107,62 +112,80 @@ def child(
     """
     with log.open("a", encoding="utf-8") if log else nullcontext() as file:
         process = subprocess.Popen(  # noqa: S603 - no shell, and commands of our own
-            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
         )
         try:
-            yield process
+            with lifeline(process.pid):
+                try:
+                    yield process
+                finally:
+                    process.terminate()
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(_STOPPING)
         finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_STOPPING)
-            end(process.pid)
+            end_group(process.pid)
             process.wait()
 
 
 def interruptible() -> None:
-    """Let SIGINT and SIGTERM raise KeyboardInterrupt, here and in children, also where a shell's `&` ignores them."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Let Ctrl-C, a request to end and a closed terminal raise KeyboardInterrupt, also behind a shell's `&`."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
 
 def lines(process: "subprocess.Popen[bytes]") -> Iterator[str]:
     """What a process says, a line at a time; of a line drawn over and over, what was left standing."""
     pending = b""
-    while more := _more(process):
+    for more in _chunks(process):
         *whole, pending = (pending + more).split(b"\n")
         yield from filter(None, map(_shown, whole))
     if last := _shown(pending):
         yield last
 
 
-def _more(process: "subprocess.Popen[bytes]") -> bytes:
-    """What it says next; nothing once it has ended, even if something that it started lives on and could say more."""
+def _chunks(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
+    """What it says until it ends, and what is in the pipe then; what it started may live on and say more for ever."""
     pipe = process.stdout
-    while pipe:
-        ready, _, _ = select.select([pipe], [], [], _PAUSE)
-        if ready:
-            return os.read(pipe.fileno(), 1 << 16)
-        if process.poll() is not None:
-            break
-    return b""
+    if pipe is None:
+        return
+    while process.poll() is None:
+        if select.select([pipe], [], [], _PAUSE)[0]:
+            more = os.read(pipe.fileno(), 1 << 20)
+            if not more:
+                return
+            yield more
+    if select.select([pipe], [], [], 0)[0]:
+        yield os.read(pipe.fileno(), 1 << 20)
 
 
 def _shown(line: bytes) -> str:
     return _ESCAPES.sub("", line.decode(errors="replace")).rstrip().rpartition("\r")[2].rstrip()
 
 
-def end(group: int) -> None:
-    """End all processes of a group: they are asked, and killed if they are still there after `GRACE` seconds."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if not members(group):
-            return
-        try:
-            os.killpg(group, number)
-        except ProcessLookupError:
-            return
+def end_group(group: int) -> None:
+    """End all processes of a group, also those that these start meanwhile."""
+    for _ in range(_ROUNDS):
+        if found := members(group):
+            end(found)
+
+
+def end(found: Iterable[psutil.Process]) -> None:
+    """End processes: they are asked, and killed if they are still there after `GRACE` seconds."""
+    living = list(found)
+    for act in (psutil.Process.terminate, psutil.Process.kill):
+        for process in living:
+            with suppress(psutil.NoSuchProcess):
+                act(process)
         deadline = time.monotonic() + GRACE
-        while members(group) and time.monotonic() < deadline:
+        while (living := [process for process in living if _lives(process)]) and time.monotonic() < deadline:
             time.sleep(_PAUSE)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def members(group: int) -> list[psutil.Process]:

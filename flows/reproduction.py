@@ -14,7 +14,7 @@ _FAILED = re.compile(r"ERROR: failed to reproduce .*, exited with (?P<exit_code>
 _OF_DVC = re.compile(r"ERROR: (?P<message>.+)")
 _RESTORED = "is cached - skipping run, checking out outputs"
 _RUNNING = "Running stage '"
-_BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
+_BUSY = "is busy, it is being blocked by"
 _REUSED = re.compile(r"\w+: (?P<rows>\d+) rows, (?P<reused>\d+) of them computed before")
 # advice for somebody who sits at the terminal
 _ADVICE = re.compile(r"To (track the changes|enable auto staging)|\s+(git add|dvc config) |Use `dvc push`")
@@ -60,33 +60,36 @@ def reproduce(
     """
     started = time.monotonic()
     code, said = 0, list[str]()
-    brought = pull and not force and _brought(stage, secrets=secrets, say=say)
+    brought = _brought(stage, secrets=secrets, say=say) if pull and not force else None
 
     def reproduced() -> bool:
         nonlocal code, said
-        command = [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), stage]
+        # at a stage's end DVC wants its lock back; without waiting for it the stage would have run in vain
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+        command += ["--force"] if force else []
         code, said = processes.run(command, workspace.environment(), secrets=secrets, say=_but_advice(say))
-        return code == 0 or not any(words in line for line in said for words in _BUSY)
+        return code == 0 or not any(_BUSY in line for line in said)
 
     workspace.patiently(reproduced, workspace.dvc_holders, say)
     return outcome(stage, code, said, seconds=time.monotonic() - started, brought=brought)
 
 
-def _brought(stage: str, *, secrets: Mapping[str, str], say: Callable[[str], None]) -> bool:
-    """Whether the remote had an earlier run of the stage; also no if it cannot be reached, which is said."""
-    workspace.patiently(lambda: not workspace.dvc_holders(), workspace.dvc_holders, say)
+def _brought(stage: str, *, secrets: Mapping[str, str], say: Callable[[str], None]) -> str | None:
+    """Where an earlier run of the stage was found; nowhere if the remote cannot be reached, which is said."""
+    if workspace.dvc_holders():
+        return None  # who is at work here may be making it; DVC will wait and see
     command = [sys.executable, "-m", "flows.remote", "pull", stage]
     code, said = processes.run(command, workspace.environment(), secrets=secrets, say=say)
     if code:
         say("DVC's remote is of no help now; going on without it.")
-    return remote.BROUGHT in said
+    return remote.brought(said)
 
 
 def _but_advice(say: Callable[[str], None]) -> Callable[[str], None]:
     return lambda line: None if _ADVICE.match(line) else say(line)
 
 
-def outcome(stage: str, code: int, said: Sequence[str], *, seconds: float, brought: bool = False) -> Outcome:
+def outcome(stage: str, code: int, said: Sequence[str], *, seconds: float, brought: str | None = None) -> Outcome:
     """What came of a stage.
 
     Args:
@@ -94,7 +97,7 @@ def outcome(stage: str, code: int, said: Sequence[str], *, seconds: float, broug
         code: exit code of DVC.
         said: the lines DVC and the stage said.
         seconds: how long it took.
-        brought: whether the remote had what an earlier run made.
+        brought: where an earlier run was found before DVC was asked: "cache", "remote" or nowhere.
     """
     if code:
         exit_code, message = failure(code, said)
@@ -102,8 +105,7 @@ def outcome(stage: str, code: int, said: Sequence[str], *, seconds: float, broug
         return Outcome("Failed", message if named else f"{stage}: {message}", seconds, exit_code)
     ran = any(line.startswith(_RUNNING) for line in said)
     if any(_RESTORED in line for line in said) or (brought and not ran):
-        where = "DVC's remote" if brought else "DVC's cache"
-        return Outcome("Restored", f"From {where}: an earlier run had the same inputs.", seconds)
+        return Outcome("Restored", f"From DVC's {brought or 'cache'}: an earlier run had the same inputs.", seconds)
     if not ran:
         return Outcome("Unchanged", "Nothing has changed.", seconds)
     reused = next((match for line in said if (match := _REUSED.search(line))), None)

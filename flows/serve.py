@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from prefect.automations import Automation
@@ -15,18 +14,19 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
 from flows import processes, server, worker
 
 SILENT = "A run that has gone silent has crashed"
 _STARTING = 180.0  # seconds; the first start makes a database
+_PAUSE = 1.0  # seconds between looks at what is served
 _SILENCE = timedelta(minutes=7)  # a run is heard from every three
 _LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # so that a restart forgets no run that holds a slot
 
 
 class NotServedError(Exception):
-    """What is to be served did not start; the text is the whole message."""
+    """Something refuses to be served; the text is the whole message."""
 
 
 def main() -> int:
@@ -34,61 +34,46 @@ def main() -> int:
     processes.interruptible()
     address = server.address()
     try:
-        with running_server(address), temporary_settings({PREFECT_API_URL: address}):
+        with running_server(address) as serving, temporary_settings({PREFECT_API_URL: address}):
             set_up(address)
-            with worker.running(address) as process:
+            with worker.running(address) as working:
                 print(
                     f"Serving at {address.removesuffix('/api')}. Ctrl-C ends it. In another shell:\n"
                     f"  export PREFECT_API_URL={address}\n"
                     "  prefect deployment run pipeline/on-demand --watch",
                     flush=True,
                 )
-                process.wait()
-    except NotServedError as error:
+                while working.poll() is None and (serving is None or serving.poll() is None):
+                    time.sleep(_PAUSE)
+                ended = "server" if working.poll() is None else "worker"
+    except (NotServedError, server.NotStartedError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0
-    print(f"The worker has ended by itself, with exit code {process.returncode}.", file=sys.stderr)
+    print(f"The {ended} has ended by itself.", file=sys.stderr)
     return 1
 
 
 @contextmanager
-def running_server(address: str) -> Iterator[None]:
-    """Have a server at this address while the block runs: the one that is there, or one of our own.
+def running_server(address: str) -> Iterator["subprocess.Popen[bytes] | None"]:
+    """Have a server at this address while the block runs: one of our own, which is returned, or the one that is there.
 
     Raises:
-        NotServedError: PREFECT_API_URL names a server that does not answer, or our own does not start.
+        NotServedError: PREFECT_API_URL names a server that does not answer.
+        NotStartedError: our own does not start.
     """
     if server.answers(address):
         print(f"A Prefect server answers at {address} already; using it.", flush=True)
-        yield
+        yield None
         return
     if address != server.local():
         raise NotServedError(
             f"No Prefect server answers at {address}, which PREFECT_API_URL names. Start it, or unset the variable."
         )
-    log = PREFECT_HOME.value() / "server.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"Starting a Prefect server; it writes to {log} ...", flush=True)
-    host, port = server.place()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    with processes.child(command, server_environment(), log) as process:
-        deadline = time.monotonic() + _STARTING
-        while not server.answers(address):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise NotServedError(f"The Prefect server did not start; {log} tells why. Received: {last_line(log)}")
-            time.sleep(0.2)
-        yield
-
-
-def server_environment() -> dict[str, str]:
-    """The variables that a server of our own is started with."""
-    own = {
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": _LEASES,
-    }
-    return processes.environment() | own
+    print("Starting a Prefect server ...", flush=True)
+    with server.running(PREFECT_SERVER_API_PORT.value()) as process:
+        yield process
 
 
 def set_up(address: str) -> None:
@@ -149,12 +134,6 @@ def silent_runs_crash() -> Any:
             )
         ],
     )
-
-
-def last_line(log: Path) -> str:
-    """The last thing a process wrote."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,35 @@
 """Server: the Prefect server that a run reports to."""
 
-import os
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import requests
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_API_HOST,
-    PREFECT_SERVER_API_PORT,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 
+from flows import processes
+
+_HOST = "127.0.0.1"
 _SECONDS = 2.0  # for an answer on loopback
-_STARTING = 180  # seconds; the first start of a server makes its database
+_STARTING = 180.0  # seconds; the first start makes a database
 
 
-def place() -> tuple[str, int]:
-    """Host and port of a server that runs on this machine."""
-    return PREFECT_SERVER_API_HOST.value(), PREFECT_SERVER_API_PORT.value()
+class NotStartedError(Exception):
+    """A server did not start; the text is the whole message."""
+
+
+def at(port: int) -> str:
+    """The address of the API of a server on this machine."""
+    return f"http://{_HOST}:{port}/api"
 
 
 def local() -> str:
-    """The address of the API of a server that runs on this machine."""
-    host, port = place()
-    return f"http://{host}:{port}/api"
+    """The address of the API of the server that `make serve` runs."""
+    return at(PREFECT_SERVER_API_PORT.value())
 
 
 def address() -> str:
@@ -46,23 +46,64 @@ def answers(address: str) -> bool:
 
 
 @contextmanager
+def running(port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """Have a server on this machine while the block runs, which ends with it; it keeps to `PREFECT_HOME`.
+
+    Raises:
+        NotStartedError: it does not answer in time.
+    """
+    log = PREFECT_HOME.value() / "server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", _HOST, "--port", str(port)]
+    with processes.child(command, environment(port), log) as process:
+        deadline = time.monotonic() + _STARTING
+        while not answers(at(port)):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise NotStartedError(f"The Prefect server did not start. {log} ends with: {last_line(log)}")
+            time.sleep(0.2)
+        yield process
+
+
+def environment(port: int) -> dict[str, str]:
+    """The variables that a server of our own is started with."""
+    own = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # any page in a browser on this machine could ask it for secrets, and to run things
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{_HOST}:{port},http://localhost:{port}",
+        # kept in memory, a restart would forget who has a deployment's one place, and nobody else would get it
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
+    return processes.environment() | own
+
+
+@contextmanager
 def connected() -> Iterator[None]:
     """Have a server while the block runs: the one that PREFECT_API_URL names, one on this machine, or a passing one.
 
-    A passing one is started once, when the first run needs it, and its runs stay in Prefect's database.
+    A passing one is started once; its runs stay in Prefect's database.
+
+    Raises:
+        NotStartedError: it does not answer in time.
     """
-    os.environ["DO_NOT_TRACK"] = "1"
-    settings: dict[Any, Any] = {PREFECT_SERVER_ANALYTICS_ENABLED: False}
-    if not PREFECT_API_URL.value():
-        if answers(local()):
-            settings |= {PREFECT_API_URL: local()}
-        else:
-            print(
-                "Starting a Prefect server for this run; `make serve` keeps one running.", file=sys.stderr, flush=True
-            )
-            settings |= {
-                PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True,
-                PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: _STARTING,
-            }
-    with temporary_settings(settings):
+    if PREFECT_API_URL.value():
         yield
+    elif answers(local()):
+        with temporary_settings({PREFECT_API_URL: local()}):
+            yield
+    else:
+        print("Starting a Prefect server for this run; `make serve` keeps one running.", file=sys.stderr, flush=True)
+        port = free_port()
+        with running(port), temporary_settings({PREFECT_API_URL: at(port)}):
+            yield
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server((_HOST, 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def last_line(log: Path) -> str:
+    """The last thing a process wrote."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")

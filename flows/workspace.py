@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import psutil
+from dvc.lock import make_lock
 
 from flows import processes
-from transfer import paths
+from transfer import outputs
 
 MARK = "DOGS_VS_CATS_PIPELINE"  # in the environment of all that a run starts: its workspace
 PATIENCE = 3600.0  # seconds to wait for others; a whole run on two cores takes half of that
 _PAUSE = 1.0
+_LOOKS = 50
+_LOCK = Path(".dvc/tmp/pipeline.lock")
 _DVC_LOCKS = Path(".dvc/tmp/rwlock")
 
 
@@ -47,9 +50,8 @@ def held(work: str, say: Callable[[str], None]) -> Iterator[None]:
     Raises:
         BusyError: another run still held it after `PATIENCE` seconds.
     """
-    path = paths.scratch("pipeline.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    _LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK.open("a+", encoding="utf-8") as file:
         patiently(lambda: _locked(file), lambda: [_written(file)], say)
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "work": work}))
@@ -77,16 +79,50 @@ def patiently(attempt: Callable[[], bool], holders: Callable[[], list[Holder]], 
 
 def dvc_holders() -> list[Holder]:
     """The living processes of DVC that work on something in the workspace, as DVC's own lock file names them."""
-    try:
-        locks = json.loads(_DVC_LOCKS.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    entries = [
-        *locks.get("write", {}).values(),
-        *(entry for found in locks.get("read", {}).values() for entry in found),
-    ]
+    locks = _dvc_locks() or {}
+    entries = [*locks.get("write", {}).values(), *(each for found in locks.get("read", {}).values() for each in found)]
     holders = {Holder(entry["pid"], f"`{entry['cmd']}`") for entry in entries}
-    return sorted(holder for holder in holders if psutil.pid_exists(holder.pid))
+    return sorted(holder for holder in holders if _holds(holder.pid))
+
+
+def forget_dead_holders() -> None:
+    """Take out of DVC's lock file what killed processes left there; another process may have such a number by now."""
+    with make_lock(str(_DVC_LOCKS.with_suffix(".lock"))):
+        locks = _dvc_locks()
+        if not locks:
+            return
+        living = {
+            "write": {path: entry for path, entry in locks.get("write", {}).items() if _holds(entry["pid"])},
+            "read": {
+                path: kept
+                for path, entries in locks.get("read", {}).items()
+                if (kept := [entry for entry in entries if _holds(entry["pid"])])
+            },
+        }
+        if living != locks:
+            outputs.write_json(_DVC_LOCKS, living)
+
+
+def _dvc_locks() -> dict[str, Any] | None:
+    """DVC's lock file; None if it cannot be read, as for the moment in which DVC writes it."""
+    for _ in range(_LOOKS):
+        try:
+            locks = json.loads(_DVC_LOCKS.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            time.sleep(0.02)
+            continue
+        return locks if isinstance(locks, dict) else None
+    return None
+
+
+def _holds(pid: int) -> bool:
+    """Whether a process in DVC's lock file is still the one that wrote itself there."""
+    try:
+        return psutil.Process(pid).create_time() <= _DVC_LOCKS.stat().st_mtime
+    except (psutil.Error, OSError):
+        return False
 
 
 def environment() -> dict[str, str]:
@@ -101,14 +137,14 @@ def end_leftovers() -> list[Holder]:
     that lost the DVC that started it, since nobody will take its result.
     """
     left = leftovers()
-    for group in {os.getpgid(process.pid) for process, _ in left if process.is_running()}:
-        processes.end(group)
+    processes.end([process for process, _ in left])
     return [holder for _, holder in left]
 
 
 def leftovers() -> list[tuple[psutil.Process, Holder]]:
     """What killed runs left running in this workspace."""
     here = os.path.realpath(os.curdir)
+    known = _dvc_locks() is not None
     working = {holder.pid for holder in dvc_holders()}
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
@@ -119,6 +155,7 @@ def leftovers() -> list[tuple[psutil.Process, Holder]]:
             ours = environment.get(MARK) == here
             orphaned = (
                 stage is not None
+                and known
                 and os.path.realpath(environment.get("DVC_ROOT", "")) == here
                 and not working & {process.pid, *(parent.pid for parent in process.parents())}
             )

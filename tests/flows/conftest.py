@@ -4,20 +4,19 @@ import json
 import os
 import re
 import shutil
-import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from flows import processes
+from flows import processes, server
 
 ROOT = Path(__file__).parents[2]
 NEEDED = {  # in another order than they run
@@ -204,43 +203,39 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("prefect")
 
 
+def copy_database(home: Path, other: Path) -> None:
+    """Have a server's database elsewhere, too: a copy takes half a second, a new one fifteen."""
+    other.mkdir()
+    with (
+        closing(sqlite3.connect(home / "prefect.db")) as there,
+        closing(sqlite3.connect(other / "prefect.db")) as here,
+    ):
+        there.backup(here)
+
+
+@contextmanager
+def _own_settings_at(home: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have Prefect's settings as they come, here and in processes started from here, for a home of their own."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        patch.delenv(name)
+    patch.setenv("PREFECT_HOME", str(home))
+    with temporary_settings({PREFECT_HOME: home}, restore_defaults={PREFECT_API_URL}):
+        yield
+
+
 @pytest.fixture(scope="session")
 def _server(prefect_home: Path) -> Iterator[str]:
     """A Prefect server of its own; the address of its API."""
-    home = prefect_home
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}/api"
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    variables |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (
-        (home / "server.log").open("w") as log,
-        subprocess.Popen(command, env=variables, stdout=log, stderr=log) as process,
-    ):
-        try:
-            while not _healthy(address):
-                assert process.poll() is None, (home / "server.log").read_text()
-                time.sleep(0.1)
-            yield address
-        finally:
-            process.terminate()
-
-
-def _healthy(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/health", timeout=5).ok
-    except requests.ConnectionError:
-        return False
+    port = server.free_port()
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch, _own_settings_at(prefect_home, patch):
+            running.enter_context(server.running(port))
+        yield server.at(port)
 
 
 @pytest.fixture
 def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    with temporary_settings({PREFECT_HOME: tmp_path / "prefect"}, restore_defaults={PREFECT_API_URL}):
+    with _own_settings_at(tmp_path / "prefect", monkeypatch):
         yield
 
 

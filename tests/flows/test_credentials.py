@@ -37,10 +37,10 @@ def test_a_block_stands_for_a_variable(block: str) -> None:
 
 @pytest.mark.usefixtures("block")
 def test_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that is set overrules the block; one that is set to nothing does not."""
+    """A variable that is set overrules the block, one that is set to nothing does not; line ends are no part of it."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", "from the environment")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
-    monkeypatch.setenv("KAGGLE_KEY", "")
-    assert credentials.read() == {"KAGGLE_API_TOKEN": "from the environment", "AWS_ACCESS_KEY_ID": "anybody"}
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a key\n")
+    monkeypatch.setenv("KAGGLE_KEY", " \n")
+    assert credentials.read() == {"KAGGLE_API_TOKEN": "from the environment", "AWS_SECRET_ACCESS_KEY": "a key"}
     monkeypatch.setenv("KAGGLE_API_TOKEN", "")
-    assert credentials.read() == {"KAGGLE_API_TOKEN": "from the block", "AWS_ACCESS_KEY_ID": "anybody"}
+    assert credentials.read() == {"KAGGLE_API_TOKEN": "from the block", "AWS_SECRET_ACCESS_KEY": "a key"}

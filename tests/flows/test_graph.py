@@ -179,11 +179,11 @@ def test_waiting_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_the_default_remote_is_known() -> None:
-    """Its name, or None before one is set."""
-    assert graph.remote() is None
+def test_a_remote_is_known() -> None:
+    """There is none before one is set to be used by default."""
+    assert not graph.has_remote()
     add_remote("/nowhere")
-    assert graph.remote() == "store"
+    assert graph.has_remote()
 
 
 @pytest.mark.usefixtures("project")

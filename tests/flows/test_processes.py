@@ -18,7 +18,8 @@ import sys, time
 from flows import processes
 
 processes.GRACE = 0.3
-with processes.group(["/bin/sh", "-c", sys.argv[1]], processes.environment()) as process:
+start = getattr(processes, sys.argv[1])
+with start(["/bin/sh", "-c", sys.argv[2]], processes.environment()) as process:
     print(process.pid, flush=True)
     for line in processes.lines(process):
         print(line, flush=True)
@@ -98,8 +99,23 @@ def test_secrets_are_masked() -> None:
     assert said == told == ["token=********,********"]
 
 
-def test_nothing_is_left_of_a_command() -> None:
-    """After a command's normal end neither what it left behind nor the watcher of its group lives."""
+@pytest.mark.parametrize(
+    ("line", "masked"),
+    [
+        ("user abc, key abcdef", "user ********, key ********"),
+        ("first and second", "******** and ********"),
+        ("nothing of it", "nothing of it"),
+    ],
+)
+def test_each_part_of_a_secret_is_masked(line: str, masked: str) -> None:
+    """One secret may begin with another, have several lines or be empty."""
+    assert processes.masked(line, ["abc", "abcdef", "first\nsecond\n", "", " "]) == masked
+
+
+@pytest.mark.timeout(15)
+def test_nothing_is_left_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once after a command's end neither what it left behind nor the watcher of its group lives."""
+    monkeypatch.setattr(processes, "GRACE", 60)
     said_by("sleep 60 & sleep 60 & echo done")
     assert started() == []
 
@@ -152,27 +168,30 @@ def test_a_leftover_of_another_session_holds_up_nothing() -> None:
     os.kill(int(said[0]), signal.SIGKILL)
 
 
-def test_a_group_ends_with_a_killed_parent() -> None:
-    """Killed with -9, a process takes the groups it started with it, also what ignores the request to end."""
+@pytest.mark.parametrize("start", ["group", "child"])
+def test_what_was_started_ends_with_a_killed_parent(start: str) -> None:
+    """Killed with -9, a process takes what it started with it, also what ignores the request to end."""
     script = "trap '' TERM; sleep 60 & echo up; wait"
     environment = processes.environment() | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", LEADING, script], env=environment, stdout=subprocess.PIPE) as parent:
+    command = [sys.executable, "-c", LEADING, start, script]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
         assert parent.stdout
-        group = int(parent.stdout.readline())
-        assert parent.stdout.readline() == b"up\n"
+        number, up = sorted([parent.stdout.readline(), parent.stdout.readline()])  # a child speaks for itself
+        group = int(number)
+        assert up == b"up\n"
         assert len(processes.members(group)) >= 3
         parent.kill()
     until(lambda: processes.members(group) == [])
 
 
 def test_a_child_is_asked_to_end(tmp_path: Path) -> None:
-    """A child runs while the block does, in a session of its own, and is asked to end when it is left."""
+    """A child runs while the block does, in a group of its own, and is asked to end when it is left."""
     script = "trap 'echo ended; exit 3' TERM; echo begun; while :; do sleep 0.01; done"
     log = tmp_path / "log"
     log.write_text("before\n")
     with processes.child(["/bin/sh", "-c", script], processes.environment(), log) as child:
         until(lambda: "begun" in log.read_text())
-        assert os.getsid(child.pid) == child.pid
+        assert os.getpgid(child.pid) == child.pid
     assert child.returncode == 3
     assert log.read_text() == "before\nbegun\nended\n"
 
@@ -188,18 +207,21 @@ def test_a_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, tm
     assert started() == []
 
 
-def test_python_is_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command `python` is the Python that runs the flows, whatever is in front in PATH, and nothing calls home."""
-    monkeypatch.setenv("PATH", os.defpath)
+def test_python_is_this_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command `python` is the Python that runs the flows, whatever is first in PATH; nothing calls home or asks."""
+    (tmp_path / "python").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("python") == str(tmp_path / "python")
     environment = processes.environment()
     found = shutil.which("python", path=environment["PATH"])
     assert found == str(Path(sys.executable).parent / "python")
     assert environment["DVC_NO_ANALYTICS"] == environment["DO_NOT_TRACK"] == "1"
+    assert environment["GIT_TERMINAL_PROMPT"] == "0"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
 def test_a_request_to_end_interrupts(number: signal.Signals) -> None:
-    """SIGINT and SIGTERM raise KeyboardInterrupt, also where a shell's `&` had them ignored."""
+    """Ctrl-C, a request to end and a closed terminal raise KeyboardInterrupt, also where a shell's `&` ignored one."""
     program = (
         "import os, signal, sys\n"
         "from flows import processes\n"

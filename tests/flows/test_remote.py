@@ -52,7 +52,7 @@ def test_an_earlier_run_comes_back_in_another_clone(clone: Path, monkeypatch: py
     monkeypatch.chdir(clone)
     set_number("download", 2)
     assert json.loads(METRICS.read_text()) == {"sum": 1}
-    assert remote.pull("download")
+    assert remote.pull("download") == "remote"
     take("download", monkeypatch)
     assert number("download") == 2
     assert json.loads(METRICS.read_text()) == {"sum": 2}
@@ -71,10 +71,18 @@ def test_the_current_run_comes_in_a_clone(clone: Path, monkeypatch: pytest.Monke
     remote.push()
     monkeypatch.chdir(clone)
     for stage in NUMBERS:
-        assert remote.pull(stage)
+        assert remote.pull(stage) == "remote"
         take(stage, monkeypatch)
     assert number("evaluate") == 1112
     assert json.loads(Path("artifacts/evaluate/metrics.json").read_text()) == {"sum": 1112}
+
+
+@pytest.mark.usefixtures("shared")
+def test_what_is_here_is_not_asked_for() -> None:
+    """An earlier run of this very clone comes from DVC's own cache, also if the remote is empty."""
+    set_number("download", 2)
+    assert remote.pull("download") == "cache"
+    assert number("download") == 2
 
 
 def test_what_nobody_ran_does_not_come(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +90,7 @@ def test_what_nobody_ran_does_not_come(clone: Path, monkeypatch: pytest.MonkeyPa
     remote.push()
     monkeypatch.chdir(clone)
     set_number("download", 3)
-    assert not remote.pull("download")
+    assert remote.pull("download") is None
     assert not Path("artifacts/download/made").exists()
 
 
@@ -108,8 +116,10 @@ def test_what_was_collected_as_garbage_holds_up_nothing() -> None:
 @pytest.mark.usefixtures("project")
 def test_without_a_remote_dvc_says_what_to_do() -> None:
     """Neither way goes without a remote; the command says in a line how to name one."""
+    set_number("download", 99)
     with pytest.raises(DvcException, match="dvc remote add"):
         remote.push()
+    set_number("download", 3)
     with pytest.raises(DvcException, match="dvc remote add"):
         remote.pull("download")
     done = command("push")
@@ -122,7 +132,9 @@ def test_without_a_remote_dvc_says_what_to_do() -> None:
 @pytest.mark.parametrize("arguments", [("push",), ("pull", "download")], ids=" ".join)
 def test_a_remote_that_is_down_is_no_traceback(arguments: tuple[str, ...]) -> None:
     """A server that cannot be reached is said in a line, with an exit code of failure."""
+    set_number("download", 99)
     add_remote("s3://bucket/store")
+    set_number("download", 3)
     unreachable = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
         "AWS_MAX_ATTEMPTS": "1",
@@ -142,4 +154,4 @@ def test_the_commands_say_what_they_did(clone: Path, monkeypatch: pytest.MonkeyP
     assert re.fullmatch(r"[1-9]\d* files pushed\.\n", done.stdout)
     monkeypatch.chdir(clone)
     done = command("pull", "download")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, remote.BROUGHT)
+    assert (done.returncode, remote.brought(done.stdout.splitlines())) == (0, "remote")

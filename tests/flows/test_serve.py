@@ -4,12 +4,11 @@ import os
 import re
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from ruamel.yaml import YAML
 
 from flows import serve, worker
 from tests.conftest import Reproduced
+from tests.flows.conftest import copy_database
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
@@ -144,20 +144,13 @@ def serving(project: Path, home: Path, port: int) -> Iterator[Served]:
         process.communicate(timeout=60)
 
 
-def copy_database(source: Path, target: Path) -> None:
-    """Make a copy of a server's database, which takes half a second; a new one takes fifteen."""
-    target.parent.mkdir()
-    with closing(sqlite3.connect(source)) as there, closing(sqlite3.connect(target)) as here:
-        there.backup(here)
-
-
 @pytest.fixture(scope="module")
 def served(
     _server: str, prefect_home: Path, reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     """A small project that another clone has run already, served on a port of its own."""
     folder = tmp_path_factory.mktemp("serve")
-    copy_database(prefect_home / "prefect.db", folder / "prefect" / "prefect.db")
+    copy_database(prefect_home, folder / "prefect")
     with serving(clone(folder / "a project", reproduced.workspace), folder / "prefect", free_port()) as found:
         yield found
 

@@ -1,11 +1,13 @@
-import os
-import socket
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
+import requests
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
@@ -31,12 +33,10 @@ def answering(status: int, body: bytes) -> Iterator[str]:
         other.shutdown()
 
 
-@pytest.fixture
-def closed() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def used() -> str:
+    """The address of the API of the server that a flow would report to."""
+    with get_client(sync_client=True) as client:
+        return str(client.api_url).removesuffix("/")
 
 
 def test_a_prefect_server_answers(prefect_server: str) -> None:
@@ -45,9 +45,9 @@ def test_a_prefect_server_answers(prefect_server: str) -> None:
     assert server.answers(prefect_server)
 
 
-def test_a_closed_port_does_not_answer(closed: int) -> None:
+def test_a_closed_port_does_not_answer() -> None:
     """Where nobody listens, and at what is no address at all, no server answers; neither is an error."""
-    assert not server.answers(f"http://127.0.0.1:{closed}/api")
+    assert not server.answers(server.at(server.free_port()))
     assert not server.answers("127.0.0.1:4200/api")
     assert not server.answers("http://[/api")
 
@@ -64,34 +64,48 @@ def test_another_server_is_told_from_prefects(status: int, body: bytes) -> None:
 
 @pytest.mark.usefixtures("no_prefect_server")
 def test_the_address_is_local_unless_named() -> None:
-    """Without PREFECT_API_URL the server is the one on this machine, at Prefect's own host and port settings."""
+    """Without PREFECT_API_URL the server is the one on this machine, at the port of Prefect's own setting."""
     assert server.address() == server.local() == "http://127.0.0.1:4200/api"
     with temporary_settings({PREFECT_SERVER_API_PORT: 4321}):
-        assert server.place() == ("127.0.0.1", 4321)
         assert server.address() == server.local() == "http://127.0.0.1:4321/api"
         with temporary_settings({PREFECT_API_URL: "http://elsewhere:1/api"}):
             assert server.address() == "http://elsewhere:1/api"
             assert server.local() == "http://127.0.0.1:4321/api"
 
 
-def test_a_run_uses_the_server_that_is_named(
-    prefect_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_uses_the_server_that_is_named(prefect_server: str, capfd: pytest.CaptureFixture[str]) -> None:
     """With PREFECT_API_URL set, that server is used and no other is started; a second time too."""
-    monkeypatch.setenv("DO_NOT_TRACK", "")
     for _ in range(2):
-        with server.connected(), get_client(sync_client=True) as client:
-            assert str(client.api_url).removesuffix("/") == prefect_server
-            assert os.environ["DO_NOT_TRACK"] == "1"
+        with server.connected():
+            assert used() == prefect_server
     assert capfd.readouterr().err == ""
 
 
-def test_a_run_finds_the_server_of_this_machine(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_finds_the_server_of_this_machine(prefect_server: str) -> None:
     """Without PREFECT_API_URL, a server that runs at the local address is used instead of starting one."""
-    monkeypatch.setenv("DO_NOT_TRACK", "")
     port = int(prefect_server.removesuffix("/api").rpartition(":")[2])
     with temporary_settings({PREFECT_SERVER_API_PORT: port}, restore_defaults={PREFECT_API_URL}):
+        with server.connected():
+            assert used() == prefect_server
         assert PREFECT_API_URL.value() is None
-        with server.connected(), get_client(sync_client=True) as client:
-            assert str(client.api_url).removesuffix("/") == prefect_server
-        assert PREFECT_API_URL.value() is None
+
+
+def test_a_page_of_another_site_gets_no_answer(prefect_server: str) -> None:
+    """A browser is told to keep what the server says from pages that are not its own."""
+    allowed = "access-control-allow-origin"
+    own = prefect_server.removesuffix("/api")
+    assert requests.get(f"{prefect_server}/health", headers={"Origin": own}, timeout=5).headers[allowed] == own
+    other = requests.get(f"{prefect_server}/health", headers={"Origin": "http://elsewhere.test"}, timeout=5)
+    assert allowed not in other.headers
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+def test_a_server_that_does_not_start_has_the_last_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error has the log's place and last line, and comes as soon as the server has ended."""
+    failing = tmp_path / "python"
+    failing.write_text("#!/bin/sh\necho No room left.\necho\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(failing))
+    log = tmp_path / "prefect" / "server.log"
+    with pytest.raises(server.NotStartedError, match=f"{re.escape(str(log))}.*No room left"), server.connected():
+        raise AssertionError

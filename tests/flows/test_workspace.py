@@ -22,6 +22,11 @@ with workspace.held("flow run brave-otter", print):
     print("held", flush=True)
     sys.stdin.readline()
 """
+ENDING = """\
+from flows import workspace
+
+print(workspace.end_leftovers(), flush=True)
+"""
 IN_ONE_GROUP = """\
 import os, subprocess, sys
 from flows import workspace
@@ -38,8 +43,9 @@ def nothing(line: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting goes in small steps, and what does not end when asked is killed soon."""
+    """Waiting goes in small steps and soon ends, and what does not end when asked is killed soon."""
     monkeypatch.setattr(workspace, "_PAUSE", 0.02)
+    monkeypatch.setattr(workspace, "_LOOKS", 2)
     monkeypatch.setattr(processes, "GRACE", 0.5)
 
 
@@ -79,7 +85,7 @@ def sleeping(variables: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
         try:
             yield process
         finally:
-            processes.end(process.pid)
+            processes.end_group(process.pid)
 
 
 def dead_pid() -> int:
@@ -99,6 +105,14 @@ def test_a_free_workspace_is_had_at_once() -> None:
     for work in ("first", "second"):
         with workspace.held(work, nothing):
             pass
+
+
+def test_waiting_is_said_once() -> None:
+    """However long it takes, there is one line; who cannot be named is another process."""
+    said: list[str] = []
+    attempts = iter([False, False, False, True])
+    workspace.patiently(lambda: next(attempts), list, said.append)
+    assert said == ["Waiting for another process to be done with the workspace."]
 
 
 @pytest.mark.usefixtures("here")
@@ -140,7 +154,7 @@ def test_a_killed_run_frees_the_workspace() -> None:
         other.send_signal(signal.SIGKILL)
         other.wait()
         with workspace.held("next", nothing):
-            assert json.loads(Path(".cache/pipeline.lock").read_text()) == {"pid": os.getpid(), "work": "next"}
+            assert json.loads(Path(".dvc/tmp/pipeline.lock").read_text()) == {"pid": os.getpid(), "work": "next"}
 
 
 @pytest.mark.usefixtures("here")
@@ -172,6 +186,33 @@ def test_without_a_readable_lock_nobody_is_named() -> None:
     for text in ("", "{}", '{"write": {"/a": {"pid": 1'):
         Path(".dvc/tmp/rwlock").write_text(text)
         assert workspace.dvc_holders() == []
+
+
+@pytest.mark.usefixtures("here")
+def test_a_number_that_was_given_anew_is_no_holder() -> None:
+    """A process that is younger than DVC's lock file is not the one that was killed and had its number."""
+    lock_of_dvc(write={"/a": {"pid": os.getpid(), "cmd": "dvc repro"}}, read={})
+    os.utime(".dvc/tmp/rwlock", (10**9, 10**9))
+    assert workspace.dvc_holders() == []
+
+
+@pytest.mark.usefixtures("here")
+def test_dead_holders_are_forgotten() -> None:
+    """What killed processes noted goes from DVC's lock file, what living ones noted stays."""
+    living, dead = {"pid": os.getpid(), "cmd": "dvc repro"}, {"pid": dead_pid(), "cmd": "dvc pull"}
+    lock_of_dvc(write={"/a": living, "/b": dead}, read={"/c": [dead, living], "/d": [dead]})
+    workspace.forget_dead_holders()
+    assert json.loads(Path(".dvc/tmp/rwlock").read_text()) == {"write": {"/a": living}, "read": {"/c": [living]}}
+
+
+@pytest.mark.usefixtures("here")
+def test_without_a_readable_lock_nobody_is_forgotten() -> None:
+    """A lock file that is not there is not made, and one that cannot be read is left to DVC."""
+    workspace.forget_dead_holders()
+    assert not Path(".dvc/tmp/rwlock").exists()
+    Path(".dvc/tmp/rwlock").write_text('{"write": {')
+    workspace.forget_dead_holders()
+    assert Path(".dvc/tmp/rwlock").read_text() == '{"write": {'
 
 
 @pytest.mark.usefixtures("project")
@@ -219,6 +260,29 @@ def test_a_stage_outlives_its_dvc_only_until_the_next_run() -> None:
         assert len(processes.members(dvc.pid)) == 1
         assert workspace.end_leftovers() == [(stage.pid, "download")]
         assert processes.members(dvc.pid) == []
+
+
+@pytest.mark.usefixtures("here")
+def test_a_stage_is_not_ended_on_a_guess() -> None:
+    """Where DVC's lock file cannot be read, nobody knows whether a stage has lost its DVC, and it is left alone."""
+    Path(".dvc/tmp/rwlock").write_text('{"write": {')
+    with sleeping({"DVC_STAGE": "split", "DVC_ROOT": str(Path.cwd())}) as stage:
+        assert workspace.end_leftovers() == []
+        assert stage.poll() is None
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_does_not_end_itself() -> None:
+    """A run that has the mark itself, as has the shell that started it, ends neither."""
+    result = subprocess.run(
+        ["/bin/sh", "-c", f"'{sys.executable}' -c '{ENDING}' && echo alive"],
+        env=workspace.environment() | {"PYTHONPATH": str(ROOT)},
+        process_group=0,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "[]\nalive\n"), result.stderr
 
 
 @pytest.mark.usefixtures("here")
