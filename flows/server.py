@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 
 from flows import processes
 
 _HOST = "127.0.0.1"
 _SECONDS = 2.0  # for an answer on loopback
+_DRAINING = 5.0
 _STARTING = 180.0  # seconds; the first start makes a database
 
 
@@ -94,7 +97,11 @@ def connected() -> Iterator[None]:
         print("Starting a Prefect server for this run; `make serve` keeps one running.", file=sys.stderr, flush=True)
         port = free_port()
         with running(port), temporary_settings({PREFECT_API_URL: at(port)}):
-            yield
+            try:
+                yield
+            finally:  # while there is somebody to take what is still to be told
+                APILogWorker.drain_all(_DRAINING)
+                EventsWorker.drain_all(_DRAINING)
 
 
 def free_port() -> int:
