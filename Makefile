@@ -33,11 +33,11 @@ $(VENV): requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed. Received: $$(python3 --version 2>&1). Install one, or run 'make PYTHON=/path/to/python'." >&2; exit 1; }
 	@echo "Installing into .venv (3 GB; a few minutes) ..."
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 install-gpu: $(VENV)
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-gpu.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-gpu.lock
 
 demo: $(VENV)
 	@.venv/bin/python -m flows.demo
