@@ -10,6 +10,7 @@ import pytest
 from dvc.cli import DvcParserError, parse_args
 from ruamel.yaml import YAML
 
+from flows import credentials
 from tasks import download, subsample
 from transfer import archives, duplicates, errors, memo, photos
 
@@ -105,6 +106,13 @@ def test_a_command_of_dvc_is_one_that_dvc_knows(document: Path) -> None:
         assert set(targets or []) <= set(STAGES), command
 
 
+def test_a_deployment_that_is_named_exists(document: Path) -> None:
+    """Every `prefect deployment run` is of a deployment that `make serve` sets up."""
+    deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
+    named = re.findall(r"prefect deployment run pipeline/([\w-]+)", "\n".join(commands(document)))
+    assert {*named} <= {deployment["name"] for deployment in deployments}
+
+
 def test_a_param_that_is_named_exists(document: Path) -> None:
     """Every `section.key` is in params.yaml."""
     for name in named_params(document):
@@ -182,6 +190,16 @@ def test_the_choices_that_documents_list_are_those_of_the_code() -> None:
     assert first_column(photographs, "`extract_features.resizing`") == list(get_args(photos.Resizing))
     assert first_column(photographs, "reason") == list(get_args(subsample.Reason))
     assert set(first_column(start, "code")) == {str(code) for code in codes | {74, 130}}
+
+
+def test_every_deployment_and_secret_is_documented() -> None:
+    """docs/schedule.md has each deployment in its table, and the Secret block of each variable."""
+    schedule = ROOT / "docs" / "schedule.md"
+    deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
+    names = re.findall(r"^\| `([\w-]+)` \| (?:at|when) ", schedule.read_text(encoding="utf-8"), re.MULTILINE)
+    assert names == [deployment["name"] for deployment in deployments]
+    text = schedule.read_text(encoding="utf-8")
+    assert all(f"| `{name}` | `{credentials.block(name)}` |" in text for name in credentials.VARIABLES)
 
 
 def test_the_limits_that_documents_state_are_those_of_the_code() -> None:
