@@ -43,7 +43,7 @@ class Difference(NamedTuple):
 
 
 def baseline() -> str | None:
-    """The commit that experiments start from; None without Git, without a commit, or where DVC uses no Git."""
+    """The commit that experiments start from; None without a commit, or where DVC uses no Git."""
     with Repo(os.curdir) as repo:
         if repo.config["core"].get("no_scm"):
             return None

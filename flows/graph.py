@@ -80,7 +80,7 @@ def changes(stages: Iterable[str], say: Callable[[str], None]) -> dict[str, str]
 
 
 def described(entries: Iterable[Any]) -> str:
-    """What `dvc status` says of one stage in a line, as in "modified: train_head.seed; deleted: artifacts/x"."""
+    """What `dvc status` says of one stage in a line, as in "modified: train_head; deleted: artifacts/x"."""
     found: dict[str, list[str]] = {}
     for entry in entries:
         for kind, things in entry.items() if isinstance(entry, dict) else [(entry, {})]:

@@ -43,7 +43,7 @@ def address() -> str:
 def answers(address: str) -> bool:
     """Whether a Prefect server answers there."""
     try:
-        return requests.get(f"{address}/health", timeout=_SECONDS).json() is True
+        return requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS).json() is True
     except (requests.RequestException, ValueError):
         return False
 
