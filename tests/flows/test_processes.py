@@ -42,10 +42,20 @@ def said_by(script: str, *, secrets: dict[str, str] | None = None) -> list[str]:
     return said
 
 
+OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    """Know what other tests have started and go on using, as a server."""
+    OTHERS.clear()
+    OTHERS.update(child.pid for child in psutil.Process().children(recursive=True))
+
+
 def started() -> list[psutil.Process]:
-    """What this process has started and what that has, as far as it lives."""
+    """What a test has started and what that has, as far as it lives."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in children if child.pid not in OTHERS and child.status() != psutil.STATUS_ZOMBIE]
 
 
 def until(holds: Callable[[], bool]) -> None:
