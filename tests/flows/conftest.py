@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from flows import processes, server
 
@@ -201,6 +204,14 @@ def project(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the Prefect server keeps its database."""
     return tmp_path_factory.mktemp("prefect")
+
+
+def patient_session() -> requests.Session:
+    """Asks again, as Prefect's own client does, while a server's database is busy."""
+    session = requests.Session()
+    busy = Retry(total=12, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
+    session.mount("http://", HTTPAdapter(max_retries=busy))
+    return session
 
 
 def copy_database(home: Path, other: Path) -> None:

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-import requests
 from prefect.client.schemas.objects import State
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
 from flows import demo, pipeline
-from tests.flows.conftest import copy_database
+from tests.flows.conftest import copy_database, patient_session
 from tests.servers import TOKEN, Fault, StandIn, serve
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +89,7 @@ class Server(NamedTuple):
 
     def post(self, path: str, **body: Any) -> Any:
         """Ask it."""
-        answer = requests.post(f"{self.address}/{path}", json=body, timeout=30)
+        answer = patient_session().post(f"{self.address}/{path}", json=body, timeout=30)
         answer.raise_for_status()
         return answer.json()
 

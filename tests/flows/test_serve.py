@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-import requests
 from ruamel.yaml import YAML
 
 from flows import serve, worker
 from tests.conftest import Reproduced
-from tests.flows.conftest import copy_database
+from tests.flows.conftest import copy_database, patient_session
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
@@ -35,13 +34,13 @@ class Served(NamedTuple):
 
     def post(self, path: str, **body: Any) -> Any:
         """Ask the server."""
-        answer = requests.post(f"{self.address}/{path}", json=body, timeout=30)
+        answer = patient_session().post(f"{self.address}/{path}", json=body, timeout=30)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def deployment(self, name: str) -> str:
         """A deployment's id."""
-        return str(requests.get(f"{self.address}/deployments/name/pipeline/{name}", timeout=30).json()["id"])
+        return str(patient_session().get(f"{self.address}/deployments/name/pipeline/{name}", timeout=30).json()["id"])
 
     def started(self, name: str, **parameters: Any) -> str:
         """Ask for a run of a deployment now; its id."""
@@ -50,7 +49,7 @@ class Served(NamedTuple):
 
     def run(self, number: str) -> dict[str, Any]:
         """A flow run as the server knows it."""
-        found: dict[str, Any] = requests.get(f"{self.address}/flow_runs/{number}", timeout=30).json()
+        found: dict[str, Any] = patient_session().get(f"{self.address}/flow_runs/{number}", timeout=30).json()
         return found
 
     def ended(self, number: str, *, seconds: float = 200) -> dict[str, Any]:
@@ -165,7 +164,7 @@ def scheduled(served: Served) -> str:
     number = served.deployment("nightly")
     start = datetime.now(UTC) + timedelta(seconds=12)  # the scheduler looks every five seconds
     hourly = {"schedule": {"interval": 3600, "anchor_date": start.isoformat()}, "active": True}
-    answer = requests.patch(f"{served.address}/deployments/{number}", json={"schedules": [hourly]}, timeout=30)
+    answer = patient_session().patch(f"{served.address}/deployments/{number}", json={"schedules": [hourly]}, timeout=30)
     answer.raise_for_status()
 
     def due() -> list[dict[str, Any]]:
