@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+from prefect.settings import PREFECT_HOME, temporary_settings
 from ruamel.yaml import YAML
 
-from flows import demo, processes, server
+from flows import demo, server
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 3
-PORT = 4257
 
 
 def prepare(workspace: Path) -> None:
@@ -41,14 +41,9 @@ def prepare(workspace: Path) -> None:
 @contextmanager
 def prefect(home: Path) -> Iterator[dict[str, str]]:
     """Have a server of Prefect while the block runs; the environment that leads to it."""
-    address = f"http://127.0.0.1:{PORT}/api"
-    environment = demo.environment() | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    home.mkdir()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
-    with processes.child(command, environment, home / "server.log"):
-        while not server.answers(address):
-            time.sleep(0.2)
-        yield environment | {"PREFECT_API_URL": address}
+    port = server.free_port()
+    with temporary_settings({PREFECT_HOME: home}), server.running(port):
+        yield demo.environment() | {"PREFECT_HOME": str(home), "PREFECT_API_URL": server.at(port)}
 
 
 def seconds(workspace: Path, environment: Mapping[str, str], *module: str) -> float:

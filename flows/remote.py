@@ -67,9 +67,8 @@ def pull(stage: str) -> Literal["cache", "remote"] | None:
 def _restored(stage: str, *, pull: bool) -> bool:
     with Repo(os.curdir) as repo, repo.lock:
         (found,) = repo.stage.collect(stage)  # anew each time: trying to restore a stage changes what is known of it
-        found.remove_outs(
-            force=False
-        )  # as DVC does before it runs a stage: what is half written or edited is in the way
+        # as DVC does before it runs a stage: what is half written or edited is in the way
+        found.remove_outs(force=False)
         try:
             repo.stage_cache.restore(found, pull=pull)
         except RunCacheNotFoundError:

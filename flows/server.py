@@ -70,6 +70,7 @@ def running(port: int) -> Iterator["subprocess.Popen[bytes]"]:
 def environment(port: int) -> dict[str, str]:
     """The variables that a server of our own is started with."""
     own = {
+        "PREFECT_HOME": str(PREFECT_HOME.value()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # any page in a browser on this machine could ask it for secrets, and to run things
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{_HOST}:{port},http://localhost:{port}",

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ NEEDED = {  # in another order than they run
     "download": [],
 }
 NUMBERS = {"download": 1, "fetch_weights": 10, "train_head": 100, "evaluate": 1000}
-TASK = r"""\
-import json
+TASK = r"""import json
 import re
 import sys
 from pathlib import Path
@@ -121,12 +120,17 @@ def number(stage: str) -> int:
     return int(Path("artifacts", stage, "made/number").read_text())
 
 
+def wait(reached: Callable[[], bool], *, seconds: float) -> None:
+    """Wait until something is so; fail if it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def wait_for(path: Path) -> None:
     """Wait until a file is there."""
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} does not appear"
-        time.sleep(0.01)
+    wait(path.exists, seconds=60)
 
 
 @contextmanager
@@ -206,12 +210,14 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("prefect")
 
 
-def patient_session() -> requests.Session:
-    """Asks again, as Prefect's own client does, while a server's database is busy."""
-    session = requests.Session()
+def ask(method: str, address: str, body: object = None) -> Any:
+    """What a Prefect server answers; asked again, as Prefect's own client does, while its database is busy."""
     busy = Retry(total=12, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
-    session.mount("http://", HTTPAdapter(max_retries=busy))
-    return session
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=busy))
+        answer = session.request(method, address, json=body, timeout=30)
+    answer.raise_for_status()
+    return answer.json() if answer.content else None
 
 
 def copy_database(home: Path, other: Path) -> None:

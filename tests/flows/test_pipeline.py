@@ -17,7 +17,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
 from flows import demo, pipeline
-from tests.flows.conftest import copy_database, patient_session
+from tests.flows.conftest import ask, copy_database, wait
 from tests.servers import TOKEN, Fault, StandIn, serve
 
 ROOT = Path(__file__).parents[2]
@@ -89,9 +89,7 @@ class Server(NamedTuple):
 
     def post(self, path: str, **body: Any) -> Any:
         """Ask it."""
-        answer = patient_session().post(f"{self.address}/{path}", json=body, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
+        return ask("POST", f"{self.address}/{path}", body)
 
     def latest(self) -> dict[str, Any]:
         """The flow run that began last."""
@@ -196,14 +194,6 @@ def started(prefect_server: str) -> Callable[..., "subprocess.Popen[str]"]:
         )
 
     return started
-
-
-def wait(reached: Callable[[], bool], *, seconds: float) -> None:
-    """Wait until something is so; fail if it is not in time."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def working(project: Path) -> list[str]:

@@ -3,11 +3,9 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +15,9 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from flows import serve, worker
+from flows import serve, server, worker
 from tests.conftest import Reproduced
-from tests.flows.conftest import copy_database, patient_session
+from tests.flows.conftest import ask, copy_database, wait
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
@@ -34,13 +32,11 @@ class Served(NamedTuple):
 
     def post(self, path: str, **body: Any) -> Any:
         """Ask the server."""
-        answer = patient_session().post(f"{self.address}/{path}", json=body, timeout=30)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        return ask("POST", f"{self.address}/{path}", body)
 
     def deployment(self, name: str) -> str:
         """A deployment's id."""
-        return str(patient_session().get(f"{self.address}/deployments/name/pipeline/{name}", timeout=30).json()["id"])
+        return str(ask("GET", f"{self.address}/deployments/name/pipeline/{name}")["id"])
 
     def started(self, name: str, **parameters: Any) -> str:
         """Ask for a run of a deployment now; its id."""
@@ -49,7 +45,7 @@ class Served(NamedTuple):
 
     def run(self, number: str) -> dict[str, Any]:
         """A flow run as the server knows it."""
-        found: dict[str, Any] = patient_session().get(f"{self.address}/flow_runs/{number}", timeout=30).json()
+        found: dict[str, Any] = ask("GET", f"{self.address}/flow_runs/{number}")
         return found
 
     def ended(self, number: str, *, seconds: float = 200) -> dict[str, Any]:
@@ -62,14 +58,6 @@ class Served(NamedTuple):
         """The names of the states of a flow run's task runs, by the names of these."""
         found = self.post("task_runs/filter", flow_runs={"id": {"any_": [number]}})
         return {each["name"]: each["state_name"] for each in found}
-
-
-def wait(reached: Callable[[], bool], *, seconds: float) -> None:
-    """Wait until something is so; fail if it is not in time."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def working(project: Path) -> list[str]:
@@ -112,12 +100,6 @@ def set_params(project: Path, section: str, **values: Any) -> None:
     yaml.dump(params, path)
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
 @contextmanager
 def serving(project: Path, home: Path, port: int) -> Iterator[Served]:
     """Have the project served, as by `make serve`, while the block runs; then end it as a Ctrl-C does."""
@@ -150,7 +132,7 @@ def served(
     """A small project that another clone has run already, served on a port of its own."""
     folder = tmp_path_factory.mktemp("serve")
     copy_database(prefect_home, folder / "prefect")
-    with serving(clone(folder / "a project", reproduced.workspace), folder / "prefect", free_port()) as found:
+    with serving(clone(folder / "a project", reproduced.workspace), folder / "prefect", server.free_port()) as found:
         yield found
 
 
@@ -164,8 +146,7 @@ def scheduled(served: Served) -> str:
     number = served.deployment("nightly")
     start = datetime.now(UTC) + timedelta(seconds=12)  # the scheduler looks every five seconds
     hourly = {"schedule": {"interval": 3600, "anchor_date": start.isoformat()}, "active": True}
-    answer = patient_session().patch(f"{served.address}/deployments/{number}", json={"schedules": [hourly]}, timeout=30)
-    answer.raise_for_status()
+    ask("PATCH", f"{served.address}/deployments/{number}", {"schedules": [hourly]})
 
     def due() -> list[dict[str, Any]]:
         asked = {"deployments": {"id": {"any_": [number]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 1}
