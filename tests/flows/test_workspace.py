@@ -254,11 +254,11 @@ def test_a_stage_outlives_its_dvc_only_until_the_next_run() -> None:
     """A stage whose DVC works is left alone; once that was killed, the stage is ended."""
     with someone_reproducing("download") as dvc:
         assert workspace.end_leftovers() == []
-        (stage,) = psutil.Process(dvc.pid).children(recursive=True)
+        family = psutil.Process(dvc.pid).children(recursive=True)  # with its shell, where that does not give way
         dvc.kill()
         dvc.wait()
-        assert len(processes.members(dvc.pid)) == 1
-        assert workspace.end_leftovers() == [(stage.pid, "download")]
+        assert len(processes.members(dvc.pid)) == len(family) > 0
+        assert set(workspace.end_leftovers()) == {(each.pid, "download") for each in family}
         assert processes.members(dvc.pid) == []
 
 
