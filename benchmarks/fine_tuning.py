@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer import features, heads, manifest, training, vgg16, views, weights
+from tasks import fine_tune, train_head
+from transfer import features, heads, manifest, params, training, vgg16, views, weights
 from transfer.backend import keras
 
 PHOTOGRAPHS = 96
@@ -19,14 +20,11 @@ SIZE = 224
 BATCH = 32
 ROUNDS = 3
 BOUNDARY = "block4_pool"
-SETTINGS = training.Params(optimizer="adam", learning_rate=1e-5, batch_size=BATCH, epochs=1, patience=1)
 
 
 def head() -> keras.Model:
     """A head as params.yaml has it."""
-    settings = heads.Params(
-        pooling="max", batch_normalization=True, dense=[256], activation="relu", dropout=0.5, l1=0.0, l2=1e-4
-    )
+    settings = params.load("train_head", train_head.Params).head
     feature_map = vgg16.shape_after(vgg16.POOLED, image_size=SIZE)
     return heads.build(settings, feature_map=feature_map, classes=2, seed=0)
 
@@ -73,8 +71,9 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         cached = cached_views(Path(folder), pixels, imagenet)
+        settings = params.load("fine_tune", fine_tune.Params).training
         for model in (top, whole):
-            training.compile_model(model, SETTINGS)
+            training.compile_model(model, settings, batches=len(cached))
         rounds = [(seconds(whole, pixels, labels), seconds(top, cached)) for _ in range(ROUNDS + 1)][1:]
     ratio = [slow / fast for slow, fast in rounds]
     print(f"{SIZE} px, {PHOTOGRAPHS} photographs an epoch, {ROUNDS} rounds; milliseconds a photograph: median")

@@ -19,7 +19,7 @@ class Params(params.Section):
 
 
 def main() -> None:
-    """Write artifacts/fine_tune/: model.keras, model.json, history.csv and metrics.json."""
+    """Write artifacts/fine_tune/: model.keras, model.json, history.csv, metrics.json and checkpoints/."""
     settings = params.load("fine_tune", Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
     recipes = features.read_recipes(paths.artifact("extract_features"))
@@ -38,7 +38,14 @@ def main() -> None:
     imagenet = weights.read(paths.artifact("fetch_weights", "vgg16.weights.h5"))
     top = [*vgg16.top_layers(imagenet, above=boundary), models.load(head_file)]
     trained = keras.Sequential([keras.Input(vgg16.shape_after(boundary, image_size=image_size)), *top])
-    training.compile_model(trained, settings.training)
+    whole = keras.Sequential(
+        [
+            keras.Input((image_size, image_size, 3), dtype="uint8", name="photograph"),
+            *vgg16.frozen_layers(imagenet, through=boundary),
+            *top,
+        ]
+    )
+    training.compile_model(trained, settings.training, batches=len(train))
     loss_of_head = training.validation_loss(trained, validation)
     history = training.fit(
         trained,
@@ -49,26 +56,21 @@ def main() -> None:
         scratch=scratch,
         name="fine_tune",
         loss_to_beat=loss_of_head,
+        whole=whole,
     )
 
     folder = paths.artifact("fine_tune")
-    scores = training.summary(history, loss_to_beat=loss_of_head)
+    scores = training.summary(history, settings.training, loss_to_beat=loss_of_head)
     if "best_epoch" not in scores:
         log.warning(
             "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", loss_of_head
         )
-    whole = keras.Sequential(
-        [
-            keras.Input((image_size, image_size, 3), dtype="uint8", name="photograph"),
-            *vgg16.frozen_layers(imagenet, through=boundary),
-            *top,
-        ]
-    )
     training.write_history(folder / "history.csv", history)
     outputs.write_json(folder / "metrics.json", {"head_val_loss": loss_of_head, **scores})
     models.save(whole, folder / "model.keras")
     card = models.card(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
     outputs.write_json(folder / "model.json", card)
+    training.write_checkpoints(folder / "checkpoints", scratch)
     shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
 
 

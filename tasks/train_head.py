@@ -16,7 +16,7 @@ class Params(params.Section):
 
 
 def main() -> None:
-    """Write artifacts/train_head/: head.keras, model.json, history.csv and metrics.json."""
+    """Write artifacts/train_head/: head.keras, model.json, history.csv, metrics.json and checkpoints/."""
     settings = params.load("train_head", Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
     recipes = features.read_recipes(paths.artifact("extract_features"))
@@ -33,17 +33,18 @@ def main() -> None:
     )
     feature_map = vgg16.shape_after(vgg16.POOLED, image_size=recipes[0]["image_size"])
     head = heads.build(settings.head, feature_map=feature_map, classes=len(classes), seed=settings.seed)
-    training.compile_model(head, settings.training)
+    training.compile_model(head, settings.training, batches=len(train))
     history = training.fit(
         head, train, validation, settings=settings.training, seed=settings.seed, scratch=scratch, name="train_head"
     )
 
     folder = paths.artifact("train_head")
-    scores = training.summary(history)
+    scores = training.summary(history, settings.training)
     training.write_history(folder / "history.csv", history)
     outputs.write_json(folder / "metrics.json", scores)
     models.save(head, folder / "head.keras")
     outputs.write_json(folder / "model.json", models.card(classes, recipes[0], inputs, settings.model_dump(), scores))
+    training.write_checkpoints(folder / "checkpoints", scratch)
     shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ruamel.yaml import YAML
 
 from flows import demo
 
@@ -20,6 +21,15 @@ SMALLER: dict[str, dict[str, Any]] = {
     "train_head": {"training": {"epochs": 2}},
     "fine_tune": {"training": {"epochs": 1}},
 }
+
+
+def training_params(stage: str, **changes: Any) -> dict[str, Any]:
+    """How params.yaml has a stage train, with some values changed; `patience` is early stopping's."""
+    section: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")[stage]["training"]
+    patience = changes.pop("patience", None)
+    if patience is not None:
+        section["early_stopping"] |= {"patience": patience}
+    return section | changes
 
 
 class Reproduced(NamedTuple):

@@ -1,6 +1,6 @@
 """Params: params.yaml read and checked, one section a stage."""
 
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -89,10 +89,15 @@ def _at(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseM
     """The section at a place within a section; the outermost one known where the place is none."""
     for part in location:
         field = section.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        known = field and next(filter(_is_section, (field.annotation, *get_args(field.annotation))), None)
+        if known is None:
             return section
-        section = field.annotation
+        section = known
     return section
+
+
+def _is_section(annotation: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _fields(section: type[BaseModel]) -> str:

@@ -9,59 +9,85 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from transfer import chance, outputs, paths, progress
+from transfer import callbacks, chance, optimizers, outputs, paths, progress
 from transfer.backend import keras, tf
+from transfer.callbacks import LOGS, Epoch, History
 from transfer.errors import BusyError, DataError
 from transfer.params import Section
-from transfer.views import Views
+from transfer.views import Batches
 
 log = logging.getLogger(__name__)
-
-Epoch = dict[str, float]
-History = list[Epoch]
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 _STATE, _BEST = "state.weights.h5", "best.weights.h5"
-_SCORES = {"loss": "log_loss", "accuracy": "accuracy", "val_loss": "val_log_loss", "val_accuracy": "val_accuracy"}
-_OPTIMIZERS = {
-    "sgd": keras.optimizers.SGD,
-    "rmsprop": keras.optimizers.RMSprop,
-    "adagrad": keras.optimizers.Adagrad,
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-}
+_CHECKPOINTS = "checkpoints"
 
 
 class Params(Section):
     """How a network is trained."""
 
-    optimizer: Literal["sgd", "rmsprop", "adagrad", "adam", "adamw"]
+    optimizer: optimizers.Name
+    optimizer_settings: optimizers.Settings
     learning_rate: float = Field(gt=0, le=1)
+    learning_rate_schedule: optimizers.Schedule
+    reduce_lr_on_plateau: callbacks.ReduceLROnPlateau | None
+    label_smoothing: float = Field(ge=0, lt=1, description="how far the labels are drawn towards their mean")
     batch_size: int = Field(ge=1, le=1024)
     epochs: int = Field(ge=1, le=1000, description="at most")
-    patience: int = Field(
-        ge=1, le=1000, description="epochs without a better validation loss after which training stops"
-    )
+    early_stopping: callbacks.EarlyStopping | None
+    model_checkpoint: callbacks.ModelCheckpoint | None
+
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> "Params":
+        optimizers.refuse_contradictions(self.optimizer, self.optimizer_settings)
+        plateau, stopping, checkpoint = self.reduce_lr_on_plateau, self.early_stopping, self.model_checkpoint
+        if plateau and self.learning_rate_schedule != "constant":
+            raise ValueError(
+                "`reduce_lr_on_plateau` needs `learning_rate_schedule: constant`. "
+                f"Received: {self.learning_rate_schedule!r}, which sets the learning rate itself. Change "
+                "one of the two."
+            )
+        if plateau and stopping and plateau.monitor == stopping.monitor and plateau.patience >= stopping.patience:
+            raise ValueError(
+                "`reduce_lr_on_plateau.patience` must be less than `early_stopping.patience`, or training ends before "
+                f"the learning rate is lowered. Received: {plateau.patience} and {stopping.patience}"
+            )
+        if checkpoint and checkpoint.save_freq > self.epochs:
+            raise ValueError(
+                "`model_checkpoint.save_freq` must be at most `epochs`, or nothing is kept. "
+                f"Received: {checkpoint.save_freq} and {self.epochs}"
+            )
+        return self
 
 
-def compile_model(model: keras.Model, settings: Params) -> None:
+def compile_model(model: keras.Model, settings: Params, *, batches: int) -> None:
     """Give a network its optimizer, and the loss that fits its output.
 
-    Keras's `loss` has the penalties of L1 and L2 in it; the metric `log_loss` is without them, and is what epochs are
-    compared by: smaller weights alone make no better network.
+    Keras's `loss` has the penalties of L1 and L2 and the smoothed labels in it; the metric `log_loss` is without them.
+
+    Args:
+        model: changed in place.
+        settings: optimizer, learning rate, schedule, label smoothing and epochs are used here.
+        batches: an epoch has.
     """
     sigmoid = model.output_shape[-1] == 1
     model.compile(
-        optimizer=_OPTIMIZERS[settings.optimizer](learning_rate=settings.learning_rate),
-        loss=keras.losses.BinaryCrossentropy() if sigmoid else keras.losses.SparseCategoricalCrossentropy(),
+        optimizer=optimizers.build(
+            settings.optimizer,
+            settings.optimizer_settings,
+            learning_rate=settings.learning_rate,
+            schedule=settings.learning_rate_schedule,
+            steps=settings.epochs * batches,
+        ),
+        loss=_loss(model.output_shape[-1], settings.label_smoothing),
         metrics=[
             (keras.metrics.BinaryAccuracy if sigmoid else keras.metrics.SparseCategoricalAccuracy)("accuracy"),
             (keras.metrics.BinaryCrossentropy if sigmoid else keras.metrics.SparseCategoricalCrossentropy)("log_loss"),
@@ -69,7 +95,20 @@ def compile_model(model: keras.Model, settings: Params) -> None:
     )
 
 
-def validation_loss(model: keras.Model, validation: Views) -> float:
+def _loss(units: int, label_smoothing: float) -> Callable[[Any, Any], Any]:
+    """Log loss of an output of so many units, with smoothed labels; labels are the classes' numbers."""
+    if units == 1:
+        loss: Callable[[Any, Any], Any] = keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing)
+        return loss
+
+    def categorical_crossentropy(numbers: Any, probabilities: Any) -> Any:
+        labels = keras.ops.one_hot(keras.ops.cast(numbers[..., 0], "int32"), units)
+        return keras.losses.categorical_crossentropy(labels, probabilities, label_smoothing=label_smoothing)
+
+    return categorical_crossentropy
+
+
+def validation_loss(model: keras.Model, validation: Batches) -> float:
     """A compiled network's log loss on the validation split, what `val_loss` is in a history."""
     with _failures_of(validation):
         return float(model.evaluate(validation, verbose=0, return_dict=True)["log_loss"])
@@ -88,16 +127,17 @@ def scratch(stage: str, settings: dict[str, Any], inputs: dict[str, Any]) -> Pat
 
 def fit(
     model: keras.Model,
-    train: Views,
-    validation: Views,
+    train: Batches,
+    validation: Batches,
     *,
     settings: Params,
     seed: int,
     scratch: Path,
     name: str,
     loss_to_beat: float = math.inf,
+    whole: keras.Model | None = None,
 ) -> History:
-    """Train a compiled network and leave it with the weights of its best epoch.
+    """Train a compiled network and leave it with the weights of the epoch that is handed on.
 
     Each epoch's order, views and dropout follow from the seed and the epoch's number, so a training that was killed
     goes on from its last whole epoch, kept in `scratch`, to the very result it would have had.
@@ -106,11 +146,12 @@ def fit(
         model: compiled; changed in place. Its weights stay as they are if no epoch is good enough.
         train: drawn anew each epoch.
         validation: what `val_loss` and `val_accuracy` are of.
-        settings: epochs and patience are used here.
+        settings: epochs and callbacks are used here.
         seed: of dropout.
         scratch: folder for the state to go on from; of no other training.
         name: in front of the lines of progress.
-        loss_to_beat: a validation loss that an epoch must be below to count as the best.
+        loss_to_beat: a validation loss that an epoch must be below to count.
+        whole: the network that checkpoints keep, which has the layers of `model` in it; by default `model` itself.
 
     Returns:
         An entry an epoch, with `COLUMNS` as keys; the losses are log losses, without penalties.
@@ -122,29 +163,23 @@ def fit(
     with _alone(scratch, name):
         initial = model.get_weights()
         history = _restore(model, scratch, name)
-        reached = min([loss_to_beat, *(epoch["val_loss"] for epoch in history)])
-        early_stopping = _EarlyStopping(history, patience=settings.patience)
-        if len(history) < settings.epochs and not early_stopping.has_stopped(model):
+        stopping = callbacks.StopEarly(settings.early_stopping, history) if settings.early_stopping else None
+        if len(history) < settings.epochs and not (stopping and stopping.has_stopped(model)):
             with progress.bar(
                 total=settings.epochs * len(train), initial=len(history) * len(train), description=name, unit="batches"
             ) as bar:
-                callbacks = [
-                    _Draw(train, seed=seed),
-                    keras.callbacks.TerminateOnNaN(),
-                    keras.callbacks.ModelCheckpoint(
-                        scratch / _BEST,
-                        monitor="val_log_loss",
-                        mode="min",
-                        save_best_only=True,
-                        save_weights_only=True,
-                        initial_value_threshold=reached,
-                    ),
-                    _Record(history, bar),
-                    early_stopping,
-                    _Backup(history, scratch),
-                ]
-                _run(model, train, validation, epochs=settings.epochs, history=history, callbacks=callbacks, name=name)
-        if best_epoch(history, loss_to_beat=loss_to_beat):
+                watching = [_Draw(train, seed=seed), keras.callbacks.TerminateOnNaN(), _Record(history, bar)]
+                watching.append(_Keep(history, settings, scratch, loss_to_beat=loss_to_beat))
+                if settings.model_checkpoint:
+                    folder = scratch / _CHECKPOINTS
+                    watching.append(callbacks.Checkpoints(settings.model_checkpoint, history, whole or model, folder))
+                if settings.reduce_lr_on_plateau:
+                    watching.append(callbacks.LowerOnPlateau(settings.reduce_lr_on_plateau, history))
+                if stopping:
+                    watching.append(stopping)
+                watching.append(_Backup(history, scratch))
+                _run(model, train, validation, epochs=settings.epochs, history=history, watching=watching, name=name)
+        if best_epoch(history, settings, loss_to_beat=loss_to_beat):
             model.load_weights(scratch / _BEST)
         else:
             model.set_weights(initial)
@@ -153,12 +188,12 @@ def fit(
 
 def _run(
     model: keras.Model,
-    train: Views,
-    validation: Views,
+    train: Batches,
+    validation: Batches,
     *,
     epochs: int,
     history: History,
-    callbacks: list[keras.callbacks.Callback],
+    watching: list[keras.callbacks.Callback],
     name: str,
 ) -> None:
     with _failures_of(train, validation):
@@ -169,7 +204,7 @@ def _run(
             epochs=epochs,
             initial_epoch=len(history),
             verbose=0,
-            callbacks=callbacks,
+            callbacks=watching,
         ).history
     if not all(math.isfinite(value) for values in logs.values() for value in values):
         raise DataError(
@@ -178,22 +213,41 @@ def _run(
         )
 
 
-def best_epoch(history: History, *, loss_to_beat: float = math.inf) -> Epoch | None:
-    """The epoch with the lowest validation loss, the first of equals; None if none is below `loss_to_beat`."""
-    best = min(history, key=lambda epoch: epoch["val_loss"], default=None)
-    return best if best and best["val_loss"] < loss_to_beat else None
+def best_epoch(history: History, settings: Params, *, loss_to_beat: float = math.inf) -> Epoch | None:
+    """The epoch that is handed on.
+
+    With `early_stopping.restore_best_weights` the best by its monitor, else the last. None if it has no validation
+    loss below `loss_to_beat`.
+    """
+    stopping = settings.early_stopping
+    if not stopping or not stopping.restore_best_weights:
+        return next((epoch for epoch in history[-1:] if epoch["val_loss"] < loss_to_beat), None)
+    counting = [epoch for epoch in history if epoch["val_loss"] < loss_to_beat]
+    return callbacks.best(counting, monitor=stopping.monitor, min_delta=stopping.min_delta)
 
 
-def summary(history: History, *, loss_to_beat: float = math.inf) -> dict[str, float]:
-    """What a training came to: its scores in the best epoch, and how many epochs it took.
+def summary(history: History, settings: Params, *, loss_to_beat: float = math.inf) -> dict[str, float]:
+    """What a training came to: the scores of the epoch that is handed on, and how many epochs it took.
 
     Without an epoch that counts there are no scores.
     """
-    best = best_epoch(history, loss_to_beat=loss_to_beat)
+    best = best_epoch(history, settings, loss_to_beat=loss_to_beat)
     if best is None:
         return {"epochs": len(history)}
     scores = {name: best[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
     return {"epochs": len(history), "best_epoch": best["epoch"], **scores}
+
+
+def write_checkpoints(folder: Path, scratch: Path) -> None:
+    """Hand on the networks that were kept on the way, whole, with a table of them: `checkpoints.csv`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "sha256"])
+    with outputs.whole_folder(folder) as beside:
+        for kept in sorted((scratch / _CHECKPOINTS).glob("*.keras")):
+            shutil.copyfile(kept, beside / kept.name)
+            writer.writerow([kept.name, outputs.sha256(kept)])
+        (beside / "checkpoints.csv").write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
 def write_history(path: Path, history: History) -> None:
@@ -206,7 +260,7 @@ def write_history(path: Path, history: History) -> None:
 
 
 @contextmanager
-def _failures_of(*shown: Views) -> Iterator[None]:
+def _failures_of(*shown: Batches) -> Iterator[None]:
     """Raise what went wrong in reading instead of what TensorFlow makes of it."""
     try:
         yield
@@ -278,7 +332,7 @@ class _Backup(keras.callbacks.Callback):  # type: ignore[misc]
 class _Draw(keras.callbacks.Callback):  # type: ignore[misc]
     """Lets an epoch's order, views and dropout follow from the seed and the epoch's number."""
 
-    def __init__(self, train: Views, *, seed: int) -> None:
+    def __init__(self, train: Batches, *, seed: int) -> None:
         super().__init__()
         self._train = train
         self._seed = seed
@@ -291,6 +345,22 @@ class _Draw(keras.callbacks.Callback):  # type: ignore[misc]
                 layer.seed_generator.state.assign([drawn >> 32, drawn & 0xFFFFFFFF])
 
 
+class _Keep(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the weights of the epoch that would be handed on if it were the last."""
+
+    def __init__(self, history: History, settings: Params, scratch: Path, *, loss_to_beat: float) -> None:
+        super().__init__()
+        self._history = history
+        self._settings = settings
+        self._scratch = scratch
+        self._loss_to_beat = loss_to_beat
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        best = best_epoch(self._history, self._settings, loss_to_beat=self._loss_to_beat)
+        if best and best["epoch"] == epoch + 1:
+            self.model.save_weights(self._scratch / _BEST)
+
+
 class _Record(keras.callbacks.Callback):  # type: ignore[misc]
     """Adds each epoch to the history and shows where the training is."""
 
@@ -299,9 +369,11 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
         self._history = history
         self._bar = bar
         self._began = 0.0
+        self._rate = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._began = time.monotonic()
+        self._rate = float(self.model.optimizer.learning_rate)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._bar.update()
@@ -309,12 +381,12 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if not all(math.isfinite(value) for value in logs.values()):
             return
-        scores = {name: float(logs[of]) for name, of in _SCORES.items()}
+        scores = {name: float(logs[of]) for name, of in LOGS.items()}
         self._history.append(
             {
                 "epoch": epoch + 1,
                 **scores,
-                "learning_rate": float(self.model.optimizer.learning_rate),
+                "learning_rate": self._rate,
                 "seconds": round(time.monotonic() - self._began, 3),
             }
         )
@@ -322,22 +394,3 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
             f"epoch {epoch + 1}: val_loss {scores['val_loss']:.4f}, val_accuracy {scores['val_accuracy']:.4f}",
             refresh=False,
         )
-
-
-class _EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
-    """Keras's, knowing the epochs before a resumed training began."""
-
-    def __init__(self, history: History, *, patience: int) -> None:
-        super().__init__(monitor="val_log_loss", mode="min", patience=patience)
-        self._history = history
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        super().on_train_begin(logs)
-        for epoch in self._history:
-            super().on_epoch_end(int(epoch["epoch"]) - 1, {"val_log_loss": epoch["val_loss"]})
-
-    def has_stopped(self, model: keras.Model) -> bool:
-        """Whether the training had ended when it was cut off."""
-        self.set_model(model)
-        self.on_train_begin()
-        return bool(model.stop_training)

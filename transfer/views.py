@@ -14,10 +14,21 @@ from transfer.backend import keras
 from transfer.errors import DataError, remake
 
 Part = Literal["boundary", "pooled"]
+_ROOM = 512 << 20  # bytes of rows that stay in memory: reading them is most of a head's epoch
+
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-class Views(keras.utils.PyDataset):  # type: ignore[misc]
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """What a training is shown; what a batch holds follows from its number and `epoch` alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch = 0
+        self.failure: DataError | None = None  # Keras reads in threads of TensorFlow's, which hide what was raised
+
+
+class Views(Batches):
     """Batches of cached activations and labels, read from the disk as they are asked for.
 
     Args:
@@ -42,8 +53,6 @@ class Views(keras.utils.PyDataset):  # type: ignore[misc]
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.epoch = 0
-        self.failure: DataError | None = None  # Keras reads in threads of TensorFlow's, which hide what was raised
         self._folder = folder
         self._photographs = list(photographs)
         self._numbers = {name: number for number, name in enumerate(classes)}
@@ -51,6 +60,8 @@ class Views(keras.utils.PyDataset):  # type: ignore[misc]
         self._batch_size = batch_size
         self._seed = seed
         self._plan: tuple[int, list[manifest.Entry]] = (-1, [])
+        self._rows: dict[tuple[str, int], features.Activation] = {}
+        self._room = _ROOM if part == "pooled" else 0  # a batch at the boundary takes longer to train on than to read
         self._recipes = [features.digest(recipe) for recipe in features.read_recipes(folder)]
 
     def __len__(self) -> int:
@@ -73,6 +84,15 @@ class Views(keras.utils.PyDataset):  # type: ignore[misc]
 
     def _read(self, photograph: manifest.Entry) -> features.Activation:
         view = self._view(photograph)
+        row = self._rows.get((photograph.sha256, view))
+        if row is None:
+            row = self._read_from_disk(photograph, view)
+            if row.nbytes <= self._room:
+                self._room -= row.nbytes
+                self._rows[photograph.sha256, view] = row
+        return row
+
+    def _read_from_disk(self, photograph: manifest.Entry, view: int) -> features.Activation:
         path = self._folder / str(view) / f"{photograph.sha256}.npz"
         try:
             [activation] = features.read_parts(path, [self._part], recipe=self._recipes[view], photo=photograph.sha256)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import training_params
 from transfer import drawings, manifest, weights
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +48,11 @@ PARAMS: dict[str, Any] = {
             "l1": 0.0,
             "l2": 1e-4,
         },
-        "training": {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 8, "epochs": 3, "patience": 3},
+        "training": training_params("train_head", learning_rate=1e-3, batch_size=8, epochs=3, patience=3),
         "seed": 0,
     },
     "fine_tune": {
-        "training": {"optimizer": "adam", "learning_rate": 1e-5, "batch_size": 8, "epochs": 3, "patience": 3},
+        "training": training_params("fine_tune", learning_rate=1e-5, batch_size=8, epochs=3, patience=3),
         "seed": 0,
     },
 }

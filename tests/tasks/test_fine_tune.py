@@ -61,8 +61,8 @@ def a_head(**changes: float) -> keras.Model:
 def losses(network: keras.Model, *data: Any) -> list[float]:
     """Train a network on the same batches of eight in each of two epochs; the losses of both."""
     settings = training.Params.model_validate({**PARAMS["fine_tune"]["training"], "learning_rate": 3e-6})
-    training.compile_model(network, settings)
     batch_size = 8 if len(data) == 2 else None
+    training.compile_model(network, settings, batches=1)
     fitted = network.fit(*data, batch_size=batch_size, epochs=2, shuffle=False, verbose=0)
     found: list[float] = fitted.history["loss"]
     return found

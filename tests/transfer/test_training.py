@@ -7,14 +7,39 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from tests.conftest import training_params
 from tests.transfer.conftest import Cached
-from transfer import heads, training, views
+from transfer import heads, models, training, views
 from transfer.errors import BusyError, DataError
 
 HEAD = heads.Params(
     pooling="average", batch_normalization=True, dense=[8], activation="relu", dropout=0.5, l1=0.0, l2=1e-4
 )
-SETTINGS = {"optimizer": "adam", "learning_rate": 1e-2, "batch_size": 8, "epochs": 6, "patience": 6}
+
+
+def params(**changes: Any) -> training.Params:
+    """Six epochs of Adam, with some params changed."""
+    quick: dict[str, Any] = {"learning_rate": 1e-2, "batch_size": 8, "epochs": 6, "patience": 6}
+    return training.Params.model_validate(training_params("train_head", **quick | changes))
+
+
+PLATEAU: dict[str, Any] = {
+    "monitor": "val_loss",
+    "factor": 0.5,
+    "patience": 2,
+    "min_delta": 0.0,
+    "cooldown": 0,
+    "min_lr": 0.0,
+}
+STOPPING: dict[str, Any] = {
+    "monitor": "val_loss",
+    "mode": "auto",
+    "min_delta": 0.0,
+    "patience": 6,
+    "baseline": None,
+    "restore_best_weights": True,
+}
+CHECKPOINT: dict[str, Any] = {"monitor": "val_loss", "save_best_only": False, "save_freq": 2}
 
 
 class PowerCut(Exception):
@@ -26,7 +51,7 @@ def train(
 ) -> Any:
     """Train a small head; with `until`, the power fails in the middle of that epoch."""
     folder, entries = cached
-    settings = training.Params.model_validate(SETTINGS | changes)
+    settings = params(**changes)
     shown, validation = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
     if until is not None:
         read = shown._read
@@ -38,7 +63,7 @@ def train(
 
         shown._read = failing  # type: ignore[method-assign]
     head = heads.build(HEAD, feature_map=(2, 2, 8), classes=2, seed=5)
-    training.compile_model(head, settings)
+    training.compile_model(head, settings, batches=len(shown))
     history = training.fit(
         head, shown, validation, settings=settings, seed=5, scratch=scratch, name="test", loss_to_beat=loss_to_beat
     )
@@ -87,7 +112,7 @@ def test_the_best_epoch_is_handed_on(cached: Cached, tmp_path: Path) -> None:
     """The weights are those of the epoch with the lowest validation loss, not the last one's."""
     data = cached(noise=3.0)
     head, history = train(data, tmp_path / "scratch", epochs=25, patience=20, learning_rate=0.03)
-    best = training.best_epoch(history)
+    best = training.best_epoch(history, params())
     assert best is not None
     assert best["epoch"] < len(history)
     _, validation = views.to_train_on(*data, part="pooled", batch_size=8, seed=5)
@@ -97,10 +122,10 @@ def test_the_best_epoch_is_handed_on(cached: Cached, tmp_path: Path) -> None:
 def test_penalties_make_no_epoch_better(cached: Cached, tmp_path: Path) -> None:
     """The losses of the history are without the penalties of L1 and L2, however large these are."""
     folder, entries = cached()
-    settings = training.Params.model_validate(SETTINGS | {"epochs": 1, "optimizer": "sgd", "learning_rate": 1e-9})
+    settings = params(epochs=1, optimizer="sgd", learning_rate=1e-9)
     shown, validation = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
     head = heads.build(HEAD.model_copy(update={"l2": 10.0}), feature_map=(2, 2, 8), classes=2, seed=5)
-    training.compile_model(head, settings)
+    training.compile_model(head, settings, batches=len(shown))
     [epoch] = training.fit(head, shown, validation, settings=settings, seed=5, scratch=tmp_path / "s", name="test")
     assert float(sum(head.losses)) > 10
     assert max(epoch["loss"], epoch["val_loss"]) < 2
@@ -113,8 +138,8 @@ def test_no_epoch_good_enough_leaves_the_weights(cached: Cached, tmp_path: Path)
     untrained = heads.build(HEAD, feature_map=(2, 2, 8), classes=2, seed=5)
     for one, other in zip(head.get_weights(), untrained.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert training.best_epoch(history, loss_to_beat=0.0) is None
-    assert training.summary(history, loss_to_beat=0.0) == {"epochs": 6}
+    assert training.best_epoch(history, params(), loss_to_beat=0.0) is None
+    assert training.summary(history, params(), loss_to_beat=0.0) == {"epochs": 6}
 
 
 def test_divergence_fails(cached: Cached, tmp_path: Path) -> None:
@@ -127,10 +152,10 @@ def test_divergence_fails(cached: Cached, tmp_path: Path) -> None:
 
 def diverge(folder: Path, entries: Any, scratch: Path) -> None:
     """Train with a regularization that no loss survives."""
-    settings = training.Params.model_validate(SETTINGS | {"optimizer": "sgd", "learning_rate": 1.0})
+    settings = params(optimizer="sgd", learning_rate=1.0)
     shown, validation = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
     head = heads.build(HEAD.model_copy(update={"l2": 1e30}), feature_map=(2, 2, 8), classes=2, seed=5)
-    training.compile_model(head, settings)
+    training.compile_model(head, settings, batches=len(shown))
     training.fit(head, shown, validation, settings=settings, seed=5, scratch=scratch, name="test")
 
 
@@ -170,10 +195,10 @@ def test_two_processes_do_not_share_a_training(cached: Cached, tmp_path: Path) -
 def test_more_classes_are_learned(cached: Cached, tmp_path: Path) -> None:
     """Three classes train with a softmax."""
     folder, entries = cached(train=36, classes=("cat", "dog", "owl"))
-    settings = training.Params.model_validate(SETTINGS | {"epochs": 15})
+    settings = params(epochs=15)
     shown, validation = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
     head = heads.build(HEAD, feature_map=(2, 2, 8), classes=3, seed=5)
-    training.compile_model(head, settings)
+    training.compile_model(head, settings, batches=len(shown))
     history = training.fit(head, shown, validation, settings=settings, seed=5, scratch=tmp_path / "s", name="test")
     assert max(epoch["val_accuracy"] for epoch in history) > 0.8
 
@@ -200,4 +225,117 @@ def test_other_inputs_do_not_share_scratch() -> None:
 def test_impossible_settings_are_refused(name: str, value: object) -> None:
     """Values out of range are refused."""
     with pytest.raises(ValidationError):
-        training.Params.model_validate(SETTINGS | {name: value})
+        params(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer_settings": {"momentum": 0.9}}, r"`optimizer: adam` has the settings `beta_1`.* `momentum`"),
+        ({"optimizer": "sgd", "optimizer_settings": {"nesterov": True}}, "no `momentum`"),
+        ({"learning_rate_schedule": "cosine", "reduce_lr_on_plateau": PLATEAU}, "Received: 'cosine'"),
+        ({"reduce_lr_on_plateau": PLATEAU | {"patience": 6}}, "training ends before"),
+        ({"early_stopping": STOPPING | {"mode": "max"}}, "the worst epoch"),
+        ({"model_checkpoint": CHECKPOINT | {"save_freq": 7}}, "nothing is kept"),
+    ],
+)
+def test_params_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
+    """What would have no effect, or the contrary one, is said before a training begins."""
+    with pytest.raises(ValidationError, match=message):
+        params(**changes)
+
+
+@pytest.mark.parametrize("callback", ["reduce_lr_on_plateau", "learning_rate_schedule"])
+def test_a_killed_training_goes_on_with_its_learning_rate(cached: Cached, tmp_path: Path, callback: str) -> None:
+    """Where the learning rate changes on the way, a training that was killed still ends as an undisturbed one."""
+    changes = {
+        "reduce_lr_on_plateau": PLATEAU | {"monitor": "loss", "min_delta": 9.0},
+        "learning_rate_schedule": "cosine",
+    }
+    changed = {callback: changes[callback], "early_stopping": None}
+    data = cached(noise=3.0)
+    undisturbed, expected = train(data, tmp_path / "undisturbed", **changed)
+    rates = [epoch["learning_rate"] for epoch in expected]
+    assert rates[0] == pytest.approx(1e-2)
+    assert rates[-1] < 0.6 * rates[0]
+    with pytest.raises(Exception, match="PowerCut"):
+        train(data, tmp_path / "killed", until=4, **changed)
+    resumed, history = train(data, tmp_path / "killed", **changed)
+    assert without_seconds(history) == without_seconds(expected)
+    for one, other in zip(resumed.get_weights(), undisturbed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_without_early_stopping_the_last_epoch_is_handed_on(cached: Cached, tmp_path: Path) -> None:
+    """All epochs are trained and the last one's weights stay, as over-fitted as they are."""
+    data = cached(noise=3.0)
+    settings: dict[str, Any] = {"epochs": 20, "learning_rate": 0.03, "early_stopping": None}
+    head, history = train(data, tmp_path / "scratch", **settings)
+    assert len(history) == 20
+    assert history[-1]["val_loss"] > min(epoch["val_loss"] for epoch in history)
+    _, validation = views.to_train_on(*data, part="pooled", batch_size=8, seed=5)
+    assert training.validation_loss(head, validation) == pytest.approx(history[-1]["val_loss"], rel=1e-5)
+    assert training.summary(history, params(**settings))["best_epoch"] == 20
+
+
+def test_the_best_epoch_is_best_in_what_is_monitored(cached: Cached, tmp_path: Path) -> None:
+    """With `monitor: val_accuracy` the first epoch of highest accuracy counts, whatever its loss."""
+    stopping = STOPPING | {"monitor": "val_accuracy", "patience": 20}
+    _, history = train(cached(noise=3.0), tmp_path / "scratch", epochs=12, early_stopping=stopping)
+    best = training.best_epoch(history, params(early_stopping=stopping))
+    assert best == max(history, key=lambda epoch: epoch["val_accuracy"])
+    assert best != min(history, key=lambda epoch: epoch["val_loss"])
+
+
+@pytest.mark.parametrize(
+    ("best_only", "names"), [(False, ["epoch-0002", "epoch-0004", "epoch-0006"]), (True, ["best"])]
+)
+def test_networks_are_kept_on_the_way(cached: Cached, tmp_path: Path, *, best_only: bool, names: list[str]) -> None:
+    """Every second epoch's network is handed on with a table, or the best of those, also after a kill."""
+    data = cached()
+    kept = {"model_checkpoint": CHECKPOINT | {"save_best_only": best_only, "save_freq": 2}}
+    with pytest.raises(Exception, match="PowerCut"):
+        train(data, tmp_path / "scratch", until=3, **kept)
+    head, history = train(data, tmp_path / "scratch", **kept)
+    training.write_checkpoints(tmp_path / "checkpoints", tmp_path / "scratch")
+    assert sorted(file.stem for file in (tmp_path / "checkpoints").glob("*.keras")) == names
+    lines = (tmp_path / "checkpoints/checkpoints.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["file", *(f"{name}.keras" for name in names)]
+    assert min(history, key=lambda epoch: epoch["val_loss"])["epoch"] == 6
+    last = models.load(tmp_path / f"checkpoints/{names[-1]}.keras")
+    for one, other in zip(last.get_weights(), head.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("classes", [("cat", "dog"), ("cat", "dog", "owl")])
+def test_smoothed_labels_make_a_network_less_sure(cached: Cached, tmp_path: Path, classes: tuple[str, ...]) -> None:
+    """With label smoothing the losses of a history stay log losses, and the network is less sure of the same."""
+    folder, entries = cached(train=36, classes=classes, noise=0.1)
+    sureness = []
+    for smoothing in (0.0, 0.3):
+        settings = params(epochs=25, label_smoothing=smoothing, patience=25)
+        shown, validation = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
+        head = heads.build(HEAD, feature_map=(2, 2, 8), classes=len(classes), seed=5)
+        training.compile_model(head, settings, batches=len(shown))
+        scratch = tmp_path / f"{smoothing}"
+        history = training.fit(head, shown, validation, settings=settings, seed=5, scratch=scratch, name="test")
+        predicted = head.predict(validation, verbose=0)
+        sureness.append(np.abs(predicted - 0.5).mean() if len(classes) == 2 else predicted.max(axis=1).mean())
+        best = training.best_epoch(history, settings)
+        assert best is not None
+        assert training.validation_loss(head, validation) == pytest.approx(best["val_loss"], rel=1e-4)
+    assert sureness[1] < sureness[0] - 0.03
+
+
+def test_rows_of_a_head_are_read_once(cached: Cached) -> None:
+    """A row stays in memory after its first reading, as long as there is room for it."""
+    folder, entries = cached(views=0)
+    shown, _ = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
+    shown._room = 16 * 2 * 2 * 8 * 2  # bytes, of sixteen rows
+    first = [shown[number] for number in range(len(shown))]
+    for row in folder.glob("0/*.npz"):
+        row.unlink()
+    for (rows, _), (kept, _) in zip(first[:2], (shown[0], shown[1]), strict=True):
+        np.testing.assert_array_equal(rows, kept)
+    with pytest.raises(DataError, match="extract_features"):
+        shown[2]
