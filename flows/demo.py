@@ -35,8 +35,11 @@ def merged(params: Any, changes: dict[str, Any]) -> Any:
     return params
 
 
-def prepare(project: Path, workspace: Path) -> None:
-    """Copy what a run needs of the project to the workspace, beside what earlier runs left there."""
+def copy(project: Path, workspace: Path) -> None:
+    """Copy what a run needs of the project, but for params, beside what earlier runs left in the workspace.
+
+    DVC works there without Git.
+    """
     for name in COPIED:
         source, target = project / name, workspace / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +50,11 @@ def prepare(project: Path, workspace: Path) -> None:
             shutil.copy2(source, target)
     config = (project / ".dvc" / "config").read_text(encoding="utf-8")
     (workspace / ".dvc" / "config").write_text(config.replace("[core]", "[core]\n    no_scm = true"), encoding="utf-8")
+
+
+def prepare(project: Path, workspace: Path) -> None:
+    """Copy what a run needs of the project, with the demo's params."""
+    copy(project, workspace)
     yaml = YAML()
     yaml.dump(merged(yaml.load(project / "params.yaml"), PARAMS), workspace / "params.yaml")
 

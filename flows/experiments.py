@@ -53,23 +53,29 @@ def baseline() -> str | None:
         return None
 
 
-def save(name: str, run: str, outputs: Iterable[Path]) -> Saved:
+def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Path = Path()) -> Saved:
     """Keep the workspace as it stands as an experiment.
 
     Args:
-        name: what to call it; what Git does not allow becomes dashes, and a name that is taken gets the run's id.
-        run: the flow run's id.
-        outputs: files to keep besides those that Git knows: dvc.lock, metrics, histories.
+        name: what to call it; what Git does not allow becomes dashes.
+        files: to keep besides those that Git knows: dvc.lock, metrics, histories.
+        run: the flow run's id, which is added to a name that is taken; without it, the experiment of the name is
+            replaced.
+        folder: where the files are taken from, at the paths they have in the workspace.
 
     Raises:
         GitError: Git cannot write the commit.
     """
     head = _git("rev-parse", "--verify", "HEAD")
-    message = f"Flow run {name}\n\n{_TRAILER}: {run}"
-    commit = _git("commit-tree", _tree(outputs), "-p", head, "-m", message, environment=_identity())
-    proper = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "run"
-    taken = _git("for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").splitlines()
-    saved = Saved(f"{proper}-{run[:8]}" if proper in taken else proper, commit)
+    message = f"Flow run {name}\n\n{_TRAILER}: {run}" if run else name
+    commit = _git("commit-tree", _tree(files, folder), "-p", head, "-m", message, environment=_identity())
+    proper = re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", name).strip("-.") or "run"
+    listed = _git("for-each-ref", "--format=%(refname) %(refname:lstrip=4)", "refs/exps").splitlines()
+    taken = [ref for ref, _, known in (line.partition(" ") for line in listed) if known == proper]
+    if run is None:
+        for ref in taken:
+            _git("update-ref", "-d", ref)
+    saved = Saved(f"{proper}-{run[:8]}" if taken and run else proper, commit)
     _git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{saved.name}", commit, "")
     return saved
 
@@ -115,17 +121,20 @@ def git_remote() -> str | None:
     return "origin" if "origin" in remotes else remotes[0] if len(remotes) == 1 else None
 
 
-def _tree(outputs: Iterable[Path]) -> str:
-    """Write the workspace as a tree of Git, through a copy of the index."""
-    with tempfile.TemporaryDirectory() as folder:
-        index = Path(folder) / "index"
+def _tree(files: Iterable[Path], folder: Path) -> str:
+    """Write the workspace, with these files of a folder, as a tree of Git, through a copy of the index."""
+    with tempfile.TemporaryDirectory() as scratch:
+        index = Path(scratch) / "index"
         current = Path(_git("rev-parse", "--path-format=absolute", "--git-path", "index"))
         if current.exists():
             shutil.copyfile(current, index)
         beside = {"GIT_INDEX_FILE": str(index)}
         _git("add", "--update", "--", ".", environment=beside)
-        if kept := [str(path) for path in outputs if path.exists()]:
-            _git("add", "--force", "--", *kept, environment=beside)
+        for path in files:
+            if (folder / path).exists():
+                blob = _git("hash-object", "-w", "--", str(folder / path))
+                place = _git("rev-parse", "--show-prefix") + path.as_posix()
+                _git("update-index", "--add", "--cacheinfo", f"100644,{blob},{place}", environment=beside)
         return _git("write-tree", environment=beside)
 
 

@@ -194,7 +194,7 @@ def save(stages: list[str]) -> State[Any]:
     if changed := graph.changes(stages, get_run_logger().warning):
         found = ", ".join(f"{stage} ({why})" for stage, why in changed.items())
         return Completed(name="Skipped", message=f"Not saved, as the workspace changed meanwhile: {found}.")
-    saved = experiments.save(str(flow_run.get_name()), str(flow_run.get_id()), graph.uncached_outputs())
+    saved = experiments.save(str(flow_run.get_name()), graph.uncached_outputs(), run=str(flow_run.get_id()))
     messages = [f"Saved; `dvc exp apply {saved.name}` has it back."]
     if files := experiments.uncommitted():
         messages.append(f"It holds changes that are not committed: {', '.join(files)}.")

@@ -38,7 +38,7 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def held(work: str, say: Callable[[str], None]) -> Iterator[None]:
+def held(work: str, say: Callable[[str], None], *, place: Path = Path()) -> Iterator[None]:
     """Have the workspace to oneself among runs of the pipeline while the block runs, waiting for it if need be.
 
     The lock goes with the process, however that ends.
@@ -46,12 +46,14 @@ def held(work: str, say: Callable[[str], None]) -> Iterator[None]:
     Args:
         work: what this run is called by those who wait for it.
         say: told, once, whom this one waits for.
+        place: the workspace.
 
     Raises:
         BusyError: another run still held it after `PATIENCE` seconds.
     """
-    _LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with _LOCK.open("a+", encoding="utf-8") as file:
+    lock = place / _LOCK
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as file:
         patiently(lambda: _locked(file), lambda: [_written(file)], say)
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "work": work}))

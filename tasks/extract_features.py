@@ -9,11 +9,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transfer import (
     augmentation,
     chance,
+    contact_sheet,
     extraction,
     features,
     manifest,
@@ -30,16 +31,26 @@ from transfer import (
 
 log = logging.getLogger(__name__)
 
+PHOTOGRAPHS_SHOWN, VIEWS_SHOWN = 6, 6  # on the contact sheet
+
 
 class Params(params.Section):
     """What is computed of a photograph; all of it is part of the recipe."""
 
     image_size: int = Field(ge=vgg16.MIN_IMAGE_SIZE, le=1024, description="edge of the square, pixels")
     resizing: photos.Resizing
-    frozen_through: Literal["block1_pool", "block2_pool", "block3_pool", "block4_pool"]
+    frozen_through: Literal["block1_pool", "block2_pool", "block3_pool", "block4_pool", "block5_conv1", "block5_conv2"]
     views: int = Field(ge=0, le=64, description="augmented copies of each training photograph")
     augmentation: augmentation.Params
     seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "Params":
+        if self.views and not self.augmentation.changes_anything():
+            raise ValueError(
+                f"`views` must be 0 where all of `augmentation` is off: they would be copies. Received: {self.views}"
+            )
+        return self
 
 
 class Shot(NamedTuple):
@@ -92,6 +103,17 @@ def _shown(shot: Shot, image: Image.Image, settings: Params) -> photos.Pixels:
     )
 
 
+def examples(photographs: Sequence[manifest.Entry], settings: Params, folder: Path) -> Image.Image:
+    """A contact sheet: a few of the photographs to train on, each with some of its views as the network sees them."""
+    to_train_on = sorted((each for each in photographs if each.split == "train"), key=lambda each: each.sha256)
+    views = range(1 + min(settings.views, VIEWS_SHOWN))
+    rows = [
+        pixels([Shot(photograph, view) for view in views], settings=settings, folder=folder)
+        for photograph in to_train_on[:PHOTOGRAPHS_SHOWN]
+    ]
+    return contact_sheet.draw(rows, ["original", *(f"view {view}" for view in views[1:])])
+
+
 def main() -> None:
     """Fill artifacts/extract_features/ from the memo, after computing into it what it lacks."""
     settings = params.load("extract_features", Params)
@@ -109,6 +131,8 @@ def main() -> None:
         features.write_recipes(folder, recipes)
         for shot in wanted:
             memos[shot.view].link(shot.photograph.sha256, folder / str(shot.view))
+        sheet = examples(photographs, settings, paths.artifact("subsample"))
+        sheet.save(folder / "augmentation.jpg", quality=90)
     memo.forget_least_recently_used()
 
 

@@ -23,11 +23,13 @@ class Params(params.Section):
     Args:
         validation: fraction that decides when to stop and what to keep.
         test: fraction that is looked at only for the final scores.
+        training_photographs: how many of the rest are trained on at most, as many of each class; None: all.
         seed: what the split follows from.
     """
 
     validation: float = Field(gt=0, lt=1)
     test: float = Field(gt=0, lt=1)
+    training_photographs: int | None = Field(ge=2)
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")
@@ -52,8 +54,24 @@ def split_of(sha256: str, settings: Params) -> Split:
 
 
 def assigned(entries: Iterable[manifest.Entry], settings: Params) -> list[manifest.Entry]:
-    """The photographs with their splits."""
-    return [entry._replace(split=split_of(entry.sha256, settings)) for entry in entries]
+    """The photographs with their splits, without those that are too many to train on.
+
+    Which of these stay follows from their content and the seed, so fewer are always among more.
+    """
+    everything = [entry._replace(split=split_of(entry.sha256, settings)) for entry in entries]
+    if settings.training_photographs is None:
+        return everything
+    to_train_on = [entry for entry in everything if entry.split == "train"]
+    names = manifest.classes(everything)
+    stay = {
+        entry
+        for number, name in enumerate(names)
+        for entry in sorted(
+            (entry for entry in to_train_on if entry.class_name == name),
+            key=lambda entry: chance.digest(STAGE, settings.seed, "training_photographs", entry.sha256),
+        )[: (settings.training_photographs + len(names) - 1 - number) // len(names)]
+    }
+    return [entry for entry in everything if entry.split != "train" or entry in stay]
 
 
 def counts(entries: Iterable[manifest.Entry]) -> dict[Split, dict[str, int]]:

@@ -33,6 +33,11 @@ class Params(Section):
     stretch: float = Field(ge=1, le=1.3, description="largest factor, wider or higher")
     fill: Fill
 
+    def changes_anything(self) -> bool:
+        """Whether a view can differ from the photograph at all."""
+        off = {"zoom": 1, "stretch": 1, "fill": self.fill}
+        return any(value != off.get(name, 0) for name, value in self.model_dump().items())
+
 
 def matrix(params: Params, random: np.random.Generator) -> Matrix:
     """Draw one view's map.

@@ -4,6 +4,7 @@ The same data give the same bytes: no date, no random names, no global state lef
 """
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,3 +119,53 @@ def _svg(figure: Figure) -> str:
     drawing = file.getvalue()
     drawing = drawing[drawing.index("<svg") :].replace(FOREGROUND, "currentColor")
     return re.sub(r' id="[\w.]+_\d+"', "", drawing)  # several drawings on a page would share these
+
+
+def dots(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Values of named things side by side: a small dot each, a large one at their mean.
+
+    Args:
+        panels: by what is shown, the values of each thing; all panels have the same things.
+    """
+    names = list(next(iter(panels.values())))
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(2 * _WIDTH, 0.9 + 0.32 * len(names)), layout="constrained")
+        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (label, values), colour in zip(drawn, panels.items(), COLOURS, strict=False):
+            for place, name in enumerate(names):
+                each = values[name]
+                axes.plot(each, [place] * len(each), "o", color=colour, markersize=3, alpha=0.6)
+                axes.plot(sum(each) / len(each), place, "o", color=colour, markersize=8)
+            axes.set_xlabel(label)
+            axes.grid(axis="y", linewidth=0.3)
+            if "accuracy" in label:
+                axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+        drawn[0].set_yticks(range(len(names)), names)
+        drawn[0].invert_yaxis()
+        return _svg(figure)
+
+
+def field(
+    values: Sequence[Sequence[float]], down: tuple[str, Sequence[Any]], across: tuple[str, Sequence[Any]], label: str
+) -> str:
+    """Values of two things varied together: the lower, the darker, with the number in each place.
+
+    Args:
+        values: a row for each of the first thing's values.
+        down: the first thing's name and values.
+        across: the second thing's.
+        label: what the values are.
+    """
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(_WIDTH, 1.2 + 0.5 * len(values)), layout="constrained")
+        axes = figure.subplots()
+        flat = sorted(value for row in values for value in row)
+        axes.imshow(values, cmap="Blues_r", alpha=0.75, aspect="auto")
+        middle = (flat[0] + flat[-1]) / 2
+        for (y, row), (x, _) in itertools.product(enumerate(values), enumerate(across[1])):
+            ink = "white" if row[x] < middle else "black"
+            axes.annotate(f"{row[x]:.4f}", (x, y), ha="center", va="center", color=ink)
+        axes.set_yticks(range(len(down[1])), list(map(str, down[1])))
+        axes.set_xticks(range(len(across[1])), list(map(str, across[1])))
+        axes.set(ylabel=down[0].rpartition(".")[2], xlabel=across[0].rpartition(".")[2], title=label)
+        return _svg(figure)

@@ -204,6 +204,25 @@ def project(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
+def clone(folder: Path, workspace: Path) -> Path:
+    """A Git repository with the project as it is, the params of a workspace, and that one's DVC cache for its own."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if not (ROOT / ".git").exists():
+        pytest.skip("the project is no Git repository, so what belongs to it is not known")
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).exists() and not name.startswith("tests/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    shutil.copy2(workspace / "params.yaml", folder / "params.yaml")
+    cache = f"[cache]\n    dir = {workspace / '.dvc/cache'}\n"
+    (folder / ".dvc/config.local").write_text(cache)
+    who = ["-c", "user.name=test", "-c", "user.email=test"]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "The project"]):
+        subprocess.run(["git", *who, *arguments], cwd=folder, check=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the Prefect server keeps its database."""

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 def save(name: str = "brave-otter", run: str = RUN) -> experiments.Saved:
     """Keep the workspace as the flow does."""
-    return experiments.save(name, run, graph.uncached_outputs())
+    return experiments.save(name, graph.uncached_outputs(), run=run)
 
 
 def everything() -> dict[str, object]:

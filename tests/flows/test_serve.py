@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from ruamel.yaml import YAML
 
 from flows import serve, server, worker
 from tests.conftest import Reproduced
-from tests.flows.conftest import ask, copy_database, wait
+from tests.flows.conftest import ask, clone, copy_database, wait
 
 ROOT = Path(__file__).parents[2]
 STAGES = list(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
@@ -71,25 +70,6 @@ def working(project: Path) -> set[str]:
         except psutil.Error:
             continue
     return found
-
-
-def clone(folder: Path, workspace: Path) -> Path:
-    """A Git repository with the project as it is, the params of a workspace, and that one's DVC cache for its own."""
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    if not (ROOT / ".git").exists():
-        pytest.skip("the project is no Git repository, so what belongs to it is not known")
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).exists() and not name.startswith("tests/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    shutil.copy2(workspace / "params.yaml", folder / "params.yaml")
-    cache = f"[cache]\n    dir = {workspace / '.dvc/cache'}\n"
-    (folder / ".dvc/config.local").write_text(cache)
-    who = ["-c", "user.name=test", "-c", "user.email=test"]
-    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "The project"]):
-        subprocess.run(["git", *who, *arguments], cwd=folder, check=True)
-    return folder
 
 
 def set_params(project: Path, section: str, **values: Any) -> None:

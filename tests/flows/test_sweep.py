@@ -1,0 +1,144 @@
+import csv
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows import sweep
+from tests.conftest import ROOT, Reproduced
+from tests.flows.conftest import clone, git
+from transfer import params
+from transfer.errors import ParamsError
+
+SWEEPS = """\
+widths:
+  stage: train_head
+  seeds: [0, 1]
+  given: {train_head.training.epochs: 1}
+  grid:
+    train_head.head.dense: [[4], []]
+"""
+
+
+def of_yaml(path: Path) -> Any:
+    """A file's content."""
+    return YAML(typ="safe").load(path)
+
+
+@pytest.fixture
+def project(reproduced: Reproduced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Git repository with the project and a small sweep; its DVC cache has what the demo has run."""
+    folder = clone(tmp_path / "a project", reproduced.workspace)
+    shutil.copytree(reproduced.workspace / ".cache/features", folder / ".cache/features")
+    (folder / "sweeps.yaml").write_text(SWEEPS)
+    git("-C", str(folder), "-c", "user.name=test", "-c", "user.email=test", "commit", "-qam", "A sweep")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run sweeps as a user does."""
+    environment = {name: value for name, value in os.environ.items() if name != "DOGS_VS_CATS_CACHE"}
+    command = [sys.executable, "-m", "flows.sweep", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def epochs() -> list[str]:
+    """The histories that experiments have, with the seconds that no two trainings share."""
+    refs = git("for-each-ref", "--format=%(refname)", "refs/exps").split()
+    return [git("show", f"{ref}:artifacts/train_head/history.csv") for ref in refs if "/sweep-" in ref]
+
+
+def test_a_sweep_compares_its_points_and_touches_nothing(project: Path) -> None:
+    """Each point and seed is trained once, ever, and kept as an experiment; workspace and branch stay as they are."""
+    before = (git("status", "--porcelain"), git("rev-parse", "HEAD"), Path("params.yaml").read_bytes())
+    done = run("widths")
+    assert done.returncode == 0, done.stderr
+    with (project / "artifacts/sweep/widths.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["point"], line["seed"]) for line in lines] == [("[4]", "0"), ("[4]", "1"), ("[]", "0"), ("[]", "1")]
+    assert len({line["val_loss"] for line in lines}) == 4
+    assert (project / "artifacts/sweep/widths.svg").read_text().startswith("<svg")
+    named = [line.split()[0] for line in done.stdout.splitlines()[1:3]]
+    mean = {name: sum(float(line["val_loss"]) for line in lines if line["point"] == name) for name in ("[4]", "[]")}
+    assert named == sorted(mean, key=lambda name: mean[name])
+    assert (git("status", "--porcelain"), git("rev-parse", "HEAD"), Path("params.yaml").read_bytes()) == before
+
+    dvc = [sys.executable, "-m", "dvc", "exp"]
+    listed = subprocess.run([*dvc, "list", "--name-only"], capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(listed) == [f"sweep-widths-{name}" for name in ("4-seed-0", "4-seed-1", "seed-0", "seed-1")]
+    subprocess.run([*dvc, "apply", "sweep-widths-4-seed-1"], capture_output=True, check=True)
+    applied = of_yaml(Path("params.yaml"))["train_head"]
+    assert (applied["head"]["dense"], applied["training"]["epochs"], applied["seed"]) == ([4], 1, 1)
+    assert (project / "artifacts/train_head/head.keras").exists()
+
+    first = epochs()
+    again = run("widths")
+    assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    assert epochs() == first
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (SWEEPS, "heights", r"one of sweeps\.yaml: widths\. Received: 'heights'"),
+        (
+            SWEEPS.replace("train_head\n", "evaluate\n"),
+            "widths",
+            r"`widths\.stage` must be 'train_head' or 'fine_tune'",
+        ),
+        (SWEEPS.partition("  grid")[0], "widths", "either `grid` or `points`"),
+    ],
+)
+def test_a_sweep_that_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, message: str
+) -> None:
+    """The message says what there is, or what is wrong."""
+    monkeypatch.chdir(tmp_path)
+    Path("sweeps.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=message):
+        sweep.read(name)
+
+
+def test_only_params_that_exist_are_varied() -> None:
+    """A slip of the pen in a sweep is no new param, which no stage would look at."""
+    with pytest.raises(ParamsError, match=r"Received: `train_head\.head\.droput`"):
+        sweep.changed({"train_head": {"head": {"dropout": 0.5}}}, {"train_head.head.droput": 0.1})
+
+
+def test_a_grid_has_every_combination() -> None:
+    """Points are in the order in which they are written down, the last param varying first."""
+    grid = sweep.Sweep(stage="train_head", seeds=[0], grid={"a.b": [1, 2], "a.c": [3, 4]})
+    assert [point.name for point in sweep.points(grid)] == ["1 3", "1 4", "2 3", "2 4"]
+    assert sweep.points(grid)[1].changes == {"a.b": 1, "a.c": 4}
+
+
+@pytest.mark.parametrize("name", list(of_yaml(ROOT / "sweeps.yaml")))
+def test_the_ready_sweeps_are_sound(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every point of every sweep that comes with the project is one that the stages take."""
+    monkeypatch.chdir(ROOT)
+    found = sweep.read(name)
+    assert len({point.name for point in sweep.points(found)}) == len(sweep.points(found)) > 2
+    for point in sweep.points(found):
+        document = sweep.changed(of_yaml(ROOT / "params.yaml"), {**found.given, **point.changes})
+        for stage, section in document.items():
+            params.parse(stage, section, importlib.import_module(f"tasks.{stage}").Params)
+
+
+def test_the_table_has_the_best_first() -> None:
+    """By mean validation loss, with the seeds' range."""
+    results = [
+        sweep.Result(point, seed, {"val_loss": loss, "val_accuracy": 0.9, "best_epoch": 3})
+        for point, losses in (("adam", (0.2, 0.4)), ("sgd", (0.1, 0.3)))
+        for seed, loss in enumerate(losses)
+    ]
+    lines = sweep.table(sweep.compared(results)).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["sgd", "adam"]
+    assert re.search(r"0\.2000 +0\.1000 to 0\.3000 +90\.0 %", lines[1])
