@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from transfer import (
     curves,
@@ -55,22 +54,11 @@ class Params(params.Section):
     checked: int = Field(ge=1, le=1000, description="photographs on which the saved network must agree with the cache")
 
 
-class Card(BaseModel):
-    """What is read of a `model.json`."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    classes: list[str]
-    trained_on: dict[str, Any]
-    params: dict[str, Any]
-    scores: dict[str, Any]
-
-
 class Trained(NamedTuple):
     """A network as its stage left it: the file, `model.json` and `history.csv`."""
 
     file: Path
-    card: Card
+    card: models.Card
     history: list[dict[str, float]]
 
 
@@ -90,27 +78,12 @@ def above(whole: keras.Model, boundary: str) -> keras.Model:
     return keras.Sequential([keras.Input(whole.layers[index].output.shape[1:]), *whole.layers[index + 1 :]])
 
 
-def predict(network: keras.Model, rows: NDArray[Any]) -> Probabilities:
-    """The probability of each class; a single output is the probability of the second of two.
-
-    Raises:
-        DataError: the network gives no finite numbers.
-    """
-    given = keras.ops.convert_to_numpy(network(rows, training=False)).astype(np.float64)
-    if not np.isfinite(given).all():
-        raise DataError(f"The network must give finite probabilities. Received: NaN. {remake(HEAD, TUNED)}")
-    if given.shape[1] == 1:
-        return np.hstack([1 - given, given])
-    probabilities: Probabilities = given / given.sum(axis=1, keepdims=True)
-    return probabilities
-
-
 def predict_all(network: keras.Model, batches: views.Views, *, name: str) -> Probabilities:
     """The probabilities of every photograph, a batch in memory at a time."""
     with progress.bar(total=len(batches), description=f"{STAGE} {name}", unit="batches") as bar:
         predicted = []
         for number in range(len(batches)):
-            predicted.append(predict(network, batches[number][0].astype(np.float32)))
+            predicted.append(models.probabilities(network, batches[number][0].astype(np.float32)))
             bar.update()
     return np.concatenate(predicted)
 
@@ -375,22 +348,10 @@ def _made(name: str) -> Path:
 
 def _trained(name: str) -> Trained:
     return Trained(
-        paths.artifact(name, FILES[name]), _card(name), curves.read_history(paths.artifact(name, "history.csv"))
+        paths.artifact(name, FILES[name]),
+        models.read_card(paths.artifact(name, "model.json"), cure=remake(name)),
+        curves.read_history(paths.artifact(name, "history.csv")),
     )
-
-
-def _card(name: str) -> Card:
-    file = paths.artifact(name, "model.json")
-    content = file.read_bytes()
-    try:
-        return Card.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(
-            f"{file} must be JSON with {', '.join(Card.model_fields)}. Received: {len(content):,} bytes, "
-            f"{place}: {first['msg']}. {remake(name)}"
-        ) from None
 
 
 def _predicted(
@@ -423,7 +384,7 @@ def _directly(
     for photograph in photographs:
         image = photos.read_kept(paths.artifact("subsample", photograph.path), sha256=photograph.sha256)
         pixels = photos.resized(image, size=recipe["image_size"], resizing=recipe["resizing"])
-        yield predict(whole, pixels[np.newaxis])
+        yield models.probabilities(whole, pixels[np.newaxis])
 
 
 if __name__ == "__main__":

@@ -3,16 +3,34 @@
 import json
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from transfer import features, outputs
 from transfer.backend import keras
-from transfer.errors import DataError
+from transfer.errors import DataError, remake
+from transfer.photos import Resizing
 
 _TIMELESS = "1980-01-01@00:00:00"
 _SHARED = "shared_object_id"
+
+
+class Card(BaseModel):
+    """What a user of a network must know: the content of `model.json`."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    classes: list[str] = Field(min_length=2)
+    image_size: int = Field(ge=1)
+    resizing: Resizing
+    trained_on: dict[str, Any]
+    params: dict[str, Any]
+    scores: dict[str, Any]
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -58,7 +76,7 @@ def card(
     settings: dict[str, Any],
     scores: dict[str, float],
 ) -> dict[str, Any]:
-    """What a user of a network must know: the content of model.json."""
+    """The content of a `model.json` to be written, as `Card` describes it."""
     return {
         "classes": list(classes),
         "image_size": recipe["image_size"],
@@ -67,6 +85,53 @@ def card(
         "params": settings,
         "scores": scores,
     }
+
+
+def read_card(path: Path, *, cure: str) -> Card:
+    """Read a `model.json`.
+
+    Args:
+        path: the file.
+        cure: what the user is to do where it is damaged, as a sentence.
+
+    Raises:
+        DataError: it is no JSON, lacks something or holds something else than it should.
+        FileNotFoundError: there is none.
+    """
+    content = path.read_bytes()
+    try:
+        return Card.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise DataError(
+            f"{path} must be JSON with {', '.join(Card.model_fields)}. Received: {len(content):,} bytes, "
+            f"{place}: {first['msg']}. {cure}"
+        ) from None
+
+
+def probabilities(network: Callable[..., Any], rows: NDArray[Any]) -> NDArray[np.float64]:
+    """The probability of each class; a single output is the probability of the second of two.
+
+    Args:
+        network: a network, or a function that is called like one.
+        rows: what it takes, one for each photograph.
+
+    Returns:
+        Array of shape (photographs, classes), from 0 to 1; rows sum to one.
+
+    Raises:
+        DataError: the network gives no finite numbers.
+    """
+    given = keras.ops.convert_to_numpy(network(rows, training=False)).astype(np.float64)
+    if not np.isfinite(given).all():
+        raise DataError(
+            f"The network must give finite probabilities. Received: NaN. {remake('train_head', 'fine_tune')}"
+        )
+    if given.shape[1] == 1:
+        return np.hstack([1 - given, given])
+    whole: NDArray[np.float64] = given / given.sum(axis=1, keepdims=True)
+    return whole
 
 
 def _undated(metadata: bytes) -> bytes:

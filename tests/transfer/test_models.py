@@ -1,3 +1,4 @@
+import json
 import time
 import zipfile
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer import heads, models
+from transfer import heads, models, outputs
 from transfer.backend import keras
 from transfer.errors import DataError
 
@@ -50,6 +51,53 @@ def test_a_damaged_network_is_refused_with_the_cure(tmp_path: Path, cut: int) ->
     (tmp_path / "head.keras").write_bytes((tmp_path / "head.keras").read_bytes()[:cut])
     with pytest.raises(DataError, match=r"head\.keras.*Rerun the stage"):
         models.load(tmp_path / "head.keras")
+
+
+CARD = {
+    "classes": ["cat", "dog"],
+    "image_size": 32,
+    "resizing": "crop",
+    "trained_on": {"photographs": "ab" * 32},
+    "params": {"seed": 0},
+    "scores": {"epochs": 3},
+}
+
+
+def test_a_card_comes_back_as_it_was(tmp_path: Path) -> None:
+    """What a stage writes to model.json is what is read of it."""
+    recipe = {"image_size": CARD["image_size"], "resizing": CARD["resizing"]}
+    written = models.card(["cat", "dog"], recipe, {"photographs": "ab" * 32}, {"seed": 0}, {"epochs": 3})
+    outputs.write_json(tmp_path / "model.json", written)
+    assert models.read_card(tmp_path / "model.json", cure="").model_dump() == written == CARD
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [({"classes": ["cat"]}, "classes"), ({"image_size": "32"}, "image_size"), ({"resizing": "stretch"}, "resizing")],
+)
+def test_a_wrong_card_is_refused_with_the_cure(tmp_path: Path, change: dict[str, object], received: str) -> None:
+    """A model.json that says something else than it should is named, with what is wrong and what to do."""
+    (tmp_path / "model.json").write_text(json.dumps({**CARD, **change}))
+    with pytest.raises(
+        DataError, match=rf"model\.json must be JSON with classes.* {received}.*: .*\. Fetch it again\."
+    ):
+        models.read_card(tmp_path / "model.json", cure="Fetch it again.")
+
+
+def test_one_output_is_the_probability_of_the_second_class() -> None:
+    """A sigmoid becomes a column for each of two classes; a softmax keeps its columns, which add up to one."""
+    one = models.probabilities(keras.layers.Identity(), np.array([[0.25], [1.0]], np.float32))
+    np.testing.assert_array_equal(one, [[0.75, 0.25], [0.0, 1.0]])
+    more = models.probabilities(keras.layers.Identity(), np.array([[0.1, 0.2, 0.7]], np.float32))
+    np.testing.assert_allclose(more, [[0.1, 0.2, 0.7]], rtol=1e-6)
+    assert more.sum() == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_gives_no_numbers_is_refused(value: float) -> None:
+    """NaN is no probability."""
+    with pytest.raises(DataError, match="finite"):
+        models.probabilities(keras.layers.Identity(), np.array([[value]]))
 
 
 def test_nothing_is_left_beside_a_saved_network(tmp_path: Path) -> None:

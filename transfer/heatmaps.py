@@ -1,0 +1,128 @@
+"""Heat maps: what in a photograph spoke for a class, by Grad-CAM (Selvaraju et al., 2017).
+
+"Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", equations 1 and 2: the last
+convolution's channels, each weighted by the mean slope of the class's score over it; what speaks against is left out.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from transfer import photos
+from transfer.backend import keras, tf
+from transfer.errors import DataError
+from transfer.photos import Pixels, Resizing
+
+Heat = NDArray[np.float32]
+
+# From cold to hot, each lighter than the one before and from blue to yellow, which the colour blind tell apart too.
+_STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_RAMP = np.array([(10, 10, 70), (85, 25, 135), (185, 60, 100), (240, 140, 40), (255, 245, 130)])
+_OPACITY = 0.6  # more than half: the coldest white stays darker than the hottest black, in greyscale too
+
+
+class _Box(NamedTuple):
+    """A part of a photograph, in whole pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+
+def of(network: keras.Model, pixels: Pixels, classes: Sequence[int]) -> Heat:
+    """Where the last convolution of a network found what speaks for a class.
+
+    The score is the class's log odds (of two classes) or logit (of more), before the last activation, which would
+    flatten it where the network is sure.
+
+    Args:
+        network: as `fine_tune` saves it: layers in a row, the last of them a head that ends in a dense layer.
+        pixels: what the network takes, of shape (photographs, height, width, 3).
+        classes: for each photograph the number of the class that is asked about.
+
+    Returns:
+        Array of shape (photographs, height, width), as fine as the last convolution's output, from 0 to 1: the
+        hottest place of each photograph is 1. All zero where nothing speaks for the class.
+
+    Raises:
+        DataError: the network has no convolution or does not end in such a head.
+    """
+    below, above, last = _parted(network)
+    activations = below(pixels, training=False)
+    with tf.GradientTape() as tape:
+        tape.watch(activations)
+        logits = above(activations, training=False) @ last.kernel + last.bias
+        scores = tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
+        chosen = tf.gather(scores, np.asarray(classes), axis=1, batch_dims=1)
+    weights = tf.reduce_mean(tape.gradient(chosen, activations), axis=(1, 2), keepdims=True)
+    heat: Heat = tf.nn.relu(tf.reduce_sum(weights * activations, axis=-1)).numpy()
+    hottest = heat.max(axis=(1, 2), keepdims=True)
+    shares: Heat = np.divide(heat, hottest, out=np.zeros_like(heat), where=hottest > 0)
+    return shares
+
+
+def laid_over(photograph: Image.Image, heat: Heat, *, resizing: Resizing) -> Image.Image:
+    """Lay a heat map over the part of a photograph that the network saw.
+
+    That part is shown in grey under the colours, which go from dark blue to light yellow; the rest stays as it is.
+
+    Args:
+        photograph: 8-bit RGB, whole, of any size.
+        heat: of this photograph; array of shape (height, width), from 0 to 1.
+        resizing: how the photograph was brought to the network's size.
+    """
+    frame = _Box(*(math.floor(edge) for edge in photos.frame(*photograph.size, resizing)))
+    seen = _Box(max(frame.left, 0), max(frame.top, 0), *map(min, frame[2:], photograph.size))
+    grey = photograph.crop(seen).convert("L").convert("RGB")
+    shown = photograph.copy()
+    shown.paste(Image.blend(grey, _coloured(_spread(heat, frame, seen)), _OPACITY), seen)
+    return shown
+
+
+def _parted(network: keras.Model) -> tuple[keras.Model, keras.Model, keras.layers.Dense]:
+    """A network up to its last convolution, from there to the last layer, and that layer."""
+    convolutions = [n for n, layer in enumerate(network.layers) if isinstance(layer, keras.layers.Conv2D)]
+    head = network.layers[-1]
+    last = head.layers[-1] if isinstance(head, keras.Model) else None
+    if not convolutions or not isinstance(last, keras.layers.Dense):
+        raise DataError(
+            "A network must have convolutions and end in a head with a dense layer for heat maps. "
+            f"Received: {', '.join(layer.name for layer in network.layers)}. Use a network that `fine_tune` saved."
+        )
+    below, above = network.layers[: convolutions[-1] + 1], network.layers[convolutions[-1] + 1 : -1]
+    hidden = keras.Model(head.inputs, last.input)
+    return (
+        keras.Sequential([keras.Input(network.input_shape[1:], dtype=network.inputs[0].dtype), *below]),
+        keras.Sequential([keras.Input(below[-1].output.shape[1:]), *above, hidden]),
+        last,
+    )
+
+
+def _spread(heat: Heat, frame: _Box, seen: _Box) -> Heat:
+    """The heat of what is seen, a part of the frame: one number for each pixel of the photograph there."""
+    rows, columns = heat.shape
+    box = (
+        (seen.left - frame.left) * columns / frame.width,
+        (seen.top - frame.top) * rows / frame.height,
+        (seen.right - frame.left) * columns / frame.width,
+        (seen.bottom - frame.top) * rows / frame.height,
+    )
+    return np.asarray(Image.fromarray(heat).resize((seen.width, seen.height), Image.Resampling.BILINEAR, box=box))
+
+
+def _coloured(heat: Heat) -> Image.Image:
+    channels = [np.interp(heat, _STOPS, channel) for channel in _RAMP.T]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
