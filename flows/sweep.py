@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,9 @@ from transfer import figures, outputs, params, paths, progress
 from transfer.errors import ParamsError
 
 SWEEPS = Path("sweeps.yaml")
+LOCK = Path("dvc.lock")
 WORKSPACE = Path(".cache/sweep")
+COMPARISONS = Path("sweeps")
 SCORES = ("val_loss", "val_accuracy", "best_epoch")
 STAGES = ("train_head", "fine_tune")  # those with a seed of a training
 
@@ -126,12 +129,15 @@ def run(name: str, sweep: Sweep) -> list[Result]:
 
 def prepare() -> None:
     """Copy the project's code to the sweep's workspace, and have DVC share the project's cache there."""
+    shutil.rmtree(WORKSPACE / "inbox", ignore_errors=True)
     demo.copy(Path(), WORKSPACE)
+    if LOCK.exists():
+        shutil.copyfile(LOCK, WORKSPACE / LOCK)  # an experiment is a version of the whole pipeline, later stages too
     for path in filter(Path.is_file, Path("inbox").rglob("*")):
-        (WORKSPACE / path).unlink(missing_ok=True)
-        outputs.link(path, WORKSPACE / path)
+        if not (WORKSPACE / path).exists():
+            outputs.link(path, WORKSPACE / path)
     with Repo(os.curdir) as repo:
-        cache = repo.cache.local.path
+        cache = repo.cache.local_cache_dir
     outputs.write_text(WORKSPACE / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
 
 
@@ -230,10 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{error}\nWhat was done is kept; run the same command to go on.", file=sys.stderr)
         return 1
     scores = compared(results)
-    folder = paths.artifact("sweep")
-    outputs.write_text(folder / f"{name}.csv", rows(results))
-    outputs.write_text(folder / f"{name}.svg", picture(sweep, scores))
-    print(f"{table(scores)}\n\nPicture: {folder / name}.svg\nTable:   {folder / name}.csv")
+    outputs.write_text(COMPARISONS / f"{name}.csv", rows(results))
+    outputs.write_text(COMPARISONS / f"{name}.svg", picture(sweep, scores))
+    print(f"{table(scores)}\n\nPicture: {COMPARISONS / name}.svg\nTable:   {COMPARISONS / name}.csv")
     return 0
 
 

@@ -38,8 +38,10 @@ def project(reproduced: Reproduced, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder = clone(tmp_path / "a project", reproduced.workspace)
     shutil.copytree(reproduced.workspace / ".cache/features", folder / ".cache/features")
     (folder / "sweeps.yaml").write_text(SWEEPS)
-    git("-C", str(folder), "-c", "user.name=test", "-c", "user.email=test", "commit", "-qam", "A sweep")
+    shutil.copy2(reproduced.workspace / "dvc.lock", folder / "dvc.lock")
     monkeypatch.chdir(folder)
+    git("add", "dvc.lock")
+    git("-c", "user.name=test", "-c", "user.email=test", "commit", "-qam", "A sweep")
     return folder
 
 
@@ -61,11 +63,11 @@ def test_a_sweep_compares_its_points_and_touches_nothing(project: Path) -> None:
     before = (git("status", "--porcelain"), git("rev-parse", "HEAD"), Path("params.yaml").read_bytes())
     done = run("widths")
     assert done.returncode == 0, done.stderr
-    with (project / "artifacts/sweep/widths.csv").open(newline="") as file:
+    with (project / "sweeps/widths.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["point"], line["seed"]) for line in lines] == [("[4]", "0"), ("[4]", "1"), ("[]", "0"), ("[]", "1")]
     assert len({line["val_loss"] for line in lines}) == 4
-    assert (project / "artifacts/sweep/widths.svg").read_text().startswith("<svg")
+    assert (project / "sweeps/widths.svg").read_text().startswith("<svg")
     named = [line.split()[0] for line in done.stdout.splitlines()[1:3]]
     mean = {name: sum(float(line["val_loss"]) for line in lines if line["point"] == name) for name in ("[4]", "[]")}
     assert named == sorted(mean, key=lambda name: mean[name])
