@@ -1,6 +1,7 @@
 """Train a head on the cached features of the frozen base."""
 
 import shutil
+from functools import partial
 
 from pydantic import Field
 
@@ -30,12 +31,21 @@ def main() -> None:
         part="pooled",
         batch_size=settings.training.batch_size,
         seed=settings.seed,
+        pool=partial(heads.pool, pooling=settings.head.pooling),
     )
     feature_map = vgg16.shape_after(vgg16.POOLED, image_size=recipes[0]["image_size"])
     head = heads.build(settings.head, feature_map=feature_map, classes=len(classes), seed=settings.seed)
-    training.compile_model(head, settings.training, batches=len(train))
+    trained = heads.above_pooling(head, settings.head.pooling)
+    training.compile_model(trained, settings.training, batches=len(train))
     history = training.fit(
-        head, train, validation, settings=settings.training, seed=settings.seed, scratch=scratch, name="train_head"
+        trained,
+        train,
+        validation,
+        settings=settings.training,
+        seed=settings.seed,
+        scratch=scratch,
+        name="train_head",
+        whole=head,
     )
 
     folder = paths.artifact("train_head")

@@ -2,6 +2,8 @@
 
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from transfer import chance
@@ -48,6 +50,26 @@ def build(settings: Params, *, feature_map: tuple[int, int, int], classes: int, 
     units, activation = (1, "sigmoid") if classes == 2 else (classes, "softmax")
     probabilities = _dense(settings, units, activation, name="probabilities", seed=seed)(signal)
     return keras.Model(features, probabilities, name="head")
+
+
+def above_pooling(head: keras.Model, pooling: Pooling) -> keras.Model:
+    """The part of a head that takes what `pool` makes of feature maps; its layers are the head's own."""
+    return keras.Model(head.get_layer(pooling).output, head.output, name="above_pooling")
+
+
+def pool(feature_map: NDArray[np.float16], pooling: Pooling) -> NDArray[np.float32]:
+    """What a head's pooling makes of one feature map of shape (height, width, channels), which never changes."""
+    average: NDArray[np.float32] = feature_map.mean(axis=(0, 1), dtype=np.float32)
+    largest: NDArray[np.float32] = feature_map.max(axis=(0, 1)).astype(np.float32)
+    match pooling:
+        case "average":
+            return average
+        case "max":
+            return largest
+        case "average_max":
+            return np.concatenate([average, largest])
+        case "flatten":
+            return feature_map.reshape(-1).astype(np.float32)
 
 
 def _pooled(features: keras.KerasTensor, pooling: Pooling) -> keras.KerasTensor:

@@ -1,7 +1,7 @@
 """Views: cached features as a network takes them, one view of each photograph an epoch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,10 @@ from transfer.backend import keras
 from transfer.errors import DataError, remake
 
 Part = Literal["boundary", "pooled"]
-_ROOM = 512 << 20  # bytes of rows that stay in memory: reading them is most of a head's epoch
+Row = NDArray[np.float16] | NDArray[np.float32]
+Pool = Callable[[features.Activation], Row]
+
+_ROOM = 512 << 20  # bytes of pooled rows that stay in memory: reading them is most of a head's epoch
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -36,6 +39,7 @@ class Views(Batches):
         photographs: what to read, all of them at view 0 or, with a seed, at a view drawn anew each epoch.
         classes: class names in the order of their numbers; the labels are these numbers.
         part: which of a row's activations.
+        pool: what is made of each activation; what comes of it stays in memory as long as there is room.
         batch_size: photographs a batch; the last may be smaller.
         seed: of the order and the views; None keeps the given order and view 0.
 
@@ -51,6 +55,7 @@ class Views(Batches):
         part: Part,
         batch_size: int,
         seed: int | None = None,
+        pool: Pool | None = None,
     ) -> None:
         super().__init__()
         self._folder = folder
@@ -60,8 +65,9 @@ class Views(Batches):
         self._batch_size = batch_size
         self._seed = seed
         self._plan: tuple[int, list[manifest.Entry]] = (-1, [])
-        self._rows: dict[tuple[str, int], features.Activation] = {}
-        self._room = _ROOM if part == "pooled" else 0  # a batch at the boundary takes longer to train on than to read
+        self._pool = pool
+        self._rows: dict[tuple[str, int], Row] = {}
+        self._room = _ROOM if pool else 0
         self._recipes = [features.digest(recipe) for recipe in features.read_recipes(folder)]
 
     def __len__(self) -> int:
@@ -82,11 +88,12 @@ class Views(Batches):
             plan = self._plan = (epoch, sorted(self._photographs, key=lambda photograph: key(photograph.sha256)))
         return plan[1]
 
-    def _read(self, photograph: manifest.Entry) -> features.Activation:
+    def _read(self, photograph: manifest.Entry) -> Row:
         view = self._view(photograph)
         row = self._rows.get((photograph.sha256, view))
         if row is None:
-            row = self._read_from_disk(photograph, view)
+            activation = self._read_from_disk(photograph, view)
+            row = self._pool(activation) if self._pool else activation
             if row.nbytes <= self._room:
                 self._room -= row.nbytes
                 self._rows[photograph.sha256, view] = row
@@ -108,9 +115,15 @@ class Views(Batches):
 
 
 def to_train_on(
-    folder: Path, photographs: Sequence[manifest.Entry], *, part: Part, batch_size: int, seed: int
+    folder: Path,
+    photographs: Sequence[manifest.Entry],
+    *,
+    part: Part,
+    batch_size: int,
+    seed: int,
+    pool: Pool | None = None,
 ) -> tuple[Views, Views]:
     """The views of the training split, drawn anew each epoch, and the validation split as it is."""
     of = {split: [entry for entry in photographs if entry.split == split] for split in ("train", "validation")}
-    read = partial(Views, folder, classes=manifest.classes(photographs), part=part, batch_size=batch_size)
+    read = partial(Views, folder, classes=manifest.classes(photographs), part=part, batch_size=batch_size, pool=pool)
     return read(of["train"], seed=seed), read(of["validation"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tasks import extract_features
 from tests.tasks.conftest import (
@@ -19,11 +20,17 @@ from tests.tasks.conftest import (
     write_params,
     write_photographs,
 )
-from transfer import drawings, extraction, features, manifest, stage
-from transfer.errors import DataError
+from transfer import drawings, extraction, features, manifest, params, stage
+from transfer.errors import DataError, ParamsError
 
 OUTPUT = Path("artifacts/extract_features")
+SHEET = "augmentation.jpg"
 SETTINGS: dict[str, Any] = PARAMS["extract_features"]
+
+
+def but_the_sheet(found: dict[str, bytes]) -> dict[str, bytes]:
+    """Files without the contact sheet, on which photographs that are new may come first."""
+    return {name: content for name, content in found.items() if name != SHEET}
 
 
 def rows(folder: Path) -> dict[str, int]:
@@ -54,7 +61,7 @@ def test_every_photograph_has_a_row_and_training_ones_their_views(chain: Chain) 
         f"1/{entry.sha256}" for entry in entries if entry.split == "train"
     }
     found = files(chain.folder / OUTPUT)
-    assert set(found) == {"0/recipe.json", "1/recipe.json"} | {f"{row}.npz" for row in expected}
+    assert set(found) == {"0/recipe.json", "1/recipe.json", SHEET} | {f"{row}.npz" for row in expected}
     assert f"extract_features: {len(expected)} rows, 0 of them computed before." in chain.said["extract_features"]
 
 
@@ -79,6 +86,29 @@ def test_a_view_is_another_picture(chain: Chain) -> None:
     assert original.boundary.shape == augmented.boundary.shape == (2, 2, 512)
     assert original.pooled.shape == (1, 1, 512)
     assert not np.array_equal(original.boundary, augmented.boundary)
+
+
+def test_examples_of_the_views_are_shown(chain: Chain) -> None:
+    """A contact sheet has a row for each of six training photographs: itself and its view, which looks different."""
+    with Image.open(chain.folder / OUTPUT / "augmentation.jpg") as image:
+        sheet = np.asarray(image.convert("RGB"), np.float64)
+    height, width = sheet.shape[0] // 6, sheet.shape[1] // 2
+    assert abs(sheet.shape[1] / 2 - (sheet.shape[0] - 30) / 6) < 8  # squares, below the headings
+    for row in range(6):
+        original, view = (sheet[-(row + 1) * height :][:height, side * width :][:, :width] for side in (0, 1))
+        assert original.std() > 10
+        assert np.abs(original - view).mean() > 3
+
+
+def test_views_that_would_be_copies_are_refused() -> None:
+    """Views with all of the augmentation off are no more photographs than there were."""
+    off = {
+        name: 1.0 if name in ("zoom", "stretch") else 0.0 for name in ("rotation", "shift", "zoom", "shear", "stretch")
+    }
+    changed = SETTINGS | {"augmentation": SETTINGS["augmentation"] | off | {"horizontal_flip": False}}
+    with pytest.raises(ParamsError, match="they would be copies"):
+        params.parse("extract_features", changed, extract_features.Params)
+    params.parse("extract_features", changed | {"views": 0}, extract_features.Params)
 
 
 def test_a_second_run_computes_nothing(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,7 +143,7 @@ def test_another_augmentation_leaves_the_photographs_rows_alone(caplog: pytest.L
 @pytest.mark.usefixtures("workspace", "_a_process_that_computes_already")
 def test_more_photographs_cost_only_their_own_rows(caplog: pytest.LogCaptureFixture) -> None:
     """Photographs that are new are computed, the others' rows are the very files they were."""
-    memo, artifacts = rows(Path(".cache/features")), files(OUTPUT)
+    memo, artifacts = rows(Path(".cache/features")), but_the_sheet(files(OUTPUT))
     entries = write_photographs(Path(), numbers=range(25))
     new = {entry.sha256 for entry in entries[40:]}
     extract_features.main()
@@ -125,7 +155,7 @@ def test_more_photographs_cost_only_their_own_rows(caplog: pytest.LogCaptureFixt
 
 def test_a_row_is_the_same_in_any_company(workspace: Path) -> None:
     """Without the memo, in another order and among more photographs, every row is computed to the same bytes."""
-    expected = files(OUTPUT)
+    expected = but_the_sheet(files(OUTPUT))
     shutil.rmtree(".cache")
     entries = write_photographs(workspace, numbers=range(23))
     manifest.write(Path("artifacts/split/manifest.csv"), entries[::-1])

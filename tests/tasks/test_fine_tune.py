@@ -13,6 +13,7 @@ from tests.tasks.conftest import PARAMS, Chain, files, kill_in_the_third_epoch, 
 from transfer import features, heads, manifest, models, outputs, photos, training, vgg16, views, weights
 from transfer.backend import keras
 
+CHECKPOINTS = "checkpoints/checkpoints.csv"
 OUTPUT = Path("artifacts/fine_tune")
 WEIGHTS = Path("artifacts/fetch_weights/vgg16.weights.h5")
 FEATURES = Path("artifacts/extract_features")
@@ -80,8 +81,14 @@ def changed_layers(network: keras.Model, base: weights.Weights) -> set[str]:
 
 
 def test_a_network_comes_with_its_papers(chain: Chain) -> None:
-    """The stage leaves model.keras, model.json, history.csv and metrics.json, and no scratch."""
-    assert set(files(chain.folder / OUTPUT)) == {"model.keras", "model.json", "history.csv", "metrics.json"}
+    """The stage leaves model.keras, model.json, history.csv, metrics.json and the table of checkpoints, no scratch."""
+    assert set(files(chain.folder / OUTPUT)) == {
+        "model.keras",
+        "model.json",
+        "history.csv",
+        "metrics.json",
+        CHECKPOINTS,
+    }
     assert list(history(chain.folder)[0]) == list(training.COLUMNS)
     assert not list((chain.folder / ".cache/training").glob("*/*"))
 

@@ -14,7 +14,7 @@ from transfer.errors import DataError, ParamsError
 from transfer.manifest import Entry
 
 REPOSITORY = Path(split.__file__).parents[1]
-GOOD = {"validation": 0.2, "test": 0.2, "seed": 0}
+GOOD = {"validation": 0.2, "test": 0.2, "training_photographs": None, "seed": 0}
 
 
 def photographs(count: int) -> list[Entry]:
@@ -103,6 +103,17 @@ def test_another_validation_fraction_leaves_the_test_photographs_alone() -> None
     assert tested[0] == tested[1]
 
 
+def test_fewer_training_photographs_are_among_more() -> None:
+    """A limit takes as many of each class, moves no photograph of another split, and is no limit where it is large."""
+    everything = split.assigned(photographs(400), settings())
+    held_back = [entry for entry in everything if entry.split != "train"]
+    kept = {count: split.assigned(photographs(400), settings(training_photographs=count)) for count in (31, 60, 9999)}
+    assert [entry for entry in kept[31] if entry.split != "train"] == held_back
+    assert split.counts(kept[31])["train"] == {"cat": 16, "dog": 15}
+    assert set(kept[31]) < set(kept[60]) < set(kept[9999])
+    assert kept[9999] == everything
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -124,7 +135,11 @@ def test_nothing_left_to_train_on_is_refused(changes: dict[str, float], message:
         ({"test": 1}, "`split.test` must be less than 1. Received: 1"),
         ({"test": "0.2"}, "`split.test` must be a valid number. Received: '0.2'"),
         ({"seed": 0.5}, "`split.seed` must be a valid integer"),
-        ({"train": 0.6}, "`split.train` is not a parameter; `split` has `validation`, `test`, `seed`. Received: 0.6"),
+        (
+            {"train": 0.6},
+            "`split.train` is not a parameter; `split` has `validation`, `test`, `training_photographs`, `seed`. "
+            "Received: 0.6",
+        ),
     ],
 )
 def test_wrong_params_are_refused_by_name(changes: dict[str, Any], message: str) -> None:

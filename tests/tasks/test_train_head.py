@@ -10,6 +10,7 @@ from tasks import train_head
 from tests.tasks.conftest import PARAMS, Chain, files, kill_in_the_third_epoch, run, write_params
 from transfer import features, manifest, models, outputs, stage, training, views
 
+CHECKPOINTS = "checkpoints/checkpoints.csv"
 OUTPUT = Path("artifacts/train_head")
 FEATURES = Path("artifacts/extract_features")
 
@@ -27,8 +28,8 @@ def timeless(folder: Path) -> dict[str, object]:
 
 
 def test_a_head_comes_with_its_papers(chain: Chain) -> None:
-    """The stage leaves head.keras, model.json, history.csv and metrics.json, and no scratch."""
-    assert set(files(chain.folder / OUTPUT)) == {"head.keras", "model.json", "history.csv", "metrics.json"}
+    """The stage leaves head.keras, model.json, history.csv, metrics.json and the table of checkpoints, no scratch."""
+    assert set(files(chain.folder / OUTPUT)) == {"head.keras", "model.json", "history.csv", "metrics.json", CHECKPOINTS}
     assert not list((chain.folder / ".cache/training").glob("*/*"))
 
 

@@ -32,6 +32,19 @@ def test_two_classes_have_one_sigmoid_and_more_a_softmax(pooling: str) -> None:
     np.testing.assert_allclose(five.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["average", "max", "average_max", "flatten"])
+def test_a_head_is_its_pooling_and_what_is_above(pooling: heads.Pooling) -> None:
+    """Pooled beforehand, feature maps give the probabilities that the whole head gives; the weights are the same."""
+    maps = np.random.default_rng(0).normal(size=(5, *MAP)).astype(np.float16)
+    whole = head(pooling=pooling)
+    above = heads.above_pooling(whole, pooling)
+    rows = np.stack([heads.pool(each, pooling) for each in maps])
+    expected = whole.predict(maps.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(above.predict(rows, verbose=0), expected, rtol=1e-5)
+    above.get_layer("probabilities").set_weights([each * 0 for each in above.get_layer("probabilities").get_weights()])
+    np.testing.assert_allclose(whole.predict(maps.astype(np.float32), verbose=0), 0.5)
+
+
 def test_the_seed_decides_the_first_weights() -> None:
     """The same seed gives the same head, another seed another one."""
     one, same, other = (head(seed=seed).get_layer("dense_1").get_weights()[0] for seed in (1, 1, 2))

@@ -1,5 +1,6 @@
 import fcntl
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -328,10 +329,11 @@ def test_smoothed_labels_make_a_network_less_sure(cached: Cached, tmp_path: Path
 
 
 def test_rows_of_a_head_are_read_once(cached: Cached) -> None:
-    """A row stays in memory after its first reading, as long as there is room for it."""
+    """A pooled row stays in memory after its first reading, as long as there is room for it."""
     folder, entries = cached(views=0)
-    shown, _ = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
-    shown._room = 16 * 2 * 2 * 8 * 2  # bytes, of sixteen rows
+    pool = partial(heads.pool, pooling="max")
+    shown, _ = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5, pool=pool)
+    shown._room = 16 * 8 * 4  # bytes, of sixteen rows
     first = [shown[number] for number in range(len(shown))]
     for row in folder.glob("0/*.npz"):
         row.unlink()
