@@ -5,8 +5,8 @@ import re
 import stat
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ def check(path: Path, *, name: str | None = None) -> None:
             _refuse_bombs(archive, path.stat().st_size)
             for member in archive.infolist():
                 _refuse_hostile(member)
-                _read_through(archive, member)
+                deque(_chunks(archive, member), maxlen=0)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(
             f"{name or path.name} must be a whole zip archive. Received: {path.stat().st_size:,} bytes, {error}. "
@@ -94,6 +94,36 @@ def candidates(archive: zipfile.ZipFile) -> list[Candidate]:
     _refuse_too_few_classes(found)
     as_packed = dict(zip(map(str, paths), names, strict=True))  # `./cat/1.jpg` is read as `cat/1.jpg`
     return sorted(one._replace(member=as_packed[one.member]) for one in found)
+
+
+def photographs(archive: zipfile.ZipFile, *, size: int) -> list[zipfile.ZipInfo]:
+    """Find the photographs of an archive, whatever its layout, in a fixed order; `read` reads them one by one.
+
+    Args:
+        archive: any.
+        size: its own, in bytes.
+
+    Raises:
+        DataError: it unpacks to far more than its own size, or holds links or paths that lead out of it.
+    """
+    _refuse_bombs(archive, size)
+    for member in archive.infolist():
+        _refuse_hostile(member)
+    found = [one for one in archive.infolist() if not one.is_dir() and is_photograph(PurePosixPath(one.filename))]
+    return sorted(found, key=lambda member: member.filename)
+
+
+def read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Read a photograph of an archive.
+
+    Raises:
+        DataError: it is damaged, encrypted, or larger than `MAX_PHOTOGRAPH`.
+    """
+    _refuse_giant(member)
+    try:
+        return b"".join(_chunks(archive, member))
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise DataError(f"damaged in its archive ({error})") from None
 
 
 def _kaggle(photographs: list[PurePosixPath]) -> list[Candidate]:
@@ -182,13 +212,13 @@ def _refuse_bombs(archive: zipfile.ZipFile, size: int) -> None:
         )
 
 
-def _read_through(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Read a member to its end; zipfile compares its checksum there and reads no more than it announced."""
+def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """A member from its beginning to its end; zipfile compares its checksum there and reads no more than announced."""
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"An archive must not be encrypted. Received: {member.filename!r} with a password.")
     try:
         with archive.open(member) as file:
-            while file.read(_CHUNK):
-                pass
+            while chunk := file.read(_CHUNK):
+                yield chunk
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise zipfile.BadZipFile(f"{member.filename}: {error}") from None

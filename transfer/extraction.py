@@ -5,8 +5,9 @@ depend on how many cores there are.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from transfer.weights import Weights
 BATCH = 8  # views a replica computes at once: more is no faster and takes memory
 
 View = TypeVar("View")
+Made = TypeVar("Made")
 Network = Callable[[Pixels], list[features.Row]]
 
 
@@ -82,20 +84,36 @@ def extract(
             keep(view, row)
         return len(batch)
 
+    yield from on_all_cores(work, views, batch=BATCH)
+
+
+def on_all_cores(
+    work: Callable[[Sequence[View]], Made], views: Iterable[View], *, batch: int
+) -> Generator[Made, None, None]:
+    """Do `work` on batches of `views`, one on each core at a time.
+
+    Args:
+        work: called from several threads.
+        views: only a few are taken ahead.
+        batch: how many are worked on at once.
+
+    Yields:
+        What was made of each batch, in order.
+    """
     with ThreadPoolExecutor(replicas()) as pool:
-        running: set[Future[int]] = set()
+        running: deque[Future[Made]] = deque()
         try:
-            for batch in _batches(views):
-                running.add(pool.submit(work, batch))
+            for each in _batches(views, batch):
+                running.append(pool.submit(work, each))
                 if len(running) > 2 * replicas():
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            yield from (future.result() for future in running)
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batches(views: Iterable[View]) -> Iterator[list[View]]:
+def _batches(views: Iterable[View], size: int) -> Iterator[list[View]]:
     remaining = iter(views)
-    while batch := list(islice(remaining, BATCH)):
+    while batch := list(islice(remaining, size)):
         yield batch

@@ -6,7 +6,7 @@ convolution's channels, each weighted by the mean slope of the class's score ove
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,14 @@ Heat = NDArray[np.float32]
 _STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _RAMP = np.array([(10, 10, 70), (85, 25, 135), (185, 60, 100), (240, 140, 40), (255, 245, 130)])
 _OPACITY = 0.6  # more than half: the coldest white stays darker than the hottest black, in greyscale too
+
+
+class Parts(NamedTuple):
+    """A network taken apart: up to its last convolution, from there to the last hidden layer, and the last layer."""
+
+    below: keras.Model
+    above: keras.Model
+    last: keras.layers.Dense
 
 
 class _Box(NamedTuple):
@@ -60,11 +68,16 @@ def of(network: keras.Model, pixels: Pixels, classes: Sequence[int]) -> Heat:
     Raises:
         DataError: the network has no convolution or does not end in such a head.
     """
-    below, above, last = _parted(network)
-    activations = below(pixels, training=False)
+    split = parts(network)
+    return of_activations(split, split.below(pixels, training=False), classes)
+
+
+def of_activations(split: Parts, activations: Any, classes: Sequence[int]) -> Heat:
+    """The same as `of`, from what leaves the lower part of a network."""
+    activations = tf.convert_to_tensor(activations)
     with tf.GradientTape() as tape:
         tape.watch(activations)
-        logits = above(activations, training=False) @ last.kernel + last.bias
+        logits = split.above(activations, training=False) @ split.last.kernel + split.last.bias
         scores = tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
         chosen = tf.gather(scores, np.asarray(classes), axis=1, batch_dims=1)
     weights = tf.reduce_mean(tape.gradient(chosen, activations), axis=(1, 2), keepdims=True)
@@ -72,6 +85,29 @@ def of(network: keras.Model, pixels: Pixels, classes: Sequence[int]) -> Heat:
     hottest = heat.max(axis=(1, 2), keepdims=True)
     shares: Heat = np.divide(heat, hottest, out=np.zeros_like(heat), where=hottest > 0)
     return shares
+
+
+def parts(network: keras.Model) -> Parts:
+    """Take a network apart.
+
+    Raises:
+        DataError: the network has no convolution or does not end in a head with a dense layer.
+    """
+    convolutions = [n for n, layer in enumerate(network.layers) if isinstance(layer, keras.layers.Conv2D)]
+    head = network.layers[-1]
+    last = head.layers[-1] if isinstance(head, keras.Model) else None
+    if not convolutions or not isinstance(last, keras.layers.Dense):
+        raise DataError(
+            "A network must have convolutions and end in a head with a dense layer for heat maps. "
+            f"Received: {', '.join(layer.name for layer in network.layers)}. Use a network that `fine_tune` saved."
+        )
+    lower, upper = network.layers[: convolutions[-1] + 1], network.layers[convolutions[-1] + 1 : -1]
+    hidden = keras.Model(head.inputs, last.input)
+    return Parts(
+        below=keras.Sequential([keras.Input(network.input_shape[1:], dtype=network.inputs[0].dtype), *lower]),
+        above=keras.Sequential([keras.Input(lower[-1].output.shape[1:]), *upper, hidden]),
+        last=last,
+    )
 
 
 def laid_over(photograph: Image.Image, heat: Heat, *, resizing: Resizing) -> Image.Image:
@@ -90,25 +126,6 @@ def laid_over(photograph: Image.Image, heat: Heat, *, resizing: Resizing) -> Ima
     shown = photograph.copy()
     shown.paste(Image.blend(grey, _coloured(_spread(heat, frame, seen)), _OPACITY), seen)
     return shown
-
-
-def _parted(network: keras.Model) -> tuple[keras.Model, keras.Model, keras.layers.Dense]:
-    """A network up to its last convolution, from there to the last layer, and that layer."""
-    convolutions = [n for n, layer in enumerate(network.layers) if isinstance(layer, keras.layers.Conv2D)]
-    head = network.layers[-1]
-    last = head.layers[-1] if isinstance(head, keras.Model) else None
-    if not convolutions or not isinstance(last, keras.layers.Dense):
-        raise DataError(
-            "A network must have convolutions and end in a head with a dense layer for heat maps. "
-            f"Received: {', '.join(layer.name for layer in network.layers)}. Use a network that `fine_tune` saved."
-        )
-    below, above = network.layers[: convolutions[-1] + 1], network.layers[convolutions[-1] + 1 : -1]
-    hidden = keras.Model(head.inputs, last.input)
-    return (
-        keras.Sequential([keras.Input(network.input_shape[1:], dtype=network.inputs[0].dtype), *below]),
-        keras.Sequential([keras.Input(below[-1].output.shape[1:]), *above, hidden]),
-        last,
-    )
 
 
 def _spread(heat: Heat, frame: _Box, seen: _Box) -> Heat:

@@ -51,7 +51,7 @@ def load(path: Path) -> keras.Model:
         DataError: the file is no network, or needs code of its own to be read.
     """
     if not path.exists():
-        raise DataError(f"{path} is missing. Run `dvc repro` to have it made.")
+        raise DataError(f"{path} is missing. Run `dvc repro` to have it made, or `dvc pull` where a remote has it.")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001 (Keras raises nearly anything on a damaged or hostile file)

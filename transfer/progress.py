@@ -4,6 +4,8 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -35,6 +37,16 @@ class _Lines(tqdm):  # type: ignore[type-arg]
             self.display()
         self.leave = False  # tqdm's own last line would be followed by an empty one
         super().close()
+
+
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """Take all bars out of the terminal while something else is written to it."""
+    if sys.stderr.isatty():
+        with tqdm.external_write_mode(file=sys.stderr):
+            yield
+    else:
+        yield
 
 
 def bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> "tqdm[Any]":

@@ -176,3 +176,22 @@ def test_members_are_named_as_packed() -> None:
     found = archives.candidates(archive)
     assert [(one.class_name, one.name) for one in found] == [("cat", "cat.1.jpg"), ("dog", "dog.2.jpg")]
     assert [archive.read(one.member) for one in found] == [b"photo", b"photo"]
+
+
+def test_photographs_are_found_and_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the layout does not matter, photographs come in order of their names; one too large spoils no other."""
+    archive = _archive("b/2.jpg", "notes.txt", "1.PNG")
+    members = archives.photographs(archive, size=1000)
+    assert [member.filename for member in members] == ["1.PNG", "b/2.jpg"]
+    assert [archives.read(archive, member) for member in members] == [b"photo", b"photo"]
+    monkeypatch.setattr(archives, "MAX_PHOTOGRAPH", 4)
+    with pytest.raises(DataError, match=r"'1\.PNG' with 5"):
+        archives.read(archive, members[0])
+
+
+def test_hostile_archives_give_no_photographs() -> None:
+    """An archive is refused before anything of it is read, if it leads out of itself or announces too much."""
+    with pytest.raises(DataError, match="plain files below it"):
+        archives.photographs(_archive("1.jpg", "../2.jpg"), size=1000)
+    with pytest.raises(DataError, match="times its size"):
+        archives.photographs(_archive("1.jpg", data=bytes(1000)), size=9)

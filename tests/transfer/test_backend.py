@@ -21,3 +21,13 @@ def test_tensorflow_starts_with_onednn_and_without_chatter() -> None:
     result = started(program)
     assert (result.stdout.strip(), result.stderr) == ("1 1", "")
     assert started(program, TF_ENABLE_ONEDNN_OPTS="0").stdout.strip() == "1 0"
+
+
+def test_keras_takes_nothing_along_that_is_not_asked_for() -> None:
+    """The start is spared what Keras imports wherever it finds it; all of that can be imported later."""
+    program = (
+        "import sys; from transfer.backend import keras; "
+        "print([name for name in ('matplotlib', 'scipy', 'sklearn') if name in sys.modules]); "
+        "import matplotlib.pyplot, scipy.stats, sklearn.metrics"
+    )
+    assert started(program).stdout.strip() == "[]"

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -48,3 +49,22 @@ def test_a_failure_ends_the_extraction(compute: extraction.Network) -> None:
 
     with pytest.raises(photos.UnreadablePhoto, match="gone"):
         list(extraction.extract(range(30), pixels=failing, compute=compute, keep=lambda *_: None))
+
+
+def test_results_come_in_order() -> None:
+    """What is made of the batches comes in their order, whichever is done first, and only a few are taken ahead."""
+    taken = []
+
+    def given() -> Iterator[int]:
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    def slow_at_first(batch: Sequence[int]) -> list[int]:
+        time.sleep(0.05 if 0 in batch else 0)
+        return list(batch)
+
+    made = extraction.on_all_cores(slow_at_first, given(), batch=3)
+    assert next(made) == [0, 1, 2]
+    assert len(taken) <= 3 * (2 * extraction.replicas() + 1)
+    assert [number for batch in made for number in batch] == list(range(3, 40))

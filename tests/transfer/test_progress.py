@@ -108,3 +108,16 @@ def test_a_line_can_be_read_again() -> None:
     assert progress.percentage(lines[-1]) == 100
     assert all(0 <= (progress.percentage(line) or 0) <= 100 for line in lines)
     assert progress.percentage("Checked 100 %, they say") is None
+
+
+def test_other_output_does_not_run_into_a_bar() -> None:
+    """What is written meanwhile has lines of its own in a terminal, and adds no lines of progress elsewhere."""
+    program = (
+        "import sys; from transfer import progress\n"
+        "with progress.bar(total=2, description='Checked', unit='photographs') as bar:\n"
+        "    with progress.set_aside(): print('row', file=sys.stderr)\n"
+        "    bar.update()\n"
+    )
+    command = [sys.executable, "-c", program]
+    assert said(command) == "row\n"
+    assert re.search(r"\r *\rrow\r\n", shown(command, columns=100))

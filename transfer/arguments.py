@@ -1,0 +1,125 @@
+"""Arguments: the photographs that a command line names, found but not yet read."""
+
+import glob
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+from transfer import archives
+from transfer.errors import DataError
+
+STANDARD_INPUT = "-"
+
+
+class Photograph(NamedTuple):
+    """What is to be read: how the user knows it, and a function to its bytes.
+
+    The function raises OSError or DataError where there is nothing to be had; so an argument that leads nowhere is
+    a photograph too, one that cannot be read.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@contextmanager
+def photographs(arguments: Sequence[str]) -> Iterator[list[Photograph]]:
+    """Find the photographs that arguments name, in their order; archives stay open as long as the block runs.
+
+    Args:
+        arguments: each a file (whatever its ending), a folder (all below it by ending, in order of their paths;
+            nothing hidden), a pattern such as `photos/**/*.jpg`, a zip archive (likewise), or `-` for the bytes of
+            one photograph on standard input.
+    """
+    with ExitStack() as opened:
+        yield [found for argument in arguments for found in _found(argument, opened)]
+
+
+def _found(argument: str, opened: ExitStack) -> Iterator[Photograph]:
+    if argument == STANDARD_INPUT:
+        yield Photograph(STANDARD_INPUT, _read_standard_input)
+    elif glob.has_magic(argument) and not os.path.lexists(argument):
+        yield from _matching(argument, opened)
+    else:
+        yield from _at(argument, opened)
+
+
+def _at(path: str, opened: ExitStack) -> Iterator[Photograph]:
+    if Path(path).is_dir():
+        yield from _some(path, _in_folder(path))
+    elif Path(path).is_file() and path.lower().endswith(".zip"):
+        yield from _some(path, _in_archive(path, opened))
+    else:
+        yield Photograph(path, partial(_read_file, path))
+
+
+def _matching(pattern: str, opened: ExitStack) -> Iterator[Photograph]:
+    """What a shell would have put in the pattern's place; with `**`, each photograph once."""
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
+    found = (photograph for match in matches for photograph in _at(match, opened))
+    yield from _some(pattern, iter({photograph.name: photograph for photograph in found}.values()))
+
+
+def _some(name: str, found: Iterator[Photograph]) -> Iterator[Photograph]:
+    """The photographs, or one that says that there are none."""
+    empty = True
+    for photograph in found:
+        empty = False
+        yield photograph
+    if empty:
+        yield _unreadable(name, DataError("no photographs there"))
+
+
+def _in_folder(folder: str) -> Iterator[Photograph]:
+    refused: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=refused.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = [Path(place, name) for name in sorted(names)]
+        yield from (
+            Photograph(str(path), partial(_read_file, str(path)))
+            for path in paths
+            if archives.is_photograph(PurePosixPath(path.relative_to(folder))) and path.is_file()
+        )
+    yield from (_unreadable(str(error.filename), error) for error in refused)
+
+
+def _in_archive(path: str, opened: ExitStack) -> Iterator[Photograph]:
+    try:
+        archive = opened.enter_context(zipfile.ZipFile(path))
+        members = archives.photographs(archive, size=Path(path).stat().st_size)
+    except (DataError, OSError) as error:
+        yield _unreadable(path, error)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        yield _unreadable(path, DataError(f"no whole zip archive ({error})"))
+    else:
+        yield from (
+            Photograph(f"{path}/{member.filename}", partial(archives.read, archive, member)) for member in members
+        )
+
+
+def _unreadable(name: str, error: Exception) -> Photograph:
+    def refuse() -> bytes:
+        raise error
+
+    return Photograph(name, refuse)
+
+
+def _read_file(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return _whole(file)
+
+
+def _read_standard_input() -> bytes:
+    return _whole(sys.stdin.buffer)
+
+
+def _whole(file: BinaryIO) -> bytes:
+    data = file.read(archives.MAX_PHOTOGRAPH + 1)
+    if len(data) > archives.MAX_PHOTOGRAPH:
+        raise DataError(f"more than {archives.MAX_PHOTOGRAPH:,} bytes")
+    return data
