@@ -1,4 +1,4 @@
-.PHONY: help install install-gpu demo run serve worker push test lint format lock bench clean
+.PHONY: help install install-gpu demo run ladder serve worker push test lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these that is a Python this project runs on
@@ -15,6 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help:
 	@echo "make demo     the whole pipeline on drawn pictures, in a minute or two, without any account"
 	@echo "make run      the real job: what params.yaml says"
+	@echo "make ladder   after make run: every idea from logistic regression to fine-tuning, compared (half an hour)"
 	@echo "make serve    Prefect on this machine: server, schedule and worker, until Ctrl-C"
 	@echo "make worker   a worker in this clone for the server that PREFECT_API_URL names"
 	@echo "make push     data, models and earlier runs to DVC's remote"
@@ -45,6 +46,9 @@ demo: $(VENV)
 run: $(VENV)
 	@.venv/bin/python -m tasks
 	@.venv/bin/python -m dvc repro
+
+ladder: $(VENV)
+	@.venv/bin/python -m dvc --cd ladder repro
 
 test: $(VENV)
 	@.venv/bin/python -m pytest

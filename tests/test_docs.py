@@ -21,6 +21,9 @@ DOCUMENTS = sorted(
 )
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
 STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+LADDER_PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "ladder/params.yaml")
+LADDER: dict[str, Any] = YAML(typ="safe").load(ROOT / "ladder/dvc.yaml")["stages"]
+LADDER_TARGETS = {*LADDER, *(f"train@{rung}" for rung in LADDER["train"]["matrix"]["rung"])}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -59,7 +62,7 @@ def anchors(path: Path) -> set[str]:
 
 def param(name: str) -> Any:
     """The value of a param by its dotted name; KeyError where there is none."""
-    value: Any = PARAMS
+    value: Any = {**PARAMS, **LADDER_PARAMS}
     for part in name.split("."):
         if not isinstance(value, dict):
             raise KeyError(name)
@@ -72,7 +75,8 @@ def named_params(path: Path) -> set[str]:
     quoted = [re.match(r"([a-z_]+(\.\w+)+)(: \S+)?$", span) for span in spans(path)]
     given = re.findall(r"(?:-S|--set-param) ([\w.]+)=", "\n".join(commands(path)))
     names = [*(match[1] for match in quoted if match), *given]
-    return {name for name in names if name.split(".")[0] in STAGES}
+    stages = {*STAGES, *(LADDER if path.stem == "ladder" else ())}
+    return {name for name in names if name.split(".")[0] in stages}
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -102,8 +106,8 @@ def test_a_command_of_dvc_is_one_that_dvc_knows(document: Path) -> None:
             given = parse_args(words[1:]) if len(words) > 1 else None
         except DvcParserError:
             pytest.fail(f"{document.name}: DVC does not know `{command}`")
-        targets = words[1] in ("repro", "status", "checkout") and given.targets if given else []
-        assert set(targets or []) <= set(STAGES), command
+        targets = given.targets if given and given.cmd in ("repro", "status", "checkout") else []
+        assert set(targets or []) <= (LADDER_TARGETS if "--cd ladder" in command else set(STAGES)), command
 
 
 def test_a_deployment_that_is_named_exists(document: Path) -> None:
@@ -119,15 +123,22 @@ def test_a_param_that_is_named_exists(document: Path) -> None:
         param(name)
 
 
+def outputs_of(stages: dict[str, Any]) -> list[Path]:
+    """All that stages leave, by its place in the folder of their dvc.yaml."""
+    entries = [
+        entry for stage in stages.values() for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])
+    ]
+    return [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+
+
 def test_an_artifact_that_is_named_is_made(document: Path) -> None:
     """Every `artifacts/<stage>/...` is something that a stage leaves."""
-    entries = [
-        entry for stage in STAGES.values() for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])
-    ]
-    made = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+    made = [*outputs_of(STAGES), *(Path("ladder") / output for output in outputs_of(LADDER))]
     named = {
         Path(name)
-        for name in re.findall(r"artifacts/[\w./]*\w", "\n".join([*spans(document), *fenced(document, "python")]))
+        for name in re.findall(
+            r"(?:ladder/)?artifacts/[\w./]*\w", "\n".join([*spans(document), *fenced(document, "python")])
+        )
     }
     assert [
         path for path in named if not any(path.is_relative_to(each) or each.is_relative_to(path) for each in made)

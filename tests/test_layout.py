@@ -1,6 +1,7 @@
 """The rules of the house: one name a stage, who may know whom, and nothing read that is not declared."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+LADDER = YAML(typ="safe").load(ROOT / "ladder/dvc.yaml")["stages"]
 DATA_STAGES = ("download", "fetch_weights", "subsample", "split")
-FIRST_PARTY = ("transfer", "tasks", "flows")
+FIRST_PARTY = ("transfer", "tasks", "flows", "ladder")
 
 
 def imports(path: Path) -> set[str]:
@@ -81,22 +83,57 @@ def test_a_stage_declares_all_it_imports(stage: str) -> None:
     assert declared == used
 
 
+@pytest.mark.parametrize("stage", LADDER)
+def test_a_stage_of_the_ladder_declares_all_it_imports(stage: str) -> None:
+    """The ladder's stages keep the rules of the others: module, command, section and folder have the stage's name."""
+    module = ROOT / "ladder" / f"{stage}.py"
+    used = {os.path.relpath(path, ROOT / "ladder") for path in {module, *reached(module)}}
+    assert {path for path in LADDER[stage]["deps"] if path.endswith(".py")} == used
+    assert LADDER[stage]["cmd"].split(" ${")[0] == f"PYTHONPATH=.. python -m ladder.{stage}"
+    assert LADDER[stage]["params"][0] == stage
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in LADDER[stage].get(kind, [])]
+    made = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+    assert all(path.is_relative_to(f"artifacts/{stage}") for path in made)
+
+
+def test_the_ladder_s_params_are_those_of_its_stages_and_rungs() -> None:
+    """dvc.yaml, params.yaml and code name the same rungs, in the same order."""
+    rungs = LADDER["train"]["matrix"]["rung"]
+    (named,) = [
+        [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
+        for node in ast.parse((ROOT / "ladder/rungs.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict)
+    ]
+    assert named == rungs
+    assert {*YAML(typ="safe").load(ROOT / "ladder/params.yaml")} == {*LADDER, *rungs}
+    assert [path for path in LADDER["compare"]["deps"] if path.startswith("artifacts/train/")] == [
+        f"artifacts/train/{rung}" for rung in rungs
+    ]
+
+
 @pytest.mark.parametrize("path", modules("transfer"), ids=str)
 def test_the_library_knows_no_tasks_and_no_schedulers(path: Path) -> None:
     """transfer/ can be used without Prefect and DVC."""
-    assert not packages(path) & {"tasks", "flows", "prefect", "dvc"}
+    assert not packages(path) & {"tasks", "ladder", "flows", "prefect", "dvc"}
 
 
 @pytest.mark.parametrize("path", modules("tasks"), ids=str)
 def test_a_task_knows_neither_schedulers_nor_another_task(path: Path) -> None:
     """What one stage hands to the next is a file."""
+    assert not packages(path) & {"tasks", "ladder", "flows", "prefect", "dvc"}
+
+
+@pytest.mark.parametrize("path", modules("ladder"), ids=str)
+def test_the_ladder_stands_on_the_library_alone(path: Path) -> None:
+    """ladder/ takes files from the main pipeline and calls none of its tasks, nor another of its own stages."""
     assert not packages(path) & {"tasks", "flows", "prefect", "dvc"}
+    assert not imports(path) & {f"ladder.{stage}" for stage in LADDER}
 
 
 @pytest.mark.parametrize("path", modules("flows"), ids=str)
 def test_flows_reproduce_stages_instead_of_calling_them(path: Path) -> None:
     """flows/ imports no TensorFlow, no Keras and no task."""
-    assert not packages(path) & {"tasks", "tensorflow", "keras"}
+    assert not packages(path) & {"tasks", "ladder", "tensorflow", "keras"}
 
 
 def test_kaggle_is_imported_in_one_function() -> None:
@@ -133,7 +170,7 @@ def test_importing_a_module_only_defines(path: Path) -> None:
     assert not beyond or path.name == "backend.py", ast.unparse(beyond[0])
 
 
-@pytest.mark.parametrize("path", [*modules("transfer"), *modules("flows")], ids=str)
+@pytest.mark.parametrize("path", [*modules("transfer"), *modules("flows"), *modules("ladder")], ids=str)
 def test_every_module_has_its_test_file(path: Path) -> None:
-    """tests/ mirrors the three folders."""
+    """tests/ mirrors the folders."""
     assert (ROOT / "tests" / path.parent.name / f"test_{path.stem}.py").exists()

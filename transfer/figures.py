@@ -7,18 +7,21 @@ import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.text import Annotation
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
 from transfer.curves import Epoch
 from transfer.scores import Bin, Point
 
 FOREGROUND = "#010203"  # stands for the page's colour and is replaced by it
 COLOURS = ("#2f7fd0", "#d9701a", "#3a9b57", "#b05fc0")  # readable on white and on black, and told apart without red
+MARKERS = ("o", "s", "^", "D")
 STYLES = ("-", "--", "-.", ":")  # for those who see no colours, and for printers
 
 _WIDTH = 4.6  # inches; narrow, so that letters stay readable on a phone
@@ -36,7 +39,27 @@ _SETTINGS: Any = {
     "xtick.color": FOREGROUND,
     "ytick.color": FOREGROUND,
 }
+# where a point's name may stand: horizontal and vertical distance in points, and how it is aligned there
+_SIDES = (
+    (7, 0, "left", "center"),
+    (-7, 0, "right", "center"),
+    (5, 7, "left", "bottom"),
+    (5, -7, "left", "top"),
+    (-5, 7, "right", "bottom"),
+    (-5, -7, "right", "top"),
+)
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+class Place(NamedTuple):
+    """A model in `accuracy_against_time`: seconds, accuracy with its interval; a family shares colour and marker."""
+
+    name: str
+    family: int
+    seconds: float
+    accuracy: float
+    low: float
+    high: float
 
 
 def learning_curves(epochs: Sequence[Epoch]) -> str:
@@ -103,6 +126,61 @@ def reliability(bins: Mapping[str, Sequence[Bin]]) -> str:
         axes.set_ylabel("accuracy")
         axes.legend(loc="upper left")
         return _svg(figure)
+
+
+def accuracy_against_time(places: Sequence[Place], *, accuracy: str, time: str) -> str:
+    """How good each model is against how long it took, its name beside it.
+
+    Args:
+        places: the models.
+        accuracy: what the upright axis says.
+        time: what the level axis, which is logarithmic, says.
+    """
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(1.6 * _WIDTH, 4.8), layout="constrained")
+        axes = figure.subplots()
+        for place in places:
+            reach = [[place.accuracy - place.low], [place.high - place.accuracy]]
+            colour, marker = COLOURS[place.family], MARKERS[place.family]
+            axes.errorbar(place.seconds, place.accuracy, reach, fmt=marker, color=colour, elinewidth=0.8)
+        axes.set_xscale("log")
+        axes.margins(x=0.2)  # room for names on either side
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel(time)
+        axes.set_ylabel(accuracy)
+        _name(axes, places)
+        return _svg(figure)
+
+
+def _name(axes: Axes, places: Sequence[Place]) -> None:
+    """Write each name on that side of its point where it covers least of the other names, points and intervals."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr] # only now the axes know their place
+    ends = [axes.transData.transform([(each.seconds, each.low), (each.seconds, each.high)]) for each in places]
+    taken = [Bbox([(x - 3, low), (x + 3, high)]) for (x, low), (_, high) in ends]
+
+    def covered(name: Annotation) -> float:
+        extent = name.get_window_extent()
+        shared = [Bbox.intersection(extent, other) for other in taken]
+        inside = Bbox.intersection(extent, axes.bbox)
+        outside = extent.width * extent.height - (inside.width * inside.height if inside else 0)
+        return float(outside + sum(each.width * each.height for each in shared if each))
+
+    for place in places:
+        point = (place.seconds, place.accuracy)
+        tried = [
+            axes.annotate(
+                place.name, point, (right, up), textcoords="offset points", ha=level, va=upright, in_layout=False
+            )
+            for right, up, level, upright in _SIDES
+        ]
+        best = min(tried, key=covered)
+        taken.append(best.get_window_extent())
+        for each in tried:
+            if each is not best:
+                each.remove()
 
 
 def _square() -> tuple[Figure, Axes]:

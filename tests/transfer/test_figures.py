@@ -9,6 +9,12 @@ ROWS = [{"loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.65}] *
 PHASES = [curves.Phase("train_head", ROWS, 2), curves.Phase("fine_tune", ROWS, 1)]
 POINTS = [scores.Point(0, 0), scores.Point(0, 0.5), scores.Point(1, 1)]
 BINS = [scores.Bin(3, 0.6, 0.5), scores.Bin(7, 0.9, 1.0)]
+PLACES = [
+    figures.Place("logistic regression", 0, 9.0, 0.58, 0.53, 0.63),
+    figures.Place("MLP", 0, 10.0, 0.59, 0.54, 0.64),
+    figures.Place("CNN", 1, 90.0, 0.72, 0.67, 0.76),
+    figures.Place("VGG16", 3, 1900.0, 0.985, 0.97, 0.99),
+]
 
 
 def drawings() -> dict[str, str]:
@@ -17,6 +23,7 @@ def drawings() -> dict[str, str]:
         "learning_curves": figures.learning_curves(curves.end_to_end(PHASES)),
         "roc": figures.roc({"train_head": POINTS, "fine_tune": POINTS[::2]}),
         "reliability": figures.reliability({"train_head": BINS, "fine_tune": BINS[1:]}),
+        "accuracy_against_time": figures.accuracy_against_time(PLACES, accuracy="accuracy", time="seconds"),
     }
 
 
@@ -42,6 +49,12 @@ def test_learning_curves_are_one_picture() -> None:
 def test_both_models_are_named(name: str) -> None:
     """A legend says which line is which model's."""
     assert {"train_head", "fine_tune"} <= set(words(drawings()[name]))
+
+
+def test_every_model_is_named_once_beside_its_point() -> None:
+    """Each name is in the picture once, and both axes say what they are."""
+    shown = words(drawings()["accuracy_against_time"])
+    assert [shown.count(name) for name in (*(place.name for place in PLACES), "accuracy", "seconds")] == [1] * 6
 
 
 def test_drawings_have_the_same_bytes_again() -> None:

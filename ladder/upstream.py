@@ -1,0 +1,10 @@
+"""Upstream: what the main pipeline has made, seen from the ladder's folder, in which its stages run."""
+
+from pathlib import Path
+
+from transfer import paths
+
+
+def artifact(stage: str, *parts: str) -> Path:
+    """Path of something that a stage of the main pipeline made."""
+    return Path("..") / paths.artifact(stage, *parts)
