@@ -10,10 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from ladder import pictures, rungs, upstream
-from transfer import curves, figures, manifest, models, outputs, params, paths, photos, scores, stage
-from transfer.backend import keras
+from transfer import curves, figures, manifest, models, outputs, params, paths, scores, stage
 from transfer.errors import DataError
-from transfer.scores import Labels, Probabilities
+from transfer.scores import Labels
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +67,6 @@ class Result(NamedTuple):
         return self.features + self.training
 
 
-def predict(network: keras.Model, pixels: photos.Pixels) -> Probabilities:
-    """The probability of each class; a single output is the probability of the second of two."""
-    given = network.predict(pixels, verbose=0).astype(np.float64)
-    if given.shape[1] == 1:
-        return np.hstack([1 - given, given])
-    probabilities: Probabilities = given / given.sum(axis=1, keepdims=True)
-    return probabilities
-
-
 def from_nothing(rung: str, photographs: Sequence[manifest.Entry], *, confidence: float) -> Result:
     """Score a rung that was trained here on the test split."""
     folder = paths.artifact("train", rung)
@@ -89,7 +79,7 @@ def from_nothing(rung: str, photographs: Sequence[manifest.Entry], *, confidence
         name=f"{STAGE}, {rung}",
     )
     labels: Labels = np.array([card["classes"].index(photograph.class_name) for photograph in photographs])
-    probabilities = predict(network, pixels)
+    probabilities = models.probabilities(network, pixels)
     right = int((probabilities.argmax(axis=1) == labels).sum())
     low, high = scores.wilson_interval(right, len(labels), confidence=confidence)
     history = curves.read_history(folder / "history.csv")

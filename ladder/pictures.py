@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer import augmentation, chance, manifest, photos, progress
-from transfer.backend import keras
-from transfer.errors import DataError
+from transfer import augmentation, chance, manifest, photos, progress, views
 
 FINER = 2  # how much larger an edge is kept that views are drawn from: as fine as `augmentation.view` samples
 
@@ -47,7 +45,7 @@ def square(folder: Path, photograph: manifest.Entry, *, size: int, resizing: pho
     return photos.resized(image, size=size, resizing=resizing)
 
 
-class Pictures(keras.utils.PyDataset):  # type: ignore[misc]
+class Pictures(views.Batches):
     """Batches of pictures and labels.
 
     Args:
@@ -74,8 +72,6 @@ class Pictures(keras.utils.PyDataset):  # type: ignore[misc]
         augmented: augmentation.Params | None = None,
     ) -> None:
         super().__init__()
-        self.epoch = 0
-        self.failure: DataError | None = None  # `training.fit` asks for it; pixels in memory cannot fail
         self._pixels = pixels
         self._keys = [photograph.sha256 for photograph in photographs]
         numbers = {name: number for number, name in enumerate(classes)}

@@ -66,14 +66,14 @@ def main() -> None:
         settings, photographs, augmented=rung.augmented, batch_size=rung.training.batch_size, name=name
     )
     network = networks.build(rung.network, image_size=settings.image_size, classes=len(classes), seed=settings.seed)
-    training.compile_model(network, rung.training)
+    training.compile_model(network, rung.training, batches=len(train))
     network.jit_compile = False  # XLA's convolutions and poolings are slower here, and take a minute to compile
     history = training.fit(
         network, train, validation, settings=rung.training, seed=settings.seed, scratch=scratch, name=name
     )
 
     folder = paths.artifact("train", name)
-    scores = training.summary(history)
+    scores = training.summary(history, rung.training)
     training.write_history(folder / "history.csv", history)
     outputs.write_json(folder / "metrics.json", scores)
     models.save(network, folder / "model.keras")
