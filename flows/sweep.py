@@ -185,16 +185,19 @@ def compared(results: Sequence[Result]) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def table(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """The points as lines to read in a terminal, the lowest validation loss first: the mean, and the seeds' range."""
-    width = max(len(name) for name in scores) + 2
-    lines = [f"{'':{width}}{'val_loss':>10}{'of seeds':>18}{'val_accuracy':>14}{'of seeds':>18}{'best epoch':>12}"]
+def table(sweep: Sweep, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """The points as lines to read in a terminal, the lowest validation loss first; of several seeds mean and range."""
+    varied = " ".join(name.rpartition(".")[2] for name in sweep.grid)
+    width = max(map(len, [varied, *scores])) + 2
+    spread = 18 if len(sweep.seeds) > 1 else 0
+    heading = "of seeds" if spread else ""
+    lines = [f"{varied:{width}}{'val_loss':>10}{heading:>{spread}}{'val_accuracy':>14}{'best epoch':>12}"]
     for name, of in sorted(scores.items(), key=lambda item: statistics.mean(item[1]["val_loss"])):
-        losses, accuracies = of["val_loss"], [100 * value for value in of["val_accuracy"]]
+        losses = of["val_loss"]
         lines.append(
-            f"{name:{width}}{statistics.mean(losses):10.4f}{f'{min(losses):.4f} to {max(losses):.4f}':>18}"
-            f"{statistics.mean(accuracies):12.1f} %{f'{min(accuracies):.1f} to {max(accuracies):.1f} %':>18}"
-            f"{statistics.mean(of['best_epoch']):12.0f}"
+            f"{name:{width}}{statistics.mean(losses):10.4f}"
+            f"{f'{min(losses):.4f} to {max(losses):.4f}' if spread else '':>{spread}}"
+            f"{100 * statistics.mean(of['val_accuracy']):12.1f} %{statistics.mean(of['best_epoch']):12.0f}"
         )
     return "\n".join(lines)
 
@@ -238,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scores = compared(results)
     outputs.write_text(COMPARISONS / f"{name}.csv", rows(results))
     outputs.write_text(COMPARISONS / f"{name}.svg", picture(sweep, scores))
-    print(f"{table(scores)}\n\nPicture: {COMPARISONS / name}.svg\nTable:   {COMPARISONS / name}.csv")
+    print(f"{table(sweep, scores)}\n\nPicture: {COMPARISONS / name}.svg\nTable:   {COMPARISONS / name}.csv")
     return 0
 
 

@@ -239,9 +239,9 @@ def field(
         axes = figure.subplots()
         flat = sorted(value for row in values for value in row)
         axes.imshow(values, cmap="Blues_r", alpha=0.75, aspect="auto")
-        middle = (flat[0] + flat[-1]) / 2
+        dark = flat[0] + 0.4 * (flat[-1] - flat[0])
         for (y, row), (x, _) in itertools.product(enumerate(values), enumerate(across[1])):
-            ink = "white" if row[x] < middle else "black"
+            ink = "white" if row[x] < dark else "black"
             axes.annotate(f"{row[x]:.4f}", (x, y), ha="center", va="center", color=ink)
         axes.set_yticks(range(len(down[1])), list(map(str, down[1])))
         axes.set_xticks(range(len(across[1])), list(map(str, across[1])))

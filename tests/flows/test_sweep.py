@@ -141,6 +141,9 @@ def test_the_table_has_the_best_first() -> None:
         for point, losses in (("adam", (0.2, 0.4)), ("sgd", (0.1, 0.3)))
         for seed, loss in enumerate(losses)
     ]
-    lines = sweep.table(sweep.compared(results)).splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["sgd", "adam"]
+    found = sweep.Sweep(stage="train_head", seeds=[0, 1], grid={"a.optimizer": ["adam", "sgd"]})
+    lines = sweep.table(found, sweep.compared(results)).splitlines()
+    assert [line.split()[0] for line in lines] == ["optimizer", "sgd", "adam"]
     assert re.search(r"0\.2000 +0\.1000 to 0\.3000 +90\.0 %", lines[1])
+    alone = sweep.table(found.model_copy(update={"seeds": [0]}), sweep.compared(results[::2]))
+    assert " to " not in alone
