@@ -17,6 +17,7 @@ from transfer.scores import Labels
 log = logging.getLogger(__name__)
 
 STAGE = "compare"
+BATCH = 32  # photographs predicted at once
 ON_VGG16 = ("train_head", "fine_tune")  # the stages of the main pipeline that train, in the order in which they run
 TITLES = {
     "logistic_regression": "logistic regression",
@@ -79,7 +80,8 @@ def from_nothing(rung: str, photographs: Sequence[manifest.Entry], *, confidence
         name=f"{STAGE}, {rung}",
     )
     labels: Labels = np.array([card["classes"].index(photograph.class_name) for photograph in photographs])
-    probabilities = models.probabilities(network, pixels)
+    batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
+    probabilities = np.concatenate([models.probabilities(network, batch) for batch in batches])
     right = int((probabilities.argmax(axis=1) == labels).sum())
     low, high = scores.wilson_interval(right, len(labels), confidence=confidence)
     history = curves.read_history(folder / "history.csv")

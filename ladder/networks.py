@@ -68,7 +68,8 @@ def build(settings: Settings, *, image_size: int, classes: int, seed: int) -> ke
         case Deep():
             signal = _deep_layers(signal, settings, seed=seed)
     units, activation = (1, "sigmoid") if classes == 2 else (classes, "softmax")
-    return keras.Model(picture, _dense(units, activation, name="probabilities", seed=seed)(signal))
+    probabilities = _dense(units, activation, name="probabilities", seed=seed)(signal)
+    return keras.Model(picture, probabilities, name="network")
 
 
 def _dense_layers(signal: keras.KerasTensor, settings: Dense, *, seed: int) -> keras.KerasTensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dvc.repo import Repo
 
 from ladder import compare, rungs
 from tests.ladder.conftest import Ladder, run
@@ -39,7 +40,7 @@ def test_every_rung_is_in_the_table(ladder: Ladder) -> None:
 
 def test_a_rung_is_scored_on_the_test_split(ladder: Ladder) -> None:
     """A rung's accuracy is that of its network on the test photographs."""
-    network = models.load(ladder.folder / "artifacts/train/cnn/model.keras")
+    network = models.load(ladder.folder / "artifacts/train/cnn_regularized/model.keras")
     entries = manifest.read(ladder.folder / "../artifacts/split/manifest.csv")
     test = [entry for entry in entries if entry.split == "test"]
     images = [photos.read((ladder.folder / "../artifacts/subsample" / each.path).read_bytes()) for each in test]
@@ -47,15 +48,15 @@ def test_a_rung_is_scored_on_the_test_split(ladder: Ladder) -> None:
     right = [
         (probability > 0.5) == (entry.class_name == "triangle") for probability, entry in zip(given, test, strict=True)
     ]
-    found = metrics(ladder.folder)["cnn"]
+    found = metrics(ladder.folder)["cnn_regularized"]
     assert found["accuracy"] == pytest.approx(np.mean(right))
     assert found["accuracy_low"] < found["accuracy"] < found["accuracy_high"]
 
 
 def test_a_rung_takes_as_long_as_its_epochs(ladder: Ladder) -> None:
     """A rung that is trained from nothing needs no features, and its epochs are all that it takes."""
-    found = metrics(ladder.folder)["plain"]
-    history = ladder.folder / "artifacts/train/plain/history.csv"
+    found = metrics(ladder.folder)["residual"]
+    history = ladder.folder / "artifacts/train/residual/history.csv"
     assert (found["features"], found["epochs"]) == (0, 2)
     assert found["training"] == pytest.approx(seconds(history))
 
@@ -104,3 +105,11 @@ def test_a_network_of_another_split_is_refused(capsys: pytest.CaptureFixture[str
         run("compare")
     assert end.value.code == 65
     assert re.search(r"Received: mlp trained on another\. .*`dvc --cd ladder repro`", capsys.readouterr().err)
+
+
+def test_dvc_shows_nothing_of_the_ladder_in_the_main_pipeline(climbed: Path) -> None:
+    """In the folder above, DVC has the main pipeline's stages alone, and has nothing to say of the ladder's."""
+    main = climbed.parent
+    with Repo(main) as repo:
+        assert {Path(stage.path).parent for stage in repo.index.stages} == {main.resolve()}
+        assert repo.status() == {}
