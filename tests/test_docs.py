@@ -1,5 +1,6 @@
 """The documents against the project: what they name exists, and what exists is named."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -12,7 +13,7 @@ from ruamel.yaml import YAML
 
 from flows import credentials
 from tasks import download, subsample
-from transfer import archives, duplicates, errors, memo, photos
+from transfer import archives, duplicates, errors, memo, photos, predict
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -179,6 +180,21 @@ def test_the_readme_has_the_code_that_works() -> None:
     assert fenced(README, "python") == fenced(ROOT / "docs/predict.md", "python") != []
 
 
+def test_what_python_in_a_document_uses_exists(document: Path) -> None:
+    """A reader can paste a document's Python: it compiles, and what it takes of the library's modules is there."""
+    program = ast.parse("\n".join(fenced(document, "python")))
+    imported = {
+        alias.name
+        for node in ast.walk(program)
+        if isinstance(node, ast.ImportFrom) and node.module == "transfer"
+        for alias in node.names
+    }
+    for node in ast.walk(program):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in imported:
+            module = (ROOT / "transfer" / f"{node.value.id}.py").read_text(encoding="utf-8")
+            assert re.search(rf"^(def|class) {node.attr}\b", module, re.MULTILINE), node.attr
+
+
 def first_column(path: Path, heading: str) -> list[str]:
     """The first cells, without backquotes, of the table whose first heading this is."""
     table = path.read_text(encoding="utf-8").partition(f"\n| {heading} |")[2].partition("\n\n")[0]
@@ -206,6 +222,20 @@ def test_every_deployment_and_secret_is_documented() -> None:
     assert names == [deployment["name"] for deployment in deployments]
     text = schedule.read_text(encoding="utf-8")
     assert all(f"| `{name}` | `{credentials.block(name)}` |" in text for name in credentials.VARIABLES)
+
+
+def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/predict.md names the options that there are, no others, and the exit codes and limits of the code."""
+    document = ROOT / "docs/predict.md"
+    text = document.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        predict.main(["--help"])
+    options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
+    assert set(re.findall(r"--[a-z]+", "\n".join(commands(document)))) == options
+    codes = {0, 2, errors.DataError.exit_code, 74, 130, predict.READER_HAS_GONE}
+    assert set(first_column(document, "exit code")) == {str(code) for code in codes}
+    assert f"may have {archives.MAX_PHOTOGRAPH >> 20} MiB, and {photos.MAX_PIXELS:,} pixels" in text
+    assert f"{predict.EDGE:,} pixels an edge" in text
 
 
 def test_the_limits_that_documents_state_are_those_of_the_code() -> None:

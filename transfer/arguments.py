@@ -2,6 +2,7 @@
 
 import glob
 import os
+import stat
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -50,9 +51,9 @@ def _found(argument: str, opened: ExitStack) -> Iterator[Photograph]:
 
 
 def _at(path: str, opened: ExitStack) -> Iterator[Photograph]:
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - where a Path would raise, this leaves it to reading
         yield from _some(path, _in_folder(path))
-    elif Path(path).is_file() and path.lower().endswith(".zip"):
+    elif os.path.isfile(path) and path.lower().endswith(".zip"):  # noqa: PTH113 - likewise
         yield from _some(path, _in_archive(path, opened))
     else:
         yield Photograph(path, partial(_read_file, path))
@@ -83,9 +84,17 @@ def _in_folder(folder: str) -> Iterator[Photograph]:
         yield from (
             Photograph(str(path), partial(_read_file, str(path)))
             for path in paths
-            if archives.is_photograph(PurePosixPath(path.relative_to(folder))) and path.is_file()
+            if archives.is_photograph(PurePosixPath(path.relative_to(folder))) and _ends(path)
         )
     yield from (_unreadable(str(error.filename), error) for error in refused)
+
+
+def _ends(path: Path) -> bool:
+    """Whether a file is one that is read to an end: no pipe or device. Reading tells where this cannot be told."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _in_archive(path: str, opened: ExitStack) -> Iterator[Photograph]:

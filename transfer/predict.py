@@ -147,17 +147,21 @@ def write(
                 for name, found, heat_map in batch:
                     if isinstance(found, str):
                         log.warning("%s: %s", printable(name), printable(found))
-                        continue
+                    else:
+                        sys.stdout.write((form.between if counts else "") + form.row(text(name), found))
+                        counts[found.class_name] += 1
                     if heat_map is not None:
-                        with outputs.whole_file(heat_maps[name]) as beside:
-                            beside.write_bytes(heat_map)
-                    sys.stdout.write((form.between if counts else "") + form.row(text(name), found))
-                    counts[found.class_name] += 1
+                        _write_bytes(heat_maps[name], heat_map)
                 sys.stdout.flush()
             bar.update(len(batch))
     sys.stdout.write(form.last)
     sys.stdout.flush()
     return counts
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with outputs.whole_file(path) as beside:
+        beside.write_bytes(data)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -118,7 +118,9 @@ def test_what_leads_nowhere_is_a_photograph_that_cannot_be_read() -> None:
     pack("empty.zip", "notes.txt")
     for argument in ("empty", "empty.zip", "none*.jpg"):
         assert reason(argument) == "no photographs there"
-    assert "No such file" in reason("none.jpg")
+    for argument in ("none.jpg", "", "2.jpg/1.jpg", "x" * 300):
+        with arguments.photographs([argument]) as [photograph], pytest.raises(OSError, match=r"\[Errno"):
+            photograph.read()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -132,10 +134,11 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
 
 
 def test_links_and_pipes_in_a_folder_do_no_harm() -> None:
-    """A folder that links to itself ends, and a named pipe, which would be waited for, is passed over."""
+    """A folder that links to itself ends, a named pipe, which would be waited for, is passed over, a link is read."""
     Path("photos/more/loop").symlink_to(Path("photos").resolve())
     os.mkfifo("photos/pipe.jpg")
-    assert found("photos") == ["photos/a.jpg", "photos/b.PNG", "photos/more/c.webp"]
+    Path("photos/z.jpg").symlink_to("nowhere.jpg")
+    assert found("photos") == ["photos/a.jpg", "photos/b.PNG", "photos/z.jpg", "photos/more/c.webp"]
 
 
 def test_standard_input_is_one_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
