@@ -69,7 +69,7 @@ def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Pa
     head = _git("rev-parse", "--verify", "HEAD")
     message = f"Flow run {name}\n\n{_TRAILER}: {run}" if run else name
     commit = _git("commit-tree", _tree(files, folder), "-p", head, "-m", message, environment=_identity())
-    proper = re.sub(r"[^A-Za-z0-9_.]+|\.{2,}", "-", name).strip("-.") or "run"
+    proper = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "run"
     listed = _git("for-each-ref", "--format=%(refname) %(refname:lstrip=4)", "refs/exps").splitlines()
     taken = [ref for ref, _, known in (line.partition(" ") for line in listed) if known == proper]
     if run is None:
