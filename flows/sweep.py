@@ -22,6 +22,8 @@ from typing import Any, Literal, NamedTuple
 from dvc.repo import Repo
 from pydantic import Field
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
 
 from flows import demo, experiments, graph, processes, reproduction, workspace
 from transfer import figures, outputs, params, paths, progress
@@ -102,8 +104,29 @@ def changed(document: Any, changes: Changes) -> Any:
             section = section.get(each) if isinstance(section, dict) else None
         if not isinstance(section, dict) or last not in section:
             raise ParamsError(f"A sweep changes params that {paths.PARAMS} has. Received: `{name}`.")
-        section[last] = value
+        section[last] = _in_one_line(value)
     return document
+
+
+def _in_one_line(value: Any) -> Any:
+    """A value as params.yaml has such values; a list below its name would push the comment behind it astray."""
+    if not isinstance(value, list | dict):
+        return value
+    held: Any = CommentedSeq(value) if isinstance(value, list) else CommentedMap(value)
+    held.fa.set_flow_style()
+    return held
+
+
+def in_yaml(document: Any) -> str:
+    """Params as YAML, with their comments unless these would change what it says."""
+    text, values = io.StringIO(), json.loads(json.dumps(document))
+    YAML().dump(document, text)
+    with contextlib.suppress(YAMLError):
+        if YAML(typ="safe", pure=True).load(text.getvalue()) == values:
+            return text.getvalue()
+    plain = io.StringIO()
+    YAML().dump(values, plain)
+    return plain.getvalue()
 
 
 def run(name: str, sweep: Sweep) -> list[Result]:
@@ -143,10 +166,8 @@ def prepare() -> None:
 
 def _scores(sweep: Sweep, point: Point, seed: int) -> dict[str, float]:
     seeds = {f"{stage}.seed": seed for stage in STAGES}
-    yaml = YAML()
-    document = changed(yaml.load(paths.PARAMS), {**sweep.given, **seeds, **point.changes})
-    with outputs.whole_file(WORKSPACE / paths.PARAMS) as beside:
-        yaml.dump(document, beside)
+    document = changed(YAML().load(paths.PARAMS), {**sweep.given, **seeds, **point.changes})
+    outputs.write_text(WORKSPACE / paths.PARAMS, in_yaml(document))
     with contextlib.chdir(WORKSPACE):
         said = _reproduce(sweep.stage)
         metrics: dict[str, float] = json.loads(paths.artifact(sweep.stage, "metrics.json").read_text(encoding="utf-8"))

@@ -115,6 +115,16 @@ def test_only_params_that_exist_are_varied() -> None:
         sweep.changed({"train_head": {"head": {"dropout": 0.5}}}, {"train_head.head.droput": 0.1})
 
 
+@pytest.mark.parametrize("dense", ["[256] # units", "# units\n  - 256\n  - 16"])
+@pytest.mark.parametrize("value", [[], [4], {"a": 1}, 3])
+def test_params_are_written_as_they_are_meant(dense: str, value: object) -> None:
+    """Whatever takes the place of a value with a comment, what is read again is what was set."""
+    text = f"head:\n  dense:  {dense}\n  activation: relu\n  dropout: 0.5 # before\n"
+    written = sweep.in_yaml(sweep.changed(YAML().load(text), {"head.dense": value}))
+    expected = {"head": {"dense": value, "activation": "relu", "dropout": 0.5}}
+    assert YAML(typ="safe").load(written) == expected
+
+
 def test_a_grid_has_every_combination() -> None:
     """Points are in the order in which they are written down, the last param varying first."""
     grid = sweep.Sweep(stage="train_head", seeds=[0], grid={"a.b": [1, 2], "a.c": [3, 4]})
