@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,12 @@ def small_demo() -> Iterator[None]:
         patch.setenv("PATH", os.defpath)
         patch.setenv("DOGS_VS_CATS_CACHE", "/nowhere")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Have processes that tests start take Ctrl-C: one of many testing processes, or one behind `&`, ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -201,11 +201,12 @@ def working(project: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.cwd() == os.path.realpath(project) and process.status() != psutil.STATUS_ZOMBIE:
+            here = process.cwd() == os.path.realpath(project) and process.status() != psutil.STATUS_ZOMBIE
+            if here and process.pid != os.getpid():
                 found.append(" ".join(process.cmdline()))
         except psutil.Error:
             continue
-    return [line for line in found if "pytest" not in line]
+    return found
 
 
 def test_each_stage_is_a_task_run_named_for_what_happened(run: Callable[..., Ended], server: Server) -> None:
