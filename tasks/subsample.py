@@ -1,7 +1,5 @@
 """Subsample: take the photographs asked for, whole, each once, the same number of every class."""
 
-import csv
-import io
 import itertools
 import logging
 import math
@@ -18,7 +16,20 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import Field
 
-from transfer import archives, chance, duplicates, filenames, manifest, outputs, params, paths, photos, progress, stage
+from transfer import (
+    archives,
+    chance,
+    duplicates,
+    filenames,
+    manifest,
+    outputs,
+    params,
+    paths,
+    photos,
+    progress,
+    rejections,
+    stage,
+)
 from transfer.archives import Candidate
 from transfer.errors import DataError, ParamsError, remake
 from transfer.photos import UnreadablePhoto
@@ -313,7 +324,8 @@ def write(archive: zipfile.ZipFile, choice: Choice, place: Mapping[str, str]) ->
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(contents(archive, one.candidate.member))
     manifest.write(paths.artifact(STAGE, "manifest.csv"), entries(choice.taken, place))
-    outputs.write_text(paths.artifact(STAGE, "rejected.csv"), table(choice.rejected))
+    reasons = [rejections.Rejection(one.candidate.member, one.reason, one.detail) for one in choice.rejected]
+    rejections.write(paths.artifact(STAGE, "rejected.csv"), reasons)
     outputs.write_json(paths.artifact(STAGE, "metrics.json"), counts(choice))
 
 
@@ -329,15 +341,6 @@ def entries(taken: Iterable[Photograph], place: Mapping[str, str]) -> list[manif
         )
         for one in taken
     )
-
-
-def table(rejected: Iterable[Rejection]) -> str:
-    """The rejections as CSV: the archive's name of each, and the reason."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "reason"])
-    writer.writerows([one.candidate.member, f"{one.reason}: {one.detail}"] for one in rejected)
-    return text.getvalue()
 
 
 def counts(choice: Choice) -> dict[str, Any]:
