@@ -60,9 +60,9 @@ def prepare(project: Path, workspace: Path) -> None:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """The scores of both networks, a line each, under a heading."""
+    """The scores of both networks, a line each, under a heading; those of single classes are left out."""
     scores = {name: value for name, value in metrics.items() if isinstance(value, dict)}
-    columns = list(next(iter(scores.values())))
+    columns = [name for name, value in next(iter(scores.values())).items() if not isinstance(value, dict)]
     lines = ["".join([f"{'':12}", *(f"{column:>19}" for column in columns)])]
     lines += [
         "".join([f"{name:12}", *(f"{value[column]:19.4f}" for column in columns)]) for name, value in scores.items()

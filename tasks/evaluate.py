@@ -3,17 +3,23 @@
 import csv
 import io
 import logging
+import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from transfer import (
+    __version__,
     curves,
+    diagnosis,
     features,
-    figures,
+    heatmaps,
     manifest,
     models,
     outputs,
@@ -21,14 +27,15 @@ from transfer import (
     paths,
     photos,
     progress,
+    rejections,
     report,
     scores,
     stage,
     views,
 )
-from transfer.backend import keras
+from transfer.backend import keras, tf
 from transfer.errors import DataError, remake
-from transfer.scores import Findings, Labels, Probabilities
+from transfer.scores import Findings, Probabilities
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +43,7 @@ STAGE = "evaluate"
 HEAD, TUNED = "train_head", "fine_tune"  # the stages whose networks are evaluated, in the order in which they run
 FILES = {HEAD: "head.keras", TUNED: "model.keras"}
 BATCH = 32  # photographs predicted at once
-MISTAKES = 12  # shown in the report
+SHOWN = 12  # photographs of a kind in the report
 
 # How far the whole network's log odds may lie from those of the cached path, where float16's rounding of the
 # activations is all that parts them. Measured with VGG16 at 64, 180 and 224 pixels and two heads: 0.008 at most.
@@ -52,6 +59,14 @@ class Params(params.Section):
     confidence: float = Field(gt=0, lt=1, description="of the intervals")
     bins: int = Field(ge=1, le=100, description="of confidence, in the reliability diagram")
     checked: int = Field(ge=1, le=1000, description="photographs on which the saved network must agree with the cache")
+
+
+class Networks(NamedTuple):
+    """Both networks: the head on pooled features, the whole one on pixels, and its part above the boundary."""
+
+    head: keras.Model
+    whole: keras.Model
+    top: keras.Model
 
 
 class Trained(NamedTuple):
@@ -150,9 +165,22 @@ def refuse_strangers(name: str, trained: Trained, classes: Sequence[str], inputs
         )
 
 
-def metrics(findings: Mapping[str, Findings], comparison: scores.Comparison, *, photographs: int) -> dict[str, Any]:
-    """The content of metrics.json."""
-    by_model = {name: found.scores._asdict() for name, found in findings.items()}
+def metrics(
+    findings: Mapping[str, Findings], comparison: scores.Comparison, classes: Sequence[str], *, photographs: int
+) -> dict[str, Any]:
+    """The content of metrics.json; precision is null where nothing is taken for the class."""
+    by_model = {
+        name: {
+            **found.scores._asdict(),
+            **{
+                score: {
+                    class_name: getattr(each, score) for class_name, each in zip(classes, found.classes, strict=True)
+                }
+                for score in ("recall", "precision")
+            },
+        }
+        for name, found in findings.items()
+    }
     return {**by_model, "mcnemar_p": comparison.p, "test_photographs": photographs}
 
 
@@ -209,59 +237,37 @@ def plots(
     }
 
 
-def surest_mistakes(
-    photographs: Sequence[manifest.Entry],
-    labels: Labels,
-    predicted: Probabilities,
+def picture(
+    photograph: manifest.Entry,
+    probabilities: NDArray[np.float64],
+    heat: heatmaps.Heat,
+    *,
     classes: Sequence[str],
     folder: Path,
-) -> list[report.Mistake]:
-    """The photographs of which a model was surest that they show something else, the surest first."""
-    confidence, choice = predicted.max(axis=1), predicted.argmax(axis=1)
-    wrong = [index for index in np.argsort(-confidence, kind="stable") if choice[index] != labels[index]]
-    return [
-        report.Mistake(
-            path=photographs[index].path,
-            class_name=photographs[index].class_name,
-            predicted=classes[choice[index]],
-            confidence=float(confidence[index]),
-            thumbnail=_thumbnail(photographs[index], folder),
-        )
-        for index in wrong[:MISTAKES]
-    ]
+    resizing: photos.Resizing,
+) -> report.Picture:
+    """A photograph as the report shows it.
 
+    Args:
+        photograph: which.
+        probabilities: what a model gives it for each class.
+        heat: what spoke for the likeliest of them, as from `heatmaps.of`.
+        classes: in the order of their numbers.
+        folder: where `photograph.path` begins.
+        resizing: how the model saw it.
 
-def _thumbnail(photograph: manifest.Entry, folder: Path) -> str:
-    return report.thumbnail(photos.read_kept(folder / photograph.path, sha256=photograph.sha256))
-
-
-def report_figures(epochs: Sequence[curves.Epoch], findings: Mapping[str, Findings]) -> list[report.Figure]:
-    """The report's figures."""
-    areas = ", ".join(f"{name} {found.scores.roc_auc:.4f}" for name, found in findings.items())
-    return [
-        report.Figure(
-            "Learning curves",
-            "Loss and accuracy by epoch, on the training and on the validation split",
-            figures.learning_curves(epochs),
-            "Dots: the epoch each training kept. On the training split, photographs are augmented and dropout is on. "
-            + ("" if any(epoch.best for epoch in epochs if epoch.phase == TUNED) else _NONE_BETTER),
-        ),
-        report.Figure(
-            "ROC",
-            f"True over false positive rate of each model; areas: {areas}",
-            figures.roc({name: found.roc for name, found in findings.items()}),
-            f"Areas: {areas}. Dotted: guessing.",
-        ),
-        report.Figure(
-            "Reliability",
-            "Accuracy over confidence of each model",
-            figures.reliability({name: found.bins for name, found in findings.items()}),
-            "Above the dotted line a model is better than it thinks, below it worse; larger dots, more photographs.",
-        ),
-    ]
-
-
-_NONE_BETTER = "No epoch of fine-tuning was better than the head, whose model was kept."
+    Raises:
+        DataError: its file is not what the manifest says.
+    """
+    small = report.thumbnail(photos.read_kept(folder / photograph.path, sha256=photograph.sha256))
+    likeliest = np.argsort(-probabilities, kind="stable")[:2]
+    return report.Picture(
+        path=photograph.path,
+        class_name=photograph.class_name,
+        choices=[report.Choice(classes[number], float(probabilities[number])) for number in likeliest],
+        thumbnail=report.data_uri(small),
+        heat=report.data_uri(heatmaps.laid_over(small, heat, resizing=resizing)),
+    )
 
 
 def table(findings: Mapping[str, Findings], settings: Params) -> str:
@@ -282,6 +288,7 @@ def main() -> None:
     """Fill artifacts/evaluate/: metrics.json, predictions.csv, plots/ and report.html."""
     settings = params.load(STAGE, Params)
     everything = manifest.read(paths.artifact("split", "manifest.csv"))
+    rejected = rejections.read(paths.artifact("subsample", "rejected.csv"))
     classes = manifest.classes(everything)
     photographs = sorted((entry for entry in everything if entry.split == "test"), key=lambda entry: entry.path)
     refuse_missing_classes(photographs, classes)
@@ -291,44 +298,51 @@ def main() -> None:
     refuse_strangers(HEAD, trained[HEAD], classes, inputs)
     refuse_strangers(TUNED, trained[TUNED], classes, {**inputs, "head": outputs.sha256(trained[HEAD].file)})
 
-    predicted = _predicted(trained, photographs, classes, recipes[0], checked=settings.checked)
+    networks = _networks(trained, recipes[0])
+    predicted = _predicted(networks, photographs, classes, recipes[0], checked=settings.checked)
     labels = np.array([classes.index(photograph.class_name) for photograph in photographs])
     findings = {
         name: scores.find(labels, probabilities, confidence=settings.confidence, bins=settings.bins)
         for name, probabilities in predicted.items()
     }
     comparison = scores.compare(labels, predicted[HEAD], predicted[TUNED])
+    used = _params_in_words(recipes, trained)
+    diagnoses = {name: _diagnosis(name, each, used, classes=len(classes)) for name, each in trained.items()}
     epochs = curves.end_to_end(
-        [curves.Phase(name, each.history, each.card.scores.get("best_epoch")) for name, each in trained.items()]
+        [_phase(name, each)._replace(over_fits_from=diagnoses[name].over_fits_from) for name, each in trained.items()]
     )
+    resizing = recipes[0]["resizing"]
+    show = partial(_pictures, networks.top, photographs, predicted[TUNED], classes=classes, resizing=resizing)
     page = report.Report(
-        photographs=len(photographs),
         classes=classes,
+        photographs=_by_split(everything, classes),
+        reasons=report.by_reason(rejected),
         confidence=settings.confidence,
         findings=findings,
         comparison=comparison,
-        figures=report_figures(epochs, findings),
-        mistakes=surest_mistakes(photographs, labels, predicted[TUNED], classes, paths.artifact("subsample")),
-        params=report.flat(
-            {
-                "extract_features": _recipe_in_words(recipes),
-                **{name: each.card.params for name, each in trained.items()},
-            }
-        ),
+        diagnoses=diagnoses,
+        learning_curves=report.learning_curves(epochs),
+        figures=[report.roc(findings), report.reliability(findings)],
+        mistakes=show(scores.surest_mistakes(labels, predicted[TUNED])[:SHOWN]),
+        uncertain=show(scores.least_certain(predicted[TUNED])[:SHOWN]),
+        params=used,
         hashes={
             "photographs": inputs["photographs"],
             "weights": recipes[0]["weights"],
             **{FILES[name]: outputs.sha256(each.file) for name, each in trained.items()},
         },
+        versions=_versions(),
     )
     with outputs.whole_folder(paths.artifact(STAGE)) as folder:
-        outputs.write_json(folder / "metrics.json", metrics(findings, comparison, photographs=len(photographs)))
+        scored = metrics(findings, comparison, classes, photographs=len(photographs))
+        outputs.write_json(folder / "metrics.json", scored)
         outputs.write_text(folder / "predictions.csv", predictions(photographs, predicted, classes))
         for name, rows in plots(epochs, findings, classes).items():
             outputs.write_json(folder / "plots" / f"{name}.json", rows)
         outputs.write_text(folder / "report.html", report.render(page))
     log.info("%s", table(findings, settings))
     log.info("%d test photographs; do the two differ? McNemar p = %.3g", len(photographs), comparison.p)
+    log.info("%s", "; ".join(f"{name}: {diagnosis.in_words(each)}" for name, each in diagnoses.items()))
     for name, path in (
         ("report", _made("report.html")),
         ("model", trained[TUNED].file),
@@ -337,9 +351,41 @@ def main() -> None:
         log.info("%-8s %s", name, path)
 
 
-def _recipe_in_words(recipes: Sequence[features.Recipe]) -> dict[str, Any]:
-    """Params of the features, with the augmentation of the views where there are any."""
-    return {"views": len(recipes) - 1, **{name: value for name, value in recipes[-1].items() if name != "weights"}}
+def _params_in_words(recipes: Sequence[features.Recipe], trained: Mapping[str, Trained]) -> dict[str, object]:
+    """Params of features and trainings, with the augmentation of the views where there are any."""
+    recipe = {_PARAM_OF.get(name, name): value for name, value in recipes[-1].items() if name != "weights"}
+    return report.flat(
+        {
+            "extract_features": {"views": len(recipes) - 1, **recipe},
+            **{name: each.card.params for name, each in trained.items()},
+        }
+    )
+
+
+_PARAM_OF = {"boundary": "frozen_through"}  # where a recipe has another name for it
+
+
+def _phase(name: str, trained: Trained) -> curves.Phase:
+    return curves.Phase(name, trained.history, trained.card.scores.get("best_epoch"))
+
+
+def _diagnosis(name: str, trained: Trained, used: Mapping[str, object], *, classes: int) -> diagnosis.Diagnosis:
+    found = diagnosis.diagnose(_phase(name, trained), classes=classes)
+    return found._replace(remedies=diagnosis.applicable(found.remedies, used))
+
+
+def _by_split(photographs: Sequence[manifest.Entry], classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    counts = Counter((split, one.class_name) for one in photographs for split in (one.split, "all"))
+    return {split: {name: counts[split, name] for name in classes} for split in ("train", "validation", "test", "all")}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "dogs-vs-cats": __version__,
+        "Python": platform.python_version(),
+        "Keras": keras.__version__,
+        "TensorFlow": tf.__version__,
+    }
 
 
 def _made(name: str) -> Path:
@@ -354,8 +400,17 @@ def _trained(name: str) -> Trained:
     )
 
 
+def _networks(trained: Mapping[str, Trained], recipe: features.Recipe) -> Networks:
+    head, whole = (models.load(each.file) for each in trained.values())
+    return Networks(head, whole, above(whole, recipe["boundary"]))
+
+
+def _cached(photographs: Sequence[manifest.Entry], classes: Sequence[str], part: views.Part) -> views.Views:
+    return views.Views(paths.artifact("extract_features"), photographs, classes=classes, part=part, batch_size=BATCH)
+
+
 def _predicted(
-    trained: Mapping[str, Trained],
+    networks: Networks,
     photographs: Sequence[manifest.Entry],
     classes: Sequence[str],
     recipe: features.Recipe,
@@ -363,19 +418,36 @@ def _predicted(
     checked: int,
 ) -> dict[str, Probabilities]:
     """Both models' probabilities, after the whole network has shown that it is the one the cache belongs to."""
-    head, whole = (models.load(each.file) for each in trained.values())
-    top = above(whole, recipe["boundary"])
-
-    def cached(entries: Sequence[manifest.Entry], part: views.Part) -> views.Views:
-        return views.Views(paths.artifact("extract_features"), entries, classes=classes, part=part, batch_size=BATCH)
-
     to_check = sorted(photographs, key=lambda photograph: photograph.sha256)[:checked]  # any, but always the same
-    from_cache = predict_all(top, cached(to_check, "boundary"), name="check")
-    refuse_disagreement(to_check, _directly(whole, to_check, recipe), from_cache, trained[TUNED].file)
+    from_cache = predict_all(networks.top, _cached(to_check, classes, "boundary"), name="check")
+    whole_file = paths.artifact(TUNED, FILES[TUNED])
+    refuse_disagreement(to_check, _directly(networks.whole, to_check, recipe), from_cache, whole_file)
     return {
-        HEAD: predict_all(head, cached(photographs, "pooled"), name=HEAD),
-        TUNED: predict_all(top, cached(photographs, "boundary"), name=TUNED),
+        HEAD: predict_all(networks.head, _cached(photographs, classes, "pooled"), name=HEAD),
+        TUNED: predict_all(networks.top, _cached(photographs, classes, "boundary"), name=TUNED),
     }
+
+
+def _pictures(
+    top: keras.Model,
+    photographs: Sequence[manifest.Entry],
+    predicted: Probabilities,
+    numbers: Sequence[int],
+    *,
+    classes: Sequence[str],
+    resizing: photos.Resizing,
+) -> list[report.Picture]:
+    """Photographs by their numbers, with heat maps of what spoke for their likeliest class, from cached activations."""
+    if not numbers:
+        return []
+    shown, probabilities = [photographs[number] for number in numbers], predicted[numbers]
+    rows: NDArray[Any] = _cached(shown, classes, "boundary")[0][0]
+    heats = heatmaps.of(top, rows, probabilities.argmax(axis=1).tolist())
+    folder = paths.artifact("subsample")
+    return [
+        picture(*each, classes=classes, folder=folder, resizing=resizing)
+        for each in zip(shown, probabilities, heats, strict=True)
+    ]
 
 
 def _directly(

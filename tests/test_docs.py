@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from flows import credentials
 from tasks import download, subsample
-from transfer import archives, duplicates, errors, memo, photos, predict
+from transfer import archives, diagnosis, duplicates, errors, memo, photos, predict
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -212,6 +212,16 @@ def test_the_choices_that_documents_list_are_those_of_the_code() -> None:
     assert first_column(photographs, "`extract_features.resizing`") == list(get_args(photos.Resizing))
     assert first_column(photographs, "reason") == list(get_args(subsample.Reason))
     assert set(first_column(start, "code")) == {str(code) for code in codes | {74, 130}}
+
+
+def test_what_the_report_says_of_a_training_is_documented() -> None:
+    """docs/report.md has every verdict in its table, and the limits that lead to them."""
+    text = (ROOT / "docs/report.md").read_text(encoding="utf-8")
+    table = text.partition("| verdict |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| ([a-z -]+) \|", table, re.MULTILINE)) == set(get_args(diagnosis.Verdict))
+    assert f"fewer than {diagnosis.FEWEST} epochs" in table
+    assert (diagnosis.GAP, diagnosis.LITTLE, diagnosis.THROWN) == (0.1, 0.5, 3)  # ten points, half, three times
+    assert (diagnosis.WINDOW, diagnosis.SIGNIFICANT, diagnosis.MATERIAL) == (5, 3, 0.1)  # five, three times, a tenth
 
 
 def test_every_deployment_and_secret_is_documented() -> None:

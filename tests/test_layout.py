@@ -4,10 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+
+import transfer
 
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
@@ -174,3 +177,9 @@ def test_importing_a_module_only_defines(path: Path) -> None:
 def test_every_module_has_its_test_file(path: Path) -> None:
     """tests/ mirrors the folders."""
     assert (ROOT / "tests" / path.parent.name / f"test_{path.stem}.py").exists()
+
+
+def test_the_version_is_the_package_s() -> None:
+    """The version in reports is the one in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert transfer.__version__ == project["version"]

@@ -9,15 +9,19 @@ from transfer.errors import DataError
 
 
 class Phase(NamedTuple):
-    """A training: its stage, `history.csv` an epoch, and the epoch kept (from 1), if any was."""
+    """A training: its stage, `history.csv` an epoch, the epoch kept and the first that over-fits (from 1), if any."""
 
     stage: str
     history: list[dict[str, float]]
     best_epoch: int | None
+    over_fits_from: int | None = None
 
 
 class Epoch(NamedTuple):
-    """An epoch of one phase on one split; `epoch` counts on through the phases, `phase_epoch` begins anew at 1."""
+    """An epoch of one phase on one split; `epoch` counts on through the phases, `phase_epoch` begins anew at 1.
+
+    `begins`: its phase begins with it; `best`: it was kept; `over_fits`: in it the training split alone was learned.
+    """
 
     epoch: int
     phase: str
@@ -27,6 +31,7 @@ class Epoch(NamedTuple):
     accuracy: float
     begins: bool
     best: bool
+    over_fits: bool = False
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
@@ -58,6 +63,7 @@ def end_to_end(phases: Sequence[Phase]) -> list[Epoch]:
             accuracy=row[f"{prefix}accuracy"],
             begins=index == 1,
             best=index == phase.best_epoch,
+            over_fits=phase.over_fits_from is not None and index >= phase.over_fits_from,
         )
         for number, phase in enumerate(phases)
         for index, row in enumerate(phase.history, start=1)

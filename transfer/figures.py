@@ -63,14 +63,19 @@ class Place(NamedTuple):
 
 
 def learning_curves(epochs: Sequence[Epoch]) -> str:
-    """Loss above accuracy over all epochs, with a rule where another phase begins and a dot at the epoch it kept."""
+    """Loss above accuracy over all epochs.
+
+    With a rule where another phase begins, a dot at the epoch it kept, and a shade behind those that over-fit.
+    """
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH, 4.8), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True)
+        watched = [epoch for epoch in epochs if epoch.split == "validation"]
         for axes, quantity in ((upper, "loss"), (lower, "accuracy")):
             _draw_curves(axes, epochs, quantity)
-            _draw_phases(axes, [epoch for epoch in epochs if epoch.split == "validation"], quantity)
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+            _draw_phases(axes, watched, quantity)
+            _draw_over_fitting(axes, watched)
+        figure.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=3)
         lower.yaxis.set_major_formatter(PercentFormatter(1.0))
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
         lower.set_xlabel("epoch")
@@ -99,6 +104,14 @@ def _draw_phases(axes: Axes, epochs: Sequence[Epoch], quantity: str) -> None:
             height = getattr(epoch, quantity)
             axes.plot(epoch.epoch, height, "o", color=COLOURS[1])
             axes.annotate(f"{epoch.epoch}", (epoch.epoch, height), (0, 6), textcoords="offset points", ha="center")
+
+
+def _draw_over_fitting(axes: Axes, epochs: Sequence[Epoch]) -> None:
+    label = "over-fits"
+    for _, members in itertools.groupby((epoch for epoch in epochs if epoch.over_fits), key=lambda epoch: epoch.phase):
+        numbers = [epoch.epoch for epoch in members]
+        axes.axvspan(numbers[0] - 0.5, numbers[-1] + 0.5, color=COLOURS[3], alpha=0.2, linewidth=0, label=label)
+        label = ""  # one entry in the legend
 
 
 def roc(curves: Mapping[str, Sequence[Point]]) -> str:

@@ -41,10 +41,23 @@ class Point(NamedTuple):
     true_positive_rate: float
 
 
+class ClassScores(NamedTuple):
+    """What a model is worth for one class.
+
+    Recall: the part of the class's photographs that are taken for it. Precision: the part of those taken for it that
+    show it; None where none is.
+    """
+
+    photographs: int
+    recall: float
+    precision: float | None
+
+
 class Findings(NamedTuple):
-    """All there is to show of a model: `confusion[actual][predicted]` counts photographs."""
+    """All there is to show of a model; `classes` in their order, `confusion[actual][predicted]` counts photographs."""
 
     scores: Scores
+    classes: list[ClassScores]
     confusion: list[list[int]]
     roc: list[Point]
     bins: list[Bin]
@@ -70,6 +83,7 @@ def find(labels: Labels, probabilities: Probabilities, *, confidence: float, bin
     right = probabilities.argmax(axis=1) == labels
     low, high = wilson_interval(int(right.sum()), len(right), confidence=confidence)
     filled = reliability(labels, probabilities, bins=bins)
+    counts = confusion(labels, probabilities)
     return Findings(
         scores=Scores(
             accuracy=float(right.mean()),
@@ -79,7 +93,8 @@ def find(labels: Labels, probabilities: Probabilities, *, confidence: float, bin
             roc_auc=roc_auc(labels, probabilities),
             calibration_error=calibration_error(filled),
         ),
-        confusion=confusion(labels, probabilities),
+        classes=by_class(counts),
+        confusion=counts,
         roc=roc_curve(labels, probabilities),
         bins=filled,
     )
@@ -132,6 +147,31 @@ def confusion(labels: Labels, probabilities: Probabilities) -> list[list[int]]:
     classes = range(probabilities.shape[1])
     counts: list[list[int]] = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes).tolist()
     return counts
+
+
+def by_class(confusion: Sequence[Sequence[int]]) -> list[ClassScores]:
+    """Recall and precision of each class, from `confusion[actual][predicted]`; each class has photographs."""
+    taken_for = [sum(column) for column in zip(*confusion, strict=True)]
+    return [
+        ClassScores(
+            photographs=sum(row),
+            recall=row[number] / sum(row),
+            precision=row[number] / taken_for[number] if taken_for[number] else None,
+        )
+        for number, row in enumerate(confusion)
+    ]
+
+
+def surest_mistakes(labels: Labels, probabilities: Probabilities) -> list[int]:
+    """Which photographs are predicted wrongly, by their numbers, the one with the highest probability first."""
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    return [int(number) for number in order if probabilities[number].argmax() != labels[number]]
+
+
+def least_certain(probabilities: Probabilities) -> list[int]:
+    """All photographs by their numbers, the one whose two likeliest classes are the closest first."""
+    *_, second, first = np.sort(probabilities, axis=1).T
+    return [int(number) for number in np.argsort(first - second, kind="stable")]
 
 
 def reliability(labels: Labels, probabilities: Probabilities, *, bins: int) -> list[Bin]:

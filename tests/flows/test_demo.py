@@ -81,8 +81,8 @@ def test_preparing_again_keeps_results_and_follows_the_code(project: Path, tmp_p
 
 
 def test_the_table_has_both_networks() -> None:
-    """The scores end as a table with a line a network; figures of both together are left out."""
-    scores = {"accuracy": 0.5, "log_loss": 0.25}
+    """The scores end as a table with a line a network; figures of both together and of single classes are left out."""
+    scores = {"accuracy": 0.5, "log_loss": 0.25, "recall": {"cat": 1.0, "dog": 0.0}}
     lines = demo.table({"train_head": scores, "fine_tune": {**scores, "accuracy": 1.0}, "mcnemar_p": 0.1}).splitlines()
     assert [line.split() for line in lines] == [
         ["accuracy", "log_loss"],

@@ -2,6 +2,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from tasks import evaluate
-from transfer import chance, curves, drawings, features, manifest, models, outputs, photos, scores
+from transfer import curves, drawings, features, manifest, models, outputs, photos, rejections, scores
 from transfer.backend import keras
 from transfer.errors import DataError, remake
 
@@ -94,6 +95,8 @@ def write_workspace(classes: list[str], *, each: int = 8) -> None:
     whole = tiny_network(len(classes))
     recipe = {"weights": "ab" * 32, "boundary": "boundary", "image_size": SIZE, "resizing": "crop"}
     manifest.write(Path("artifacts/split/manifest.csv"), entries)
+    rejected = [rejections.Rejection("circle/&.jpg", "unreadable", "empty file")]
+    rejections.write(Path("artifacts/subsample/rejected.csv"), rejected)
     features.write_recipes(Path("artifacts/extract_features"), [recipe])
     write_rows(entries, whole, recipe)
     write_stage("train_head", "head.keras", whole.get_layer("head"), classes)
@@ -182,8 +185,11 @@ def test_metrics_have_the_promised_names(workspace: Path) -> None:
     evaluate.main()
     metrics = json.loads((workspace / "artifacts/evaluate/metrics.json").read_text())
     names = ["accuracy", "accuracy_low", "accuracy_high", "log_loss", "roc_auc", "calibration_error"]
+    names += ["recall", "precision"]
     assert list(metrics) == ["train_head", "fine_tune", "mcnemar_p", "test_photographs"]
     assert list(metrics["train_head"]) == list(metrics["fine_tune"]) == names
+    assert list(metrics["fine_tune"]["recall"]) == list(metrics["fine_tune"]["precision"]) == ["circle", "triangle"]
+    assert sum(metrics["fine_tune"]["recall"].values()) / 2 == pytest.approx(metrics["fine_tune"]["accuracy"])
     assert metrics["test_photographs"] == 8
 
 
@@ -306,19 +312,32 @@ def test_rounding_is_no_disagreement(cached: float, agree: bool) -> None:  # noq
             evaluate.refuse_disagreement([photograph], whole, from_cache, Path("model.keras"))
 
 
-def test_mistakes_are_the_surest_ones_first(tmp_path: Path) -> None:
-    """The report shows wrong predictions only, by falling confidence, twelve at most."""
+def test_a_picture_shows_the_photograph_and_what_spoke_for_its_class(tmp_path: Path) -> None:
+    """The report shows the two likeliest classes and, where the network looked, other colours than the photograph's."""
     data = drawings.draw("circle", 0, size=40, seed=0)
     (tmp_path / "1.jpg").write_bytes(data)
     photograph = manifest.Entry("1.jpg", "circle", hashlib.sha256(data).hexdigest(), 40, 40, "test")
-    wrong = [chance.fraction(number) for number in range(30)]
-    predicted = np.array([[1 - share, share] for share in wrong])
-    shown = evaluate.surest_mistakes([photograph] * 30, np.zeros(30, int), predicted, ["circle", "star"], tmp_path)
-    assert [each.confidence for each in shown] == sorted((share for share in wrong if share > 0.5), reverse=True)[:12]
-    assert {(each.class_name, each.predicted) for each in shown} == {("circle", "star")}
+    seen = photograph, np.array([0.2, 0.3, 0.5]), np.ones((4, 4), np.float32)
+    place: dict[str, Any] = {"classes": ["circle", "cross", "star"], "folder": tmp_path, "resizing": "crop"}
+    shown = evaluate.picture(*seen, **place)
+    assert (shown.class_name, shown.choices) == ("circle", [("star", 0.5), ("cross", 0.3)])
+    assert shown.thumbnail != shown.heat
     (tmp_path / "1.jpg").write_bytes(data[:300])
     with pytest.raises(DataError, match=r"1\.jpg must be"):
-        evaluate.surest_mistakes([photograph], np.zeros(1, int), predicted[:1], ["circle", "star"], tmp_path)
+        evaluate.picture(*seen, **place)
+
+
+def test_the_report_shows_what_it_was_given(workspace: Path) -> None:
+    """Diagnoses, pictures with heat maps, splits, rejections and versions come from the files and this very Python."""
+    evaluate.main()
+    html = (workspace / "artifacts/evaluate/report.html").read_text()
+    assert "train_head: too short" in html  # three epochs
+    wrong = [line for line in predictions() if line["fine_tune_class"] != line["class"]]
+    assert html.count("data:image/jpeg") == 2 * (len(wrong) + 8)  # all eight are the least certain
+    assert "photos/circle/11.jpg" not in html
+    assert "circle/&amp;.jpg" in html
+    assert re.search(rf"Keras</th>\s*<td>{keras.__version__}<", html)
+    assert "extract_features.<wbr>frozen_through" in html
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "confusion", "roc", "reliability"])

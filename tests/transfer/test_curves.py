@@ -38,3 +38,11 @@ def test_epochs_count_on_through_the_phases() -> None:
         ("train", 0.5, 0.7),
         ("validation", 0.6, 0.65),
     }
+
+
+def test_epochs_that_over_fit_are_marked() -> None:
+    """From the epoch it is told of to the end of its phase, and in no other phase."""
+    rows = [{"loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.65}] * 3
+    phases = [curves.Phase("train_head", rows, 1, over_fits_from=2), curves.Phase("fine_tune", rows, 3)]
+    marked = [epoch.epoch for epoch in curves.end_to_end(phases) if epoch.over_fits and epoch.split == "validation"]
+    assert marked == [2, 3]

@@ -45,6 +45,14 @@ def test_learning_curves_are_one_picture() -> None:
     assert (shown.count("2"), shown.count("4")) >= (2, 2)
 
 
+def test_epochs_that_over_fit_are_shaded() -> None:
+    """The shade and its name in the legend are there if epochs over-fit, and only then."""
+    phases = [PHASES[0]._replace(over_fits_from=2), PHASES[1]._replace(over_fits_from=1)]
+    shown = words(figures.learning_curves(curves.end_to_end(phases)))
+    assert shown.count("over-fits") == 1
+    assert "over-fits" not in words(drawings()["learning_curves"])
+
+
 @pytest.mark.parametrize("name", ["roc", "reliability"])
 def test_both_models_are_named(name: str) -> None:
     """A legend says which line is which model's."""

@@ -108,6 +108,43 @@ def test_confusion_has_a_column_for_a_class_never_predicted() -> None:
     assert scores.confusion(np.array([0, 1, 2]), np.tile([0.6, 0.2, 0.2], (3, 1))) == [[1, 0, 0]] * 3
 
 
+def test_each_class_has_its_recall_and_precision() -> None:
+    """Recall is the part of a row, precision the part of a column, that lies on the diagonal."""
+    first, second, third = scores.by_class([[6, 1, 1], [0, 4, 0], [2, 0, 6]])
+    assert first == scores.ClassScores(photographs=8, recall=6 / 8, precision=6 / 8)
+    assert second == scores.ClassScores(photographs=4, recall=1.0, precision=4 / 5)
+    assert third == scores.ClassScores(photographs=8, recall=6 / 8, precision=6 / 7)
+
+
+def test_a_class_never_predicted_has_no_precision() -> None:
+    """Where nothing is taken for a class there is nothing to be right about."""
+    never, always = scores.by_class([[0, 3], [0, 3]])
+    assert (never.recall, never.precision) == (0.0, None)
+    assert always.precision == 0.5
+
+
+def test_recall_and_precision_are_the_usual_ones() -> None:
+    """They agree with scikit-learn's."""
+    labels, probabilities = three_classes(90, digits=8)
+    precision, recall, _, photographs = metrics.precision_recall_fscore_support(labels, probabilities.argmax(axis=1))
+    found = scores.by_class(scores.confusion(labels, probabilities))
+    assert [each.precision for each in found] == pytest.approx(precision)
+    assert [each.recall for each in found] == pytest.approx(recall)
+    assert [each.photographs for each in found] == photographs.tolist()
+
+
+def test_mistakes_come_by_falling_confidence() -> None:
+    """Wrong predictions only, the surest first."""
+    labels = np.array([0, 0, 1, 0, 1])
+    assert scores.surest_mistakes(labels, two_classes(0.6, 0.9, 0.9, 0.2, 0.3)) == [1, 4, 0]
+
+
+def test_the_least_certain_come_by_growing_distance() -> None:
+    """What counts is how close the two likeliest classes are, not how likely the first of them is."""
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.48, 0.47, 0.05], [0.1, 0.1, 0.8], [0.4, 0.2, 0.4]])
+    assert scores.least_certain(probabilities) == [3, 1, 0, 2]
+
+
 def test_reliability_groups_by_confidence() -> None:
     """A bin has its photographs' mean confidence and accuracy; empty bins are left out."""
     labels = np.array([1, 0, 1, 0])
@@ -136,5 +173,5 @@ def test_findings_fit_together() -> None:
     right = sum(found.confusion[number][number] for number in range(3))
     assert found.scores.accuracy == pytest.approx(right / 90)
     assert found.scores.accuracy_low < found.scores.accuracy < found.scores.accuracy_high
-    assert sum(each.photographs for each in found.bins) == 90
+    assert sum(each.photographs for each in found.classes) == sum(each.photographs for each in found.bins) == 90
     assert sum(each.photographs * each.accuracy for each in found.bins) == pytest.approx(right)
