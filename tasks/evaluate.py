@@ -366,7 +366,8 @@ _PARAM_OF = {"boundary": "frozen_through"}  # where a recipe has another name fo
 
 
 def _phase(name: str, trained: Trained) -> curves.Phase:
-    return curves.Phase(name, trained.history, trained.card.scores.get("best_epoch"))
+    kept = trained.card.scores.get("best_epoch")
+    return curves.Phase(name, trained.history, None if kept is None else int(kept))
 
 
 def _diagnosis(name: str, trained: Trained, used: Mapping[str, object], *, classes: int) -> diagnosis.Diagnosis:

@@ -131,7 +131,8 @@ def diagnose(phase: Phase, *, classes: int) -> Diagnosis:
         classes: how many there are; guessing has a log loss of ln(classes).
 
     Returns:
-        The first of these that applies; "healthy" where none does, and "too short" of fewer than `FEWEST` epochs.
+        "healthy" where none of these applies, and "too short" of fewer than `FEWEST` epochs. Where several do, a loss
+        that rises goes before one that falls, and both go before where they have come to.
     """
     if len(phase.history) < FEWEST:
         return _too_short(phase)
@@ -225,7 +226,7 @@ def _rise(course: Course) -> Diagnosis | None:
     )
     way = "fell" if train.end < before else "went"
     meanwhile = f"Training loss meanwhile {way} from {_loss(before)} to {_loss(train.end)}."
-    evidence = [rise, meanwhile, *_useless(course), *_outcome(course, start)]
+    evidence = [rise, meanwhile, *_useless(course), _outcome(course, start)]
     kept_too_late = course.kept is not None and course.kept >= start
     remedies = [*(_earlier_stop(course.stage) if kept_too_late else []), *_better_for_others(course.stage)]
     return Diagnosis("over-fitting", evidence, remedies, over_fits_from=start)
@@ -255,8 +256,8 @@ def _gap(course: Course) -> Diagnosis | None:
         f"{_percent(course.validation_accuracy[-1])} of the validation split: much of what is learned holds only for "
         "the photographs it was learned from."
     )
-    steady = "Validation loss did not rise meanwhile, so no earlier epoch was free of it."
-    evidence = [gap, steady, *_useless(course), _kept(course)]
+    steady = "Validation loss did not rise meanwhile, so early stopping has not seen it."
+    evidence = [gap, steady, *_useless(course), _outcome(course, start)]
     return Diagnosis("over-fitting", evidence, _better_for_others(course.stage), over_fits_from=start)
 
 
@@ -292,13 +293,13 @@ def _healthy(course: Course) -> Diagnosis:
     return Diagnosis("healthy", evidence, _smaller_steps(course.stage) if jumps else [])
 
 
-def _outcome(course: Course, rise: int) -> list[str]:
-    """What became of a rise in the network that is handed on."""
+def _outcome(course: Course, start: int) -> str:
+    """What became of over-fitting from an epoch on in the network that is handed on."""
     if course.kept is None:
-        return [_kept(course)]
-    if course.kept < rise:
-        return [f"{_kept(course)} It is from before the rise, so the network that is handed on is free of it."]
-    return [f"{_kept(course)} It is from after the rise, so the network that is handed on over-fits."]
+        return _kept(course)
+    if course.kept < start:
+        return f"{_kept(course)} It is from before that, so the network that is handed on is free of it."
+    return f"{_kept(course)} It is from after that, so the network that is handed on over-fits."
 
 
 def _kept(course: Course) -> str:

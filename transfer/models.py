@@ -30,7 +30,7 @@ class Card(BaseModel):
     resizing: Resizing
     trained_on: dict[str, Any]
     params: dict[str, Any]
-    scores: dict[str, Any]
+    scores: dict[str, float]
 
 
 def save(model: keras.Model, path: Path) -> None:
