@@ -20,8 +20,8 @@ from transfer.photos import Pixels, Resizing
 Heat = NDArray[np.float32]
 
 # From cold to hot, each lighter than the one before and from blue to yellow, which the colour blind tell apart too.
-_STOPS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_RAMP = np.array([(10, 10, 70), (85, 25, 135), (185, 60, 100), (240, 140, 40), (255, 245, 130)])
+_STOPS = ((10, 10, 70), (85, 25, 135), (185, 60, 100), (240, 140, 40), (255, 245, 130))
+_RAMP = np.stack([np.interp(np.linspace(0, 4, 256), range(5), channel) for channel in zip(*_STOPS, strict=True)], -1)
 _OPACITY = 0.6  # more than half: the coldest white stays darker than the hottest black, in greyscale too
 
 
@@ -141,5 +141,4 @@ def _spread(heat: Heat, frame: _Box, seen: _Box) -> Heat:
 
 
 def _coloured(heat: Heat) -> Image.Image:
-    channels = [np.interp(heat, _STOPS, channel) for channel in _RAMP.T]
-    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+    return Image.fromarray(_RAMP.astype(np.uint8)[(heat * 255).round().astype(np.uint8)])
