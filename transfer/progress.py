@@ -42,7 +42,7 @@ class _Lines(tqdm):  # type: ignore[type-arg]
 @contextmanager
 def set_aside() -> Iterator[None]:
     """Take all bars out of the terminal while something else is written to it."""
-    if sys.stderr.isatty():
+    if _in_terminal():
         with tqdm.external_write_mode(file=sys.stderr):
             yield
     else:
@@ -58,7 +58,7 @@ def bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> 
         unit: what is counted, "B" for bytes (shown with k, M, G).
         initial: how many were done before.
     """
-    terminal = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    terminal = _in_terminal()
     kind = tqdm if terminal else _Lines
     return kind(
         total=total,
@@ -73,3 +73,8 @@ def bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> 
         smoothing=0.3 if terminal else 0,
         bar_format=None if terminal else _KNOWN if total else _UNKNOWN,
     )
+
+
+def _in_terminal() -> bool:
+    """Whether there is a terminal that says how wide it is; one without a width gets lines."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0

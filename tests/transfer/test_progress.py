@@ -120,4 +120,5 @@ def test_other_output_does_not_run_into_a_bar() -> None:
     )
     command = [sys.executable, "-c", program]
     assert said(command) == "row\n"
+    assert shown(command, columns=0) == "row\r\n"
     assert re.search(r"\r *\rrow\r\n", shown(command, columns=100))
