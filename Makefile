@@ -75,6 +75,7 @@ bench: $(VENV)
 	@.venv/bin/python -m benchmarks.extraction
 	@.venv/bin/python -m benchmarks.fine_tuning
 	@.venv/bin/python -m benchmarks.pipeline
+	@.venv/bin/python -m benchmarks.prediction
 	@.venv/bin/python -m benchmarks.flow
 
 lock:
