@@ -130,11 +130,12 @@ def _tree(files: Iterable[Path], folder: Path) -> str:
             shutil.copyfile(current, index)
         beside = {"GIT_INDEX_FILE": str(index)}
         _git("add", "--update", "--", ".", environment=beside)
-        for path in files:
-            if (folder / path).exists():
-                blob = _git("hash-object", "-w", "--", str(folder / path))
-                place = _git("rev-parse", "--show-prefix") + path.as_posix()
-                _git("update-index", "--add", "--cacheinfo", f"100644,{blob},{place}", environment=beside)
+        if kept := [path for path in files if (folder / path).exists()]:
+            prefix = _git("rev-parse", "--show-prefix")
+            blobs = _git("hash-object", "-w", "--", *(str(folder / path) for path in kept)).splitlines()
+            entries = [f"100644,{blob},{prefix}{path.as_posix()}" for path, blob in zip(kept, blobs, strict=True)]
+            cacheinfo = [argument for entry in entries for argument in ("--cacheinfo", entry)]
+            _git("update-index", "--add", *cacheinfo, environment=beside)
         return _git("write-tree", environment=beside)
 
 

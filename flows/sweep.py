@@ -139,12 +139,12 @@ def run(name: str, sweep: Sweep) -> list[Result]:
     results = []
     wanted = [(point, seed) for point in points(sweep) for seed in sweep.seeds]
     prepare()
-    kept = experiments.baseline() is not None
+    files = _files() if experiments.baseline() else None
     with progress.bar(total=len(wanted), description=f"sweep {name}", unit="points") as bar:
         for point, seed in wanted:
             results.append(Result(point.name, seed, _scores(sweep, point, seed)))
-            if kept:
-                experiments.save(f"sweep-{name}-{point.name}-seed-{seed}", _files(), folder=WORKSPACE)
+            if files:
+                experiments.save(f"sweep-{name}-{point.name}-seed-{seed}", files, folder=WORKSPACE)
             bar.update()
             bar.set_postfix_str(f"{point.name}: val_loss {results[-1].scores['val_loss']:.4f}", refresh=False)
     return results

@@ -74,10 +74,8 @@ def main() -> None:
 
     folder = paths.artifact("train", name)
     scores = training.summary(history, rung.training)
-    training.write_history(folder / "history.csv", history)
-    outputs.write_json(folder / "metrics.json", scores)
-    models.save(network, folder / "model.keras")
-    outputs.write_json(folder / "model.json", models.card(classes, asked_for, inputs, asked_for, scores))
+    card = models.card(classes, asked_for, inputs, asked_for, scores)
+    training.write(folder / "model.keras", network, history, metrics=scores, card=card)
     shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
 
 

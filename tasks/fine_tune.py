@@ -5,7 +5,7 @@ import shutil
 
 from pydantic import Field
 
-from transfer import features, manifest, models, outputs, params, paths, stage, training, vgg16, views, weights
+from transfer import features, manifest, models, params, paths, stage, training, vgg16, views, weights
 from transfer.backend import keras
 
 log = logging.getLogger(__name__)
@@ -65,11 +65,9 @@ def main() -> None:
         log.warning(
             "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", loss_of_head
         )
-    training.write_history(folder / "history.csv", history)
-    outputs.write_json(folder / "metrics.json", {"head_val_loss": loss_of_head, **scores})
-    models.save(whole, folder / "model.keras")
     card = models.card(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
-    outputs.write_json(folder / "model.json", card)
+    metrics = {"head_val_loss": loss_of_head, **scores}
+    training.write(folder / "model.keras", whole, history, metrics=metrics, card=card)
     training.write_checkpoints(folder / "checkpoints", scratch)
     shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
 

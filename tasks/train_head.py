@@ -5,7 +5,7 @@ from functools import partial
 
 from pydantic import Field
 
-from transfer import features, heads, manifest, models, outputs, params, paths, stage, training, vgg16, views
+from transfer import features, heads, manifest, models, params, paths, stage, training, vgg16, views
 
 
 class Params(params.Section):
@@ -50,10 +50,8 @@ def main() -> None:
 
     folder = paths.artifact("train_head")
     scores = training.summary(history, settings.training)
-    training.write_history(folder / "history.csv", history)
-    outputs.write_json(folder / "metrics.json", scores)
-    models.save(head, folder / "head.keras")
-    outputs.write_json(folder / "model.json", models.card(classes, recipes[0], inputs, settings.model_dump(), scores))
+    card = models.card(classes, recipes[0], inputs, settings.model_dump(), scores)
+    training.write(folder / "head.keras", head, history, metrics=scores, card=card)
     training.write_checkpoints(folder / "checkpoints", scratch)
     shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
 

@@ -5,6 +5,8 @@ import io
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +63,21 @@ def small_demo() -> Iterator[None]:
         patch.setenv("PATH", os.defpath)
         patch.setenv("DOGS_VS_CATS_CACHE", "/nowhere")
         yield
+
+
+def dvc(workspace: Path, *arguments: str) -> str:
+    """Run DVC, which must succeed; what it and the stages said."""
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=workspace,
+        env=demo.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 @pytest.fixture(scope="session", autouse=True)

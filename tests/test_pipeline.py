@@ -12,25 +12,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import demo
-from tests.conftest import Reproduced, contents, small_demo
+from tests.conftest import Reproduced, contents, dvc, small_demo
 
 ROOT = Path(__file__).parent.parent
 STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-
-
-def dvc(workspace: Path, *arguments: str) -> str:
-    """Run DVC, which must succeed; what it and the stages said."""
-    result = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=workspace,
-        env=demo.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    return result.stdout
 
 
 def ran(said: str) -> list[str]:

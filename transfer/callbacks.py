@@ -1,5 +1,6 @@
 """Callbacks: what watches a training, by Keras's names, and knows the epochs before a resumed one began."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,9 +75,10 @@ def best(history: History, *, monitor: Monitor, min_delta: float = 0.0) -> Epoch
     return found
 
 
-def _logs(epoch: Epoch) -> dict[str, float]:
-    """What Keras logged of an epoch."""
-    return {log: epoch[name] for name, log in LOGS.items()}
+def _replay(on_epoch_end: Callable[[int, dict[str, float]], None], history: History) -> None:
+    """Show a callback the epochs before a resumed training began, as Keras logged them."""
+    for epoch in history:
+        on_epoch_end(int(epoch["epoch"]) - 1, {log: epoch[name] for name, log in LOGS.items()})
 
 
 class StopEarly(keras.callbacks.EarlyStopping):  # type: ignore[misc]
@@ -95,8 +97,7 @@ class StopEarly(keras.callbacks.EarlyStopping):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin as if the earlier epochs had just been seen."""
         super().on_train_begin(logs)
-        for epoch in self._history:
-            super().on_epoch_end(int(epoch["epoch"]) - 1, _logs(epoch))
+        _replay(super().on_epoch_end, self._history)
 
     def has_stopped(self, model: keras.Model) -> bool:
         """Whether the training had ended when it was cut off."""
@@ -113,11 +114,7 @@ class LowerOnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]
         super().__init__(
             monitor=LOGS[settings.monitor],
             mode=_mode(settings.monitor),
-            factor=settings.factor,
-            patience=settings.patience,
-            min_delta=settings.min_delta,
-            cooldown=settings.cooldown,
-            min_lr=settings.min_lr,
+            **settings.model_dump(exclude={"monitor"}),
         )
         self._history = history
 
@@ -125,8 +122,7 @@ class LowerOnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]
         """Begin as if the earlier epochs had just been seen; the learning rate is as they left it already."""
         super().on_train_begin(logs)
         reached = float(self.model.optimizer.learning_rate)
-        for epoch in self._history:
-            super().on_epoch_end(int(epoch["epoch"]) - 1, _logs(epoch))
+        _replay(super().on_epoch_end, self._history)
         self.model.optimizer.learning_rate = reached
 
 

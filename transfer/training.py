@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from transfer import callbacks, chance, optimizers, outputs, paths, progress
+from transfer import callbacks, chance, models, optimizers, outputs, paths, progress
 from transfer.backend import keras, tf
 from transfer.callbacks import LOGS, Epoch, History
 from transfer.errors import BusyError, DataError
@@ -236,6 +236,16 @@ def summary(history: History, settings: Params, *, loss_to_beat: float = math.in
         return {"epochs": len(history)}
     scores = {name: best[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
     return {"epochs": len(history), "best_epoch": best["epoch"], **scores}
+
+
+def write(
+    file: Path, network: keras.Model, history: History, *, metrics: dict[str, float], card: dict[str, Any]
+) -> None:
+    """Write what a training leaves: the network and, beside it, history.csv, metrics.json and model.json."""
+    write_history(file.with_name("history.csv"), history)
+    outputs.write_json(file.with_name("metrics.json"), metrics)
+    models.save(network, file)
+    outputs.write_json(file.with_name("model.json"), card)
 
 
 def write_checkpoints(folder: Path, scratch: Path) -> None:

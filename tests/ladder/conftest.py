@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from ruamel.yaml import YAML
 
 from flows import demo
 from ladder import compare, train
-from tests.conftest import Reproduced
+from tests.conftest import Reproduced, dvc
 from transfer import stage
 from transfer.backend import keras
 
@@ -70,21 +69,6 @@ def run(*command: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", list(command))
         stage.run(module.main)
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    """Run DVC, which must succeed; what it and the stages said."""
-    result = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=folder,
-        env=demo.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    return result.stdout
 
 
 @pytest.fixture(scope="session")
