@@ -1,4 +1,4 @@
-.PHONY: help install install-gpu demo run ladder serve worker push test lint format lock bench clean
+.PHONY: help install install-gpu demo run ladder serve worker push test reliability lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these that is a Python this project runs on
@@ -22,6 +22,7 @@ help:
 	@echo "make install  the environment in .venv, every package checked against its hash"
 	@echo "make install-gpu   the same with CUDA's libraries, for TensorFlow on an NVIDIA GPU under Linux"
 	@echo "make test     all tests"
+	@echo "make reliability   the tests of what can go wrong, which write the table of docs/reliability.md"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter and fixes"
 	@echo "make bench    the benchmarks behind docs/results.md (half an hour; see benchmarks/)"
@@ -52,6 +53,9 @@ ladder: $(VENV)
 
 test: $(VENV)
 	@.venv/bin/python -m pytest
+
+reliability: $(VENV)
+	@.venv/bin/python -m pytest -m reliability --write-reliability
 
 serve: $(VENV)
 	@.venv/bin/python -m flows.serve

@@ -16,6 +16,8 @@ from ruamel.yaml import YAML
 
 from flows import demo
 
+pytest_plugins = ["tests.reliability"]
+
 ROOT = Path(__file__).parent.parent
 SMALLER: dict[str, dict[str, Any]] = {
     "download": {"generated": {"photographs": 60, "size": 40}},

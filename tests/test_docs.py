@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from flows import credentials
 from tasks import download, subsample
+from tests import reliability
 from transfer import archives, diagnosis, duplicates, errors, memo, photos, predict
 
 ROOT = Path(__file__).parent.parent
@@ -257,3 +258,8 @@ def test_the_limits_that_documents_state_are_those_of_the_code() -> None:
     assert f"more than {archives.MAX_EXPANSION} times its size" in photographs
     assert f"more than {archives.MAX_PHOTOGRAPH >> 20} MiB" in photographs
     assert f"limited to {memo.GIGABYTES:g} GB" in (ROOT / "docs/storage.md").read_text(encoding="utf-8")
+
+
+def test_what_can_go_wrong_is_documented_in_the_words_of_its_tests() -> None:
+    """docs/reliability.md has every case that a test is marked with, in order, and no other."""
+    assert reliability.documented() == reliability.marked()
