@@ -30,7 +30,7 @@ class Timing(NamedTuple):
 
 def write_model(folder: Path) -> Path:
     """Leave a network as `fine_tune` saves it, of random weights, with its card."""
-    from transfer import heads, models, outputs, vgg16, weights
+    from transfer import heads, models, vgg16, weights
     from transfer.backend import keras
 
     drawn = weights.random(seed=0)
@@ -40,9 +40,8 @@ def write_model(folder: Path) -> Path:
     head = heads.build(settings, feature_map=vgg16.shape_after(vgg16.POOLED, image_size=SIZE), classes=2, seed=0)
     layers = [*vgg16.frozen_layers(drawn, through="block4_pool"), *vgg16.top_layers(drawn, above="block4_pool"), head]
     network = keras.Sequential([keras.Input((SIZE, SIZE, 3), dtype="uint8"), *layers])
-    models.save(network, folder / "model.keras")
     card = models.card(["cat", "dog"], {"image_size": SIZE, "resizing": "crop"}, {}, {}, {})
-    outputs.write_json(folder / "model.json", card)
+    models.write(folder / "model.keras", network, card)
     return folder / "model.keras"
 
 

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "compare"
 BATCH = 32  # photographs predicted at once
+CURE = "Run `dvc repro`, and then `dvc --cd ladder repro`."
 ON_VGG16 = ("train_head", "fine_tune")  # the stages of the main pipeline that train, in the order in which they run
 TITLES = {
     "logistic_regression": "logistic regression",
@@ -71,15 +72,15 @@ class Result(NamedTuple):
 def from_nothing(rung: str, photographs: Sequence[manifest.Entry], *, confidence: float) -> Result:
     """Score a rung that was trained here on the test split."""
     folder = paths.artifact("train", rung)
-    card, network = _card(folder / "model.json"), models.load(folder / "model.keras")
+    card, network = models.card_of(folder / "model.keras", cure=CURE), models.load(folder / "model.keras")
     pixels = pictures.read(
         upstream.artifact("subsample"),
         photographs,
-        size=card["image_size"],
-        resizing=card["resizing"],
+        size=card.image_size,
+        resizing=card.resizing,
         name=f"{STAGE}, {rung}",
     )
-    labels: Labels = np.array([card["classes"].index(photograph.class_name) for photograph in photographs])
+    labels: Labels = np.array([card.classes.index(photograph.class_name) for photograph in photographs])
     batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
     probabilities = np.concatenate([models.probabilities(network, batch) for batch in batches])
     right = int((probabilities.argmax(axis=1) == labels).sum())
@@ -106,7 +107,7 @@ def on_vgg16(everything: Sequence[manifest.Entry], *, confidence: float) -> dict
     found = json.loads(upstream.artifact("evaluate", "metrics.json").read_text(encoding="utf-8"))
     measured = json.loads(paths.artifact("measure_extraction", "metrics.json").read_text(encoding="utf-8"))
     weights = models.load(upstream.artifact("fine_tune", "model.keras")).count_params()
-    views = len(_card(upstream.artifact("fine_tune", "model.json"))["trained_on"]["features"])
+    views = len(_card(upstream.artifact("fine_tune")).trained_on["features"])
     splits = [photograph.split for photograph in everything]
     rows = splits.count("train") * views + splits.count("validation")
     results, training = {}, 0.0
@@ -128,7 +129,7 @@ def on_vgg16(everything: Sequence[manifest.Entry], *, confidence: float) -> dict
     return results
 
 
-def refuse_strangers(cards: Mapping[str, dict[str, Any]], photographs: str) -> None:
+def refuse_strangers(cards: Mapping[str, models.Card], photographs: str) -> None:
     """Stop if a network was trained on another split: test photographs may have been among those it learned from.
 
     Args:
@@ -138,11 +139,11 @@ def refuse_strangers(cards: Mapping[str, dict[str, Any]], photographs: str) -> N
     Raises:
         DataError: with the rungs that were.
     """
-    strangers = [rung for rung, card in cards.items() if card["trained_on"]["photographs"] != photographs]
+    strangers = [rung for rung, card in cards.items() if card.trained_on.get("photographs") != photographs]
     if strangers:
         raise DataError(
             f"All rungs must be trained on the split that they are compared on. Received: {', '.join(strangers)} "
-            "trained on another. Run `dvc repro`, and then `dvc --cd ladder repro`."
+            f"trained on another. {CURE}"
         )
 
 
@@ -199,8 +200,8 @@ def main() -> None:
     settings = params.load(STAGE, Params)
     manifest_file = upstream.artifact("split", "manifest.csv")
     everything = manifest.read(manifest_file)
-    cards = {rung: _card(paths.artifact("train", rung, "model.json")) for rung in rungs.FROM_NOTHING}
-    cards |= {rung: _card(upstream.artifact(rung, "model.json")) for rung in ON_VGG16}
+    cards = {rung: _card(paths.artifact("train", rung)) for rung in rungs.FROM_NOTHING}
+    cards |= {rung: _card(upstream.artifact(rung)) for rung in ON_VGG16}
     refuse_strangers(cards, outputs.sha256(manifest_file))
     test = [photograph for photograph in everything if photograph.split == "test"]
     results = {rung: from_nothing(rung, test, confidence=settings.confidence) for rung in rungs.FROM_NOTHING}
@@ -216,9 +217,8 @@ def main() -> None:
     log.info("Table:   %s\nPicture: %s", folder / "table.md", folder / "picture.svg")
 
 
-def _card(path: Path) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return card
+def _card(folder: Path) -> models.Card:
+    return models.read_card(folder / "model.json", cure=CURE)
 
 
 def _seconds(history: Sequence[Mapping[str, float]]) -> float:

@@ -1,6 +1,5 @@
 """Measure how fast the main pipeline extracts features: that is part of the price of what stands on VGG16."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -48,7 +47,7 @@ def main() -> None:
     photographs = manifest.read(upstream.artifact("split", "manifest.csv"))
     sample = [entry for entry in photographs if entry.split == "train"][: settings.photographs]
     imagenet = weights.read(upstream.artifact("fetch_weights", "vgg16.weights.h5"))
-    recipe = json.loads(upstream.artifact("extract_features", "0", "recipe.json").read_text(encoding="utf-8"))
+    recipe = features.read_recipe(upstream.artifact("extract_features", "0", "recipe.json"))
     seconds = seconds_per_row(sample, imagenet, recipe)
     log.info("%s: %.3f seconds a row, over %d photographs.", STAGE, seconds, len(sample))
     outputs.write_json(

@@ -394,11 +394,9 @@ def _made(name: str) -> Path:
 
 
 def _trained(name: str) -> Trained:
-    return Trained(
-        paths.artifact(name, FILES[name]),
-        models.read_card(paths.artifact(name, "model.json"), cure=remake(name)),
-        curves.read_history(paths.artifact(name, "history.csv")),
-    )
+    file = paths.artifact(name, FILES[name])
+    card = models.card_of(file, cure=remake(name))
+    return Trained(file, card, curves.read_history(paths.artifact(name, "history.csv")))
 
 
 def _networks(trained: Mapping[str, Trained], recipe: features.Recipe) -> Networks:

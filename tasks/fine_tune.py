@@ -2,11 +2,13 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 from pydantic import Field
 
-from transfer import features, manifest, models, params, paths, stage, training, vgg16, views, weights
+from transfer import features, manifest, models, outputs, params, paths, stage, training, vgg16, views, weights
 from transfer.backend import keras
+from transfer.errors import DataError, remake
 
 log = logging.getLogger(__name__)
 
@@ -18,13 +20,30 @@ class Params(params.Section):
     seed: int = Field(ge=0)
 
 
+def refuse_other_weights(file: Path, recipe: features.Recipe) -> None:
+    """Stop where the base is not the one that the features were computed with.
+
+    Raises:
+        DataError: with the file.
+    """
+    received = outputs.sha256(file)
+    if received != recipe["weights"]:
+        raise DataError(
+            f"{file} must be the weights that the features were computed with, whose sha256 begins with "
+            f"{recipe['weights'][:12]}. Received: {received[:12]}. {remake('fetch_weights', 'extract_features')}"
+        )
+
+
 def main() -> None:
     """Write artifacts/fine_tune/: model.keras, model.json, history.csv, metrics.json and checkpoints/."""
     settings = params.load("fine_tune", Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
     recipes = features.read_recipes(paths.artifact("extract_features"))
     boundary, image_size = recipes[0]["boundary"], recipes[0]["image_size"]
+    weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
+    refuse_other_weights(weights_file, recipes[0])
     head_file = paths.artifact("train_head", "head.keras")
+    models.card_of(head_file, cure=remake("train_head"))
     inputs = models.inputs(paths.artifact("split", "manifest.csv"), recipes, head=head_file)
     scratch = training.scratch("fine_tune", settings.model_dump(), inputs)
 
@@ -35,7 +54,7 @@ def main() -> None:
         batch_size=settings.training.batch_size,
         seed=settings.seed,
     )
-    imagenet = weights.read(paths.artifact("fetch_weights", "vgg16.weights.h5"))
+    imagenet = weights.read(weights_file)
     top = [*vgg16.top_layers(imagenet, above=boundary), models.load(head_file)]
     trained = keras.Sequential([keras.Input(vgg16.shape_after(boundary, image_size=image_size)), *top])
     whole = keras.Sequential(

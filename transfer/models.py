@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from transfer import features, outputs
+from transfer import features, inspection, outputs
 from transfer.backend import keras
 from transfer.errors import DataError, remake
-from transfer.photos import Resizing
+from transfer.photos import MAX_SIZE, Resizing
 
 _TIMELESS = "1980-01-01@00:00:00"
 _SHARED = "shared_object_id"
+_CARD = "model.json"
+_MAX_REASON = 300  # characters: Keras repeats the whole configuration
 
 
 class Card(BaseModel):
@@ -25,8 +27,9 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True)
 
+    sha256: str = Field(description="of the network's file")
     classes: list[str] = Field(min_length=2)
-    image_size: int = Field(ge=1)
+    image_size: int = Field(ge=1, le=MAX_SIZE)
     resizing: Resizing
     trained_on: dict[str, Any]
     params: dict[str, Any]
@@ -44,19 +47,26 @@ def save(model: keras.Model, path: Path) -> None:
                 target.writestr(zipfile.ZipInfo(name), stable(source.read(name)))
 
 
+def write(file: Path, network: keras.Model, card: dict[str, Any]) -> None:
+    """Write a network and, beside it, its `model.json`, which knows the file by its sha256."""
+    save(network, file)
+    outputs.write_json(file.with_name(_CARD), {**card, "sha256": outputs.sha256(file)})
+
+
 def load(path: Path) -> keras.Model:
     """Read a network, not compiled.
 
     Raises:
-        DataError: the file is no network, or needs code of its own to be read.
+        DataError: the file is no network of this project's, whatever else it may be; nothing in it was run.
     """
     if not path.exists():
         raise DataError(f"{path} is missing. Run `dvc repro` to have it made, or `dvc pull` where a remote has it.")
     try:
+        inspection.refuse_what_is_no_network_of_ours(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001 (Keras raises nearly anything on a damaged or hostile file)
         raise DataError(
-            f"{path} is not a network this project saved: {error}. Rerun the stage that makes it."
+            f"{path} is not a network this project saved: {_in_a_line(error)}. Rerun the stage that makes it."
         ) from None
 
 
@@ -76,7 +86,7 @@ def card(
     settings: dict[str, Any],
     scores: dict[str, float],
 ) -> dict[str, Any]:
-    """The content of a `model.json` to be written, as `Card` describes it."""
+    """The content of a `model.json` to be written, as `Card` describes it, but for the network's sha256."""
     return {
         "classes": list(classes),
         "image_size": recipe["image_size"],
@@ -85,6 +95,27 @@ def card(
         "params": settings,
         "scores": scores,
     }
+
+
+def card_of(file: Path, *, cure: str) -> Card:
+    """Read the `model.json` that lies beside a network, and compare the two.
+
+    Args:
+        file: the network's.
+        cure: what the user is to do where they are not what one stage made, as a sentence.
+
+    Raises:
+        DataError: the card is damaged, see `read_card`, or belongs to another network.
+        FileNotFoundError: one of the two is missing.
+    """
+    found = read_card(file.with_name(_CARD), cure=cure)
+    received = outputs.sha256(file)
+    if received != found.sha256:
+        raise DataError(
+            f"{file} must be the network that its {_CARD} was made with, whose sha256 begins with {found.sha256[:12]}. "
+            f"Received: {received[:12]}. {cure}"
+        )
+    return found
 
 
 def read_card(path: Path, *, cure: str) -> Card:
@@ -132,6 +163,11 @@ def probabilities(network: Callable[..., Any], rows: NDArray[Any]) -> NDArray[np
         return np.hstack([1 - given, given])
     whole: NDArray[np.float64] = given / given.sum(axis=1, keepdims=True)
     return whole
+
+
+def _in_a_line(error: Exception) -> str:
+    """What was raised, short and without what a terminal would obey."""
+    return "".join(filter(str.isprintable, " ".join(str(error).split())))[:_MAX_REASON].rstrip(".")
 
 
 def _undated(metadata: bytes) -> bytes:

@@ -15,6 +15,7 @@ from transfer.errors import DataError, remake
 
 Pixels = NDArray[np.uint8]
 Resizing = Literal["squash", "crop", "fit"]
+MAX_SIZE = 1024  # pixels an edge of the square that a network takes
 Box = tuple[float, float, float, float]
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")

@@ -114,7 +114,7 @@ def load(path: str | Path) -> Model:
     file, card_file = Path(path), Path(path).with_name("model.json")
     network = models.load(file)
     try:
-        card = models.read_card(card_file, cure="Take the one that was made with the model.")
+        card = models.card_of(file, cure="Take the two files that were made together.")
     except FileNotFoundError:
         raise DataError(
             f"{file} must have its {card_file.name} beside it, which says the classes and how to resize. "

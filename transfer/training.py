@@ -209,7 +209,8 @@ def _run(
     if not all(math.isfinite(value) for values in logs.values() for value in values):
         raise DataError(
             f"The loss of {name} must stay a finite number. Received: NaN or infinity in epoch {len(history) + 1}. "
-            f"Lower `{name}.training.learning_rate`."
+            f"Lower `{name}.training.learning_rate`. With the params that it had, `dvc repro` brings an earlier model "
+            "back without training."
         )
 
 
@@ -241,11 +242,10 @@ def summary(history: History, settings: Params, *, loss_to_beat: float = math.in
 def write(
     file: Path, network: keras.Model, history: History, *, metrics: dict[str, float], card: dict[str, Any]
 ) -> None:
-    """Write what a training leaves: the network and, beside it, history.csv, metrics.json and model.json."""
+    """Write what a training leaves: the network with its model.json and, beside it, history.csv and metrics.json."""
     write_history(file.with_name("history.csv"), history)
     outputs.write_json(file.with_name("metrics.json"), metrics)
-    models.save(network, file)
-    outputs.write_json(file.with_name("model.json"), card)
+    models.write(file, network, card)
 
 
 def write_checkpoints(folder: Path, scratch: Path) -> None:

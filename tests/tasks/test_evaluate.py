@@ -68,9 +68,8 @@ def write_stage(name: str, file: str, network: keras.Model, classes: list[str], 
     folder = Path("artifacts", name)
     recipes = features.read_recipes(Path("artifacts/extract_features"))
     inputs = models.inputs(Path("artifacts/split/manifest.csv"), recipes, **files)
-    models.save(network, folder / file)
     card = models.card(classes, recipes[0], inputs, {"seed": 0}, {"epochs": 3, "best_epoch": 2})
-    outputs.write_json(folder / "model.json", card)
+    models.write(folder / file, network, card)
     outputs.write_text(folder / "history.csv", HISTORY)
 
 
@@ -122,6 +121,13 @@ def workspace(whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     shutil.copytree(whole_workspace, copy)
     monkeypatch.chdir(copy)
     return copy
+
+
+def replace(file: Path, network: keras.Model) -> None:
+    """Put another network in a file's place, and its sha256 into the card, as whoever knows of it would."""
+    models.save(network, file)
+    card = json.loads(file.with_name("model.json").read_text())
+    outputs.write_json(file.with_name("model.json"), {**card, "sha256": outputs.sha256(file)})
 
 
 def run(workspace: Path) -> subprocess.CompletedProcess[str]:
@@ -226,7 +232,7 @@ def test_three_classes_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_changed_network_is_found_out(workspace: Path) -> None:
     """A model file that is not the network the features were computed with fails with 65, file, numbers and cure."""
-    models.save(tiny_network(2, offset=0.0), workspace / "artifacts/fine_tune/model.keras")
+    replace(workspace / "artifacts/fine_tune/model.keras", tiny_network(2, offset=0.0))
     result = run(workspace)
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 65
@@ -249,6 +255,7 @@ def test_a_damaged_photograph_is_named(workspace: Path) -> None:
     assert last.endswith(remake("subsample"))
 
 
+@pytest.mark.reliability("tampered", "a damaged model.json", "65, what is wrong with it, and the cure")
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"classes": ["circle", "triangle"]}', '{"classes": 2}'])
 @pytest.mark.parametrize("name", ["train_head", "fine_tune"])
 def test_a_damaged_model_card_is_named(workspace: Path, name: str, content: str) -> None:
@@ -256,10 +263,13 @@ def test_a_damaged_model_card_is_named(workspace: Path, name: str, content: str)
     (workspace / "artifacts" / name / "model.json").write_text(content)
     with pytest.raises(DataError) as refusal:
         evaluate.main()
-    assert str(refusal.value).startswith(f"artifacts/{name}/model.json must be JSON with classes, image_size")
+    assert str(refusal.value).startswith(f"artifacts/{name}/model.json must be JSON with sha256, classes")
     assert str(refusal.value).endswith(remake(name))
 
 
+@pytest.mark.reliability(
+    "tampered", "features of other weights than the model's", "evaluation ends with 65: the two disagree on photographs"
+)
 def test_features_of_another_network_are_found_out(workspace: Path) -> None:
     """Rows that the network's lower part did not make are found out too."""
     entries = manifest.read(workspace / "artifacts/split/manifest.csv")
@@ -269,6 +279,7 @@ def test_features_of_another_network_are_found_out(workspace: Path) -> None:
         evaluate.main()
 
 
+@pytest.mark.reliability("tampered", "a manifest.csv that was changed after training", "evaluation ends with 65")
 def test_a_network_trained_on_another_split_is_refused(workspace: Path) -> None:
     """A network that may have been trained on the test photographs is not scored on them."""
     entries = manifest.read(workspace / "artifacts/split/manifest.csv")
@@ -282,9 +293,26 @@ def test_a_network_trained_on_another_split_is_refused(workspace: Path) -> None:
 
 def test_a_head_that_was_trained_anew_is_refused(workspace: Path) -> None:
     """A fine-tuned network is compared with the head that it was made from, and no other."""
-    shutil.copy(workspace / "artifacts/fine_tune/model.keras", workspace / "artifacts/train_head/head.keras")
+    replace(workspace / "artifacts/train_head/head.keras", tiny_network(2))
     with pytest.raises(DataError, match="Received: other head"):
         evaluate.main()
+
+
+@pytest.mark.reliability(
+    "tampered", "a model or a model.json put in another's place", "65 with both sha256s and the cure"
+)
+@pytest.mark.parametrize("name", ["train_head", "fine_tune"])
+def test_a_network_that_its_card_does_not_know_is_refused(workspace: Path, name: str) -> None:
+    """A model file that was exchanged is not scored, however much it looks like the one that was there."""
+    file = workspace / "artifacts" / name / evaluate.FILES[name]
+    network = models.load(file)
+    network.set_weights([weights * 2 for weights in network.get_weights()])
+    models.save(network, file)
+    with pytest.raises(
+        DataError, match=rf"{file.name} must be the network that its model\.json was made with"
+    ) as refusal:
+        evaluate.main()
+    assert str(refusal.value).endswith(remake(name))
 
 
 def test_a_network_without_the_boundary_is_refused() -> None:

@@ -12,6 +12,7 @@ from tasks import fine_tune
 from tests.tasks.conftest import PARAMS, Chain, files, kill_in_the_third_epoch, run, write_params
 from transfer import features, heads, manifest, models, outputs, photos, training, vgg16, views, weights
 from transfer.backend import keras
+from transfer.errors import DataError, remake
 
 CHECKPOINTS = "checkpoints/checkpoints.csv"
 OUTPUT = Path("artifacts/fine_tune")
@@ -168,7 +169,8 @@ def test_the_head_is_handed_on_when_no_epoch_beats_it(workspace: Path, caplog: p
     head = a_head(l2=0.0)
     kernel, bias = head.get_layer("probabilities").get_weights()
     head.get_layer("probabilities").set_weights([kernel * 0, bias])  # guesses, which a ruined network is no better at
-    models.save(head, Path("artifacts/train_head/head.keras"))
+    card = json.loads(Path("artifacts/train_head/model.json").read_text())
+    models.write(Path("artifacts/train_head/head.keras"), head, {**card, "sha256": ""})
     ruinous = {**PARAMS["fine_tune"]["training"], "learning_rate": 0.1}
     write_params(workspace, {"fine_tune": {"training": ruinous}})
     fine_tune.main()
@@ -178,6 +180,30 @@ def test_the_head_is_handed_on_when_no_epoch_beats_it(workspace: Path, caplog: p
     assert changed_layers(network, base) == set()
     for kept, expected in zip(network.get_layer("head").get_weights(), head.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.reliability("tampered", "features of other weights than those that are there", "fine-tuning ends with 65")
+@pytest.mark.usefixtures("workspace")
+def test_other_weights_than_the_features_are_refused() -> None:
+    """A base that the features were not computed with is not put below them."""
+    WEIGHTS.unlink()
+    weights.write(WEIGHTS, weights.random(seed=1))
+    with pytest.raises(DataError, match=r"vgg16\.weights\.h5 must be the weights that the features were") as refusal:
+        fine_tune.main()
+    assert str(refusal.value).endswith(remake("fetch_weights", "extract_features"))
+
+
+@pytest.mark.reliability(
+    "tampered", "a model or a model.json put in another's place", "65 with both sha256s and the cure"
+)
+def test_another_head_than_its_card_knows_is_refused(workspace: Path) -> None:
+    """A head that was exchanged is not fine-tuned, and the network from before stays."""
+    expected = files(workspace / OUTPUT)
+    models.save(a_head(), Path("artifacts/train_head/head.keras"))
+    with pytest.raises(DataError, match=r"head\.keras must be the network that its model\.json") as refusal:
+        fine_tune.main()
+    assert str(refusal.value).endswith(remake("train_head"))
+    assert files(workspace / OUTPUT) == expected
 
 
 def test_fine_tuning_from_the_cache_equals_fine_tuning_the_whole_network(chain: Chain) -> None:

@@ -36,14 +36,7 @@ def test_a_network_comes_back_as_it_was(tmp_path: Path) -> None:
         np.testing.assert_array_equal(loaded.predict(maps, verbose=0), model.predict(maps, verbose=0))
 
 
-def test_code_in_a_network_is_not_run(tmp_path: Path) -> None:
-    """A network with a Lambda layer is refused."""
-    hostile = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)])
-    hostile.save(tmp_path / "hostile.keras")
-    with pytest.raises(DataError, match="not a network this project saved"):
-        models.load(tmp_path / "hostile.keras")
-
-
+@pytest.mark.reliability("tampered", "a damaged model", "refused in one line that a terminal can show, with the cure")
 @pytest.mark.parametrize("cut", [0, 100, 2000])
 def test_a_damaged_network_is_refused_with_the_cure(tmp_path: Path, cut: int) -> None:
     """A file that was cut short is named, with what to do."""
@@ -53,7 +46,30 @@ def test_a_damaged_network_is_refused_with_the_cure(tmp_path: Path, cut: int) ->
         models.load(tmp_path / "head.keras")
 
 
+def test_a_network_is_written_with_its_card(tmp_path: Path) -> None:
+    """model.json lies beside the network and says its sha256."""
+    models.write(tmp_path / "head.keras", head(), {name: value for name, value in CARD.items() if name != "sha256"})
+    found = models.card_of(tmp_path / "head.keras", cure="")
+    assert found.model_dump() == {**CARD, "sha256": outputs.sha256(tmp_path / "head.keras")}
+
+
+@pytest.mark.reliability(
+    "tampered", "a model or a model.json put in another's place", "65 with both sha256s and the cure"
+)
+def test_a_card_of_another_network_is_refused(tmp_path: Path) -> None:
+    """A network of the same shapes, but of other weights, is not the one that the card tells the classes of."""
+    models.write(tmp_path / "head.keras", head(), {name: value for name, value in CARD.items() if name != "sha256"})
+    other = head()
+    other.set_weights([weights + 1 for weights in other.get_weights()])
+    models.save(other, tmp_path / "head.keras")
+    with pytest.raises(
+        DataError, match=r"head\.keras must be the network .* Received: [0-9a-f]{12}\. Fetch it again\."
+    ):
+        models.card_of(tmp_path / "head.keras", cure="Fetch it again.")
+
+
 CARD = {
+    "sha256": "cd" * 32,
     "classes": ["cat", "dog"],
     "image_size": 32,
     "resizing": "crop",
@@ -66,20 +82,27 @@ CARD = {
 def test_a_card_comes_back_as_it_was(tmp_path: Path) -> None:
     """What a stage writes to model.json is what is read of it."""
     recipe = {"image_size": CARD["image_size"], "resizing": CARD["resizing"]}
-    written = models.card(["cat", "dog"], recipe, {"photographs": "ab" * 32}, {"seed": 0}, {"epochs": 3})
+    made = models.card(["cat", "dog"], recipe, {"photographs": "ab" * 32}, {"seed": 0}, {"epochs": 3})
+    written = {"sha256": CARD["sha256"], **made}
     outputs.write_json(tmp_path / "model.json", written)
     assert models.read_card(tmp_path / "model.json", cure="").model_dump() == written == CARD
 
 
+@pytest.mark.reliability("tampered", "a damaged model.json", "65, what is wrong with it, and the cure")
 @pytest.mark.parametrize(
     ("change", "received"),
-    [({"classes": ["cat"]}, "classes"), ({"image_size": "32"}, "image_size"), ({"resizing": "stretch"}, "resizing")],
+    [
+        ({"classes": ["cat"]}, "classes"),
+        ({"image_size": "32"}, "image_size"),
+        ({"image_size": 1_000_000}, "image_size"),
+        ({"resizing": "stretch"}, "resizing"),
+    ],
 )
 def test_a_wrong_card_is_refused_with_the_cure(tmp_path: Path, change: dict[str, object], received: str) -> None:
     """A model.json that says something else than it should is named, with what is wrong and what to do."""
     (tmp_path / "model.json").write_text(json.dumps({**CARD, **change}))
     with pytest.raises(
-        DataError, match=rf"model\.json must be JSON with classes.* {received}.*: .*\. Fetch it again\."
+        DataError, match=rf"model\.json must be JSON with sha256, classes.* {received}.*: .*\. Fetch it again\."
     ):
         models.read_card(tmp_path / "model.json", cure="Fetch it again.")
 

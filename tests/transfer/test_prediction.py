@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Reproduced
-from transfer import heatmaps, models, outputs, photos, prediction
+from transfer import heatmaps, models, photos, prediction
 from transfer.backend import keras
 from transfer.errors import DataError
 
@@ -34,10 +34,10 @@ def small(folder: Path, *, units: int = 1, **changes: Any) -> Path:
     """Leave a small network with one output or more, and its card, some of which may be changed."""
     last = keras.layers.Dense(units, activation="sigmoid" if units == 1 else "softmax", kernel_initializer="ones")
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D(), last]
-    models.save(keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), *layers]), folder / "model.keras")
     classes = ["ant", "bee", "cat"][: max(units, 2)]
     card = models.card(classes, {"image_size": 8, "resizing": "crop"}, {}, {}, {})
-    outputs.write_json(folder / "model.json", {**card, **changes})
+    network = keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), *layers])
+    models.write(folder / "model.keras", network, {**card, **changes})
     return folder / "model.keras"
 
 
@@ -109,6 +109,7 @@ def test_three_classes_are_told_apart_by_name(tmp_path: Path) -> None:
     assert answer.probabilities == pytest.approx({"ant": 1 / 3, "bee": 1 / 3, "cat": 1 / 3})
 
 
+@pytest.mark.reliability("tampered", "a model that does not fit its model.json", "65 with the shapes of both")
 @pytest.mark.parametrize(
     "change", [{"image_size": 9}, {"classes": ["ant", "bee", "cat"]}, {"classes": ["ant", "bee"], "image_size": 224}]
 )
@@ -122,6 +123,20 @@ def test_a_head_alone_is_refused(reproduced: Reproduced) -> None:
     """The head takes no photographs, and so is no model to predict with."""
     with pytest.raises(DataError, match="Use a whole network"):
         prediction.load(reproduced.workspace / "artifacts/train_head/head.keras")
+
+
+@pytest.mark.reliability(
+    "tampered", "a model or a model.json put in another's place", "65 with both sha256s and the cure"
+)
+def test_a_card_that_was_made_with_another_model_is_refused(tmp_path: Path) -> None:
+    """Classes in another order are no classes of this network, though their number fits."""
+    file = small(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    card = small(tmp_path / "elsewhere", units=1, classes=["bee", "ant"]).with_name("model.json")
+    changed = {**json.loads(card.read_text()), "sha256": "ab" * 32}
+    (tmp_path / "model.json").write_text(json.dumps(changed))
+    with pytest.raises(DataError, match=r"Received: [0-9a-f]{12}\. Take the two files that were made together\."):
+        prediction.load(file)
 
 
 def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
