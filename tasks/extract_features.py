@@ -37,7 +37,7 @@ PHOTOGRAPHS_SHOWN, VIEWS_SHOWN = 6, 6  # on the contact sheet
 class Params(params.Section):
     """What is computed of a photograph; all of it is part of the recipe."""
 
-    image_size: int = Field(ge=vgg16.MIN_IMAGE_SIZE, le=1024, description="edge of the square, pixels")
+    image_size: int = Field(ge=vgg16.MIN_IMAGE_SIZE, le=photos.MAX_SIZE, description="edge of the square, pixels")
     resizing: photos.Resizing
     frozen_through: Literal["block1_pool", "block2_pool", "block3_pool", "block4_pool", "block5_conv1", "block5_conv2"]
     views: int = Field(ge=0, le=64, description="augmented copies of each training photograph")
@@ -121,7 +121,9 @@ def main() -> None:
     weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
     weights_sha256 = outputs.sha256(weights_file)
     recipes = [recipe(settings, weights_sha256=weights_sha256, view=view) for view in range(settings.views + 1)]
-    memos = [memo.Memo(each) for each in recipes]
+    layers = (settings.frozen_through, vgg16.POOLED)
+    shapes = [vgg16.shape_after(layer, image_size=settings.image_size) for layer in layers]
+    memos = [memo.Memo(each, shapes=shapes) for each in recipes]
     wanted = shots(photographs, views=settings.views)
     missing = _missing(wanted, memos)
     log.info("extract_features: %d rows, %d of them computed before.", len(wanted), len(wanted) - len(missing))

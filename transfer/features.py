@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer import outputs
+from transfer.errors import DataError, remake
 
 RECIPE_VERSION = 1  # to be raised when the same recipe would give other activations
 _MAX_BYTES = 1 << 28  # far more than a photograph of 1024 pixels an edge has at any boundary
 _COMPRESSION = 1  # most activations are zero: the least effort takes nearly two thirds off
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
+_REMAKE = remake("extract_features")
 
 Activation = NDArray[np.float16]
 Recipe = dict[str, Any]
@@ -49,9 +51,46 @@ def write_recipes(folder: Path, recipes: Iterable[Recipe]) -> None:
 
 
 def read_recipes(folder: Path) -> list[Recipe]:
-    """Read the recipe of every view below `folder`, in order."""
-    views = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: int(path.name))
-    return [json.loads((view / "recipe.json").read_text(encoding="utf-8")) for view in views]
+    """Read the recipe of every view below `folder`, in order.
+
+    Raises:
+        DataError: there is no view, a recipe is damaged, or it is not the one by which the rows beside it were made.
+    """
+    views = sorted(
+        (path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()), key=lambda path: int(path.name)
+    )
+    if not views:
+        raise DataError(f"{folder} must hold a folder a view. Received: none. {_REMAKE}")
+    recipes = [read_recipe(view / "recipe.json") for view in views]
+    for view, recipe in zip(views, recipes, strict=True):
+        _refuse_rows_of_another_recipe(view, digest(recipe))
+    return recipes
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a `recipe.json`.
+
+    Raises:
+        DataError: it is no JSON object.
+    """
+    content = path.read_bytes()
+    try:
+        recipe = json.loads(content)
+    except ValueError:
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise DataError(f"{path} must be a JSON object. Received: {len(content):,} bytes of something else. {_REMAKE}")
+    return recipe
+
+
+def _refuse_rows_of_another_recipe(view: Path, recipe: str) -> None:
+    """Look at one row, which stands for all: a stage writes the recipe and its rows together."""
+    row = next(view.glob("*.npz"), None)
+    try:
+        if row:
+            read_parts(row, (), recipe=recipe, photo=row.stem)
+    except DamagedRow as error:
+        raise DataError(f"{error}. {_REMAKE}") from None
 
 
 def row_from(boundary: NDArray[np.float32], pooled: NDArray[np.float32]) -> Row:

@@ -2,13 +2,16 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from transfer import outputs
 from transfer.errors import DataError
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SPLITS = ("", "train", "validation", "test")
 _COLUMNS = {"path": "path", "class": "class_name", "sha256": "sha256", "width": "width", "height": "height"}
 
 
@@ -41,7 +44,8 @@ def read(path: Path) -> list[Entry]:
     """Read a manifest.
 
     Raises:
-        DataError: a column is missing or a size is no number.
+        DataError: a column is missing, a size is no number, or a path or a sha256 is none: what is read and written
+            is named after these.
     """
     with path.open(encoding="utf-8", newline="") as file:
         try:
@@ -49,7 +53,8 @@ def read(path: Path) -> list[Entry]:
         except (KeyError, ValueError, TypeError, csv.Error) as error:
             received = f"no column {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(
-                f"{path} must have the columns {', '.join(_COLUMNS)}, sizes in pixels. Received: {received}. "
+                f"{path} must have the columns {', '.join(_COLUMNS)}, sizes in pixels, and be as its stage wrote it. "
+                f"Received: {received}. "
                 "Rerun the stage that makes it."
             ) from None
 
@@ -60,7 +65,7 @@ def classes(entries: Iterable[Entry]) -> list[str]:
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    return Entry(
+    entry = Entry(
         path=row["path"],
         class_name=row["class"],
         sha256=row["sha256"],
@@ -68,3 +73,11 @@ def _entry(row: dict[str, str]) -> Entry:
         height=int(row["height"]),
         split=row.get("split") or "",
     )
+    path = PurePosixPath(entry.path)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in entry.path:
+        raise ValueError(f"the path {entry.path!r}")
+    if not _SHA256.fullmatch(entry.sha256):
+        raise ValueError(f"the sha256 {entry.sha256!r}")
+    if not entry.class_name or entry.split not in _SPLITS or min(entry.width, entry.height) < 1:
+        raise ValueError(f"the row of {entry.path!r}")
+    return entry

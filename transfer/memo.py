@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,10 +12,16 @@ GIGABYTES = 10.0  # what it may take of the disk: some 100,000 rows of photograp
 
 
 class Memo:
-    """Rows of one recipe that were computed before, in `.cache/features/<digest>/`."""
+    """Rows of one recipe that were computed before, in `.cache/features/<digest>/`.
 
-    def __init__(self, recipe: features.Recipe) -> None:
+    Args:
+        recipe: what they follow from besides their photographs.
+        shapes: of each of a row's activations.
+    """
+
+    def __init__(self, recipe: features.Recipe, *, shapes: Sequence[tuple[int, ...]]) -> None:
         self.recipe = features.digest(recipe)
+        self._shapes = list(shapes)
         self._folder = paths.cache("features", self.recipe)
         self._folder.mkdir(parents=True, exist_ok=True)
 
@@ -24,15 +30,17 @@ class Memo:
         return self._folder / f"{photo}.npz"
 
     def has(self, photo: str) -> bool:
-        """Whether the row is there and whole; one that is damaged is forgotten."""
+        """Whether the row is there and whole; one that is damaged or of another shape is forgotten."""
         try:
-            features.read_row(self.path(photo), recipe=self.recipe, photo=photo)
+            row = features.read_row(self.path(photo), recipe=self.recipe, photo=photo)
         except FileNotFoundError:
             return False
         except features.DamagedRow:
+            row = None
+        whole = row is not None and [part.shape for part in row] == self._shapes
+        if not whole:
             self.path(photo).unlink(missing_ok=True)
-            return False
-        return True
+        return whole
 
     def keep(self, photo: str, row: features.Row) -> None:
         """Add a row."""

@@ -68,6 +68,7 @@ class Views(Batches):
         self._pool = pool
         self._rows: dict[tuple[str, int], Row] = {}
         self._room = _ROOM if pool else 0
+        self._shape: tuple[int, ...] | None = None  # of every activation, as the first one has it
         self._recipes = [features.digest(recipe) for recipe in features.read_recipes(folder)]
 
     def __len__(self) -> int:
@@ -103,10 +104,16 @@ class Views(Batches):
         path = self._folder / str(view) / f"{photograph.sha256}.npz"
         try:
             [activation] = features.read_parts(path, [self._part], recipe=self._recipes[view], photo=photograph.sha256)
+            self._refuse_another_shape(path, activation.shape)
         except (features.DamagedRow, FileNotFoundError) as error:
             self.failure = DataError(f"{error}. {remake('extract_features')}")
             raise self.failure from None
         return activation
+
+    def _refuse_another_shape(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            raise features.DamagedRow(f"{path} has the shape {shape}, and others {self._shape}")
 
     def _view(self, photograph: manifest.Entry) -> int:
         if self._seed is None:

@@ -1,9 +1,12 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from transfer import features
+from transfer.errors import DataError, remake
 
 RECIPE = features.digest({"version": 1})
 PHOTO = "ab" * 32
@@ -41,6 +44,7 @@ def test_float16_holds_what_is_too_large_as_its_largest() -> None:
     assert huge.boundary[0, 0, 0] == np.finfo(np.float16).max
 
 
+@pytest.mark.reliability("tampered", "a row of features cut short or changed", "found out, wherever it was changed")
 def test_every_damaged_byte_is_noticed(path: Path) -> None:
     """A row that was cut short or changed anywhere is never taken for whole, or reads as it was."""
     whole = path.read_bytes()
@@ -59,6 +63,9 @@ def test_every_damaged_byte_is_noticed(path: Path) -> None:
     assert unnoticed == 0
 
 
+@pytest.mark.reliability(
+    "tampered", "a row of features of other weights, or of another photograph", "never taken for the row asked for"
+)
 def test_a_row_of_another_photograph_or_recipe_is_refused(path: Path) -> None:
     """A row cannot stand in another's place."""
     with pytest.raises(features.DamagedRow, match="another"):
@@ -67,12 +74,27 @@ def test_a_row_of_another_photograph_or_recipe_is_refused(path: Path) -> None:
         features.read_row(path, recipe=features.digest({"version": 2}), photo=PHOTO)
 
 
-def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:
+class Hostile:
+    """What makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.reliability(
+    "tampered", "a row of pickled objects instead of features", "refused in training, and not executed"
+)
+@pytest.mark.parametrize("part", ["mark", "boundary"])
+def test_pickled_objects_are_not_opened(path: Path, tmp_path: Path, part: str) -> None:
     """A row with Python objects in it is refused, not executed."""
-    path = tmp_path / "hostile.npz"
-    np.savez(path, boundary=np.array([{}], object), pooled=np.array([{}], object), mark=np.array([{}], object))
+    parts: dict[str, Any] = {**row()._asdict(), "mark": features._mark(RECIPE, PHOTO)}
+    np.savez(path, **{**parts, part: np.array([Hostile(tmp_path / "ran")], object)})
     with pytest.raises(features.DamagedRow):
         features.read_row(path, recipe=RECIPE, photo=PHOTO)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_digest_follows_from_content_alone() -> None:
@@ -86,3 +108,45 @@ def test_recipes_come_back_in_order(tmp_path: Path) -> None:
     recipes = [{"view": view} for view in range(11)]
     features.write_recipes(tmp_path, recipes)
     assert features.read_recipes(tmp_path) == recipes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two views of a photograph, as the stage leaves them."""
+    recipes = [{"view": view, "image_size": 64} for view in range(2)]
+    features.write_recipes(tmp_path, recipes)
+    for view, recipe in enumerate(recipes):
+        path = tmp_path / str(view) / f"{PHOTO}.npz"
+        features.write_row(path, row(), recipe=features.digest(recipe), photo=PHOTO)
+    return tmp_path
+
+
+@pytest.mark.reliability("tampered", "a recipe.json that does not match the rows beside it", "65 and the cure")
+@pytest.mark.parametrize("view", ["0", "1"])
+def test_a_recipe_that_its_rows_were_not_made_by_is_refused(folder: Path, view: str) -> None:
+    """Another image size written into recipe.json makes no other rows, and is found out before anything is trained."""
+    assert len(features.read_recipes(folder)) == 2
+    recipe = json.loads((folder / view / "recipe.json").read_text())
+    (folder / view / "recipe.json").write_text(json.dumps({**recipe, "image_size": 128}))
+    with pytest.raises(DataError, match="made by another recipe") as refusal:
+        features.read_recipes(folder)
+    assert str(refusal.value).endswith(remake("extract_features"))
+
+
+@pytest.mark.reliability("tampered", "a damaged recipe.json", "65 and the cure")
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_a_damaged_recipe_is_named_with_the_cure(folder: Path, content: bytes) -> None:
+    """A recipe that is no JSON object ends in one sentence."""
+    (folder / "1/recipe.json").write_bytes(content)
+    with pytest.raises(
+        DataError, match=rf"1/recipe\.json must be .* object\. Received: {len(content)} bytes"
+    ) as refusal:
+        features.read_recipes(folder)
+    assert str(refusal.value).endswith(remake("extract_features"))
+
+
+def test_a_folder_without_views_is_refused(tmp_path: Path) -> None:
+    """What is left when all views were removed is no features."""
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(DataError, match="must hold a folder a view"):
+        features.read_recipes(tmp_path)

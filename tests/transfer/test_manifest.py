@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,10 +35,12 @@ def test_splits_are_kept(tmp_path: Path) -> None:
 
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
     """A table edited elsewhere, its columns in another order and more of them, is read all the same."""
-    (tmp_path / "manifest.csv").write_text("note,height,width,sha256,class,path\nfine,2,1,aa,cat,photos/cat/x.jpg\n")
-    assert manifest.read(tmp_path / "manifest.csv") == [Entry("photos/cat/x.jpg", "cat", "aa", 1, 2)]
+    row = f"fine,2,1,{'ab' * 32},cat,photos/cat/x.jpg"
+    (tmp_path / "manifest.csv").write_text(f"note,height,width,sha256,class,path\n{row}\n")
+    assert manifest.read(tmp_path / "manifest.csv") == [Entry("photos/cat/x.jpg", "cat", "ab" * 32, 1, 2)]
 
 
+@pytest.mark.reliability("tampered", "a damaged manifest.csv", "65, what is wrong with it, and the cure")
 @pytest.mark.parametrize(
     ("content", "received"),
     [
@@ -57,6 +60,34 @@ def test_a_damaged_manifest_is_refused_with_the_reason(tmp_path: Path, content: 
         manifest.read(path)
     assert str(path) in str(caught.value)
     assert received in str(caught.value)
+
+
+@pytest.mark.reliability(
+    "tampered", "a manifest.csv with paths that lead out of its folder", "65: nothing is read, written or removed there"
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "/etc/passwd"},
+        {"path": "photos/../../../etc/passwd"},
+        {"path": ""},
+        {"path": "photos/cat/\0.jpg"},
+        {"sha256": "../../../somewhere/else"},
+        {"sha256": "AB" * 32},
+        {"sha256": "ab" * 31},
+        {"class_name": ""},
+        {"width": 0},
+        {"split": "all"},
+    ],
+    ids=str,
+)
+def test_a_row_that_no_stage_writes_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Files are named after paths and sha256s, so these can lead nowhere else; the message names what was found."""
+    wrong = DOG._replace(**{"split": "test", **changes})
+    manifest.write(tmp_path / "manifest.csv", [CAT._replace(split="train"), wrong])
+    with pytest.raises(DataError, match=r"as its stage wrote it\. Received: the (path|sha256|row of) '") as caught:
+        manifest.read(tmp_path / "manifest.csv")
+    assert str(caught.value).isprintable()
 
 
 def test_classes_are_numbered_by_name() -> None:

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,11 @@ PHOTO = "ab" * 32
 ROW = features.row_from(np.ones((2, 2, 4), np.float32), np.ones((1, 1, 4), np.float32))
 
 
+def of(recipe: features.Recipe) -> memo.Memo:
+    """The memo of a recipe that makes rows like this one."""
+    return memo.Memo(recipe, shapes=[part.shape for part in ROW])
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own."""
@@ -19,24 +25,69 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_row_kept_is_there(cache: Path) -> None:
     """What was computed once is found by whoever asks with the same recipe, wherever the cache is told to lie."""
-    memo.Memo({"size": 1}).keep(PHOTO, ROW)
-    assert memo.Memo({"size": 1}).has(PHOTO)
-    assert not memo.Memo({"size": 2}).has(PHOTO)
+    of({"size": 1}).keep(PHOTO, ROW)
+    assert of({"size": 1}).has(PHOTO)
+    assert not of({"size": 2}).has(PHOTO)
     assert list(cache.rglob("*.npz"))
 
 
-def test_a_damaged_row_is_forgotten() -> None:
-    """A row that a power cut left incomplete is computed again."""
-    rows = memo.Memo({})
+def cut(path: Path) -> None:
+    """What a power cut leaves of a row."""
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def widen(path: Path) -> None:
+    """Another network's activations under the right mark."""
+    wider = features.row_from(np.ones((4, 4, 4), np.float32), np.ones((2, 2, 4), np.float32))
+    features.write_row(path, wider, recipe=features.digest({}), photo=PHOTO)
+
+
+def fill_with_objects(path: Path) -> None:
+    """Objects, which may run code when they are read."""
+    np.savez(path, boundary=np.array([{}], object), pooled=np.array([{}], object), mark=np.array([{}], object))
+
+
+def make_by_others(path: Path) -> None:
+    """A row of other weights."""
+    features.write_row(path, ROW, recipe=features.digest({"weights": "others"}), photo=PHOTO)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(
+            cut, marks=pytest.mark.reliability("tampered", "a row of features cut short or changed", "computed anew")
+        ),
+        pytest.param(
+            widen, marks=pytest.mark.reliability("tampered", "a row of features of another shape", "computed anew")
+        ),
+        pytest.param(
+            fill_with_objects,
+            marks=pytest.mark.reliability(
+                "tampered", "a row of pickled objects instead of features", "not executed, and computed anew"
+            ),
+        ),
+        pytest.param(
+            make_by_others,
+            marks=pytest.mark.reliability(
+                "tampered", "a row of features of other weights, or of another photograph", "computed anew"
+            ),
+        ),
+    ],
+)
+def test_a_row_that_is_not_what_its_place_says_is_forgotten(spoil: Callable[[Path], None]) -> None:
+    """A row that was damaged or replaced is computed again."""
+    rows = of({})
     rows.keep(PHOTO, ROW)
-    rows.path(PHOTO).write_bytes(rows.path(PHOTO).read_bytes()[:-10])
+    assert rows.has(PHOTO)
+    spoil(rows.path(PHOTO))
     assert not rows.has(PHOTO)
     assert not rows.path(PHOTO).exists()
 
 
 def test_linking_takes_no_space_and_changes_no_modification_time(tmp_path: Path) -> None:
     """A row in the artifacts is the memo's own file, unchanged in DVC's eyes."""
-    rows = memo.Memo({})
+    rows = of({})
     rows.keep(PHOTO, ROW)
     before = rows.path(PHOTO).stat()
     rows.link(PHOTO, tmp_path / "0")
@@ -46,7 +97,7 @@ def test_linking_takes_no_space_and_changes_no_modification_time(tmp_path: Path)
 
 def test_the_least_recently_used_rows_are_forgotten_first(tmp_path: Path) -> None:
     """The memo keeps to its size, and what was linked last stays."""
-    rows = memo.Memo({})
+    rows = of({})
     names = [f"{number:064}" for number in range(4)]
     for age, name in enumerate(names):
         rows.keep(name, ROW)
@@ -59,6 +110,6 @@ def test_the_least_recently_used_rows_are_forgotten_first(tmp_path: Path) -> Non
 
 def test_a_memo_within_its_size_forgets_nothing() -> None:
     """Below the limit all rows stay."""
-    memo.Memo({}).keep(PHOTO, ROW)
+    of({}).keep(PHOTO, ROW)
     assert memo.forget_least_recently_used() == 0
     assert list(paths.cache("features").glob("*/*.npz"))

@@ -121,9 +121,11 @@ def test_params_are_read_from_the_working_folder(tmp_path: Path, monkeypatch: py
     assert params.load("bake", Bake) == Bake(cake="apple", minutes=1e-5, eggs=None, oven=Oven(heat=60))
 
 
+@pytest.mark.reliability("tampered", "a damaged params.yaml, or one with code in it", "78: nothing of it is executed")
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"bake: !!python/object/apply:os.mkdir ['ran']\n", "is no readable YAML"),
         (b"bake: {cake: ", "is no readable YAML"),
         (b"bake: {}\nbake: {}\n", "is no readable YAML"),
         (b"\xff\xfe\x00", "is no readable YAML"),
@@ -131,7 +133,7 @@ def test_params_are_read_from_the_working_folder(tmp_path: Path, monkeypatch: py
         (b"- 1\n", "must hold a section for each stage"),
         (b"other: {}\n", "needs a section `bake`"),
     ],
-    ids=["cut", "twice the same", "not UTF-8", "empty", "a list", "without the section"],
+    ids=["code", "cut", "twice the same", "not UTF-8", "empty", "a list", "without the section"],
 )
 def test_an_unreadable_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
@@ -141,6 +143,7 @@ def test_an_unreadable_file_is_refused(
     Path("params.yaml").write_bytes(content)
     with pytest.raises(ParamsError, match=f"params.yaml {message}"):
         params.load("bake", Bake)
+    assert not Path("ran").exists()
 
 
 def test_a_missing_file_is_a_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.transfer.conftest import Cached
-from transfer import views
+from transfer import features, views
 from transfer.errors import DataError
 
 
@@ -64,12 +64,25 @@ def test_without_a_seed_the_photographs_are_as_they_are(cached: Cached) -> None:
     assert rows.dtype == np.float32
 
 
+@pytest.mark.reliability("tampered", "a row of features cut short or changed", "training ends with 65 and the cure")
 def test_a_damaged_row_is_refused_with_the_cure(cached: Cached) -> None:
     """Training never goes on with a row that was changed; the message says how to have it made again."""
     folder, entries = cached()
     row = folder / "0" / f"{entries[0].sha256}.npz"
     row.write_bytes(row.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"chmod .* dvc repro --single-item --force extract_features"):
+        read(folder, entries, batch_size=24)[0]
+
+
+@pytest.mark.reliability("tampered", "a row of features of another shape", "training ends with 65 and the cure")
+def test_a_row_of_another_shape_is_refused_with_the_cure(cached: Cached) -> None:
+    """A row that carries the right mark but has more channels than the others is no row of theirs."""
+    folder, entries = cached(views=0)
+    misshapen = entries[3].sha256
+    row = features.row_from(np.ones((4, 4, 9), np.float32), np.ones((2, 2, 9), np.float32))
+    recipe = features.digest({"view": 0})
+    features.write_row(folder / "0" / f"{misshapen}.npz", row, recipe=recipe, photo=misshapen)
+    with pytest.raises(DataError, match=rf"{misshapen}.*\(2, 2, 9\).*\(2, 2, 8\).*--force extract_features"):
         read(folder, entries, batch_size=24)[0]
 
 
