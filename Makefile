@@ -5,6 +5,8 @@
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv/installed
+# without isolation, which would fetch what builds a package from its source without comparing hashes
+PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation
 
 # stages are started as `python -m tasks.<stage>`
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -35,11 +37,13 @@ $(VENV): requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed. Received: $$(python3 --version 2>&1). Install one, or run 'make PYTHON=/path/to/python'." >&2; exit 1; }
 	@echo "Installing into .venv (3 GB; a few minutes) ..."
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@awk '/^[a-z]/ {builds = /^(setuptools|wheel)==/} builds' requirements.lock > .venv/builds.lock
+	@$(PIP) --only-binary=:all: -r .venv/builds.lock
+	@$(PIP) -r requirements.lock
 	@touch $@
 
 install-gpu: $(VENV)
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-gpu.lock
+	@$(PIP) -r requirements-gpu.lock
 
 demo: $(VENV)
 	@.venv/bin/python -m flows.demo
