@@ -77,6 +77,54 @@ def test_a_change_reruns_what_depends_on_it_and_back_restores_it(reproduced: Rep
     assert scores.read_text() == expected
 
 
+@pytest.mark.reliability(
+    "training",
+    "the loss becomes NaN",
+    "with the params from before, dvc repro has the earlier model back without training",
+)
+def test_a_training_that_fails_loses_no_model(reproduced: Reproduced) -> None:
+    """DVC clears the place before a stage runs; what lay there is in its cache, and comes back with its params."""
+    params, head = reproduced.workspace / "params.yaml", reproduced.workspace / "artifacts/train_head"
+    text, expected = params.read_text(), contents(head)
+    yaml = YAML()
+    document = yaml.load(text)
+    document["train_head"]["head"]["l2"] = 1e30
+    document["train_head"]["training"] |= {"optimizer": "sgd", "learning_rate": 1.0}
+    yaml.dump(document, params)
+    failed = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=reproduced.workspace,
+        env=demo.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert failed.returncode != 0
+    assert "`dvc repro` brings an earlier model back without training." in failed.stdout
+    assert not list(head.rglob("*.keras"))
+
+    params.write_text(text)
+    assert ran(dvc(reproduced.workspace, "repro")) == []
+    assert contents(head) == expected
+
+
+@pytest.mark.reliability(
+    "tampered", "any output that was changed since its stage made it", "dvc repro puts back what the stage made"
+)
+def test_what_was_changed_is_put_back(reproduced: Reproduced) -> None:
+    """A manifest, a row of features, a model and a card that were rewritten are not used, and need no stage to run."""
+    artifacts = reproduced.workspace / "artifacts"
+    expected = contents(artifacts)
+    row = next((artifacts / "extract_features/0").glob("*.npz"))
+    for file in (artifacts / "split/manifest.csv", row, *sorted((artifacts / "fine_tune").glob("model.*"))):
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content + b"\n")
+    assert ran(dvc(reproduced.workspace, "repro")) == []
+    assert contents(artifacts) == expected
+
+
 def test_dvc_shows_the_scores(reproduced: Reproduced) -> None:
     """`dvc metrics show` has both models' accuracy and log loss."""
     shown = json.loads(dvc(reproduced.workspace, "metrics", "show", "--json"))

@@ -1,17 +1,20 @@
 import csv
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tasks import evaluate
 from transfer import curves, drawings, features, manifest, models, outputs, photos, rejections, scores
@@ -73,12 +76,13 @@ def write_stage(name: str, file: str, network: keras.Model, classes: list[str], 
     outputs.write_text(folder / "history.csv", HISTORY)
 
 
-def write_workspace(classes: list[str], *, each: int = 8) -> None:
+def write_workspace(classes: list[str], *, each: int = 8, draw: Callable[[str, int], bytes] | None = None) -> None:
     """Leave in the current folder what all stages before `evaluate` leave; half of the photographs are for the test."""
+    draw = draw or partial(drawings.draw, size=SIZE + 8, seed=0)
     entries = []
     for class_name in classes:
         for index in range(each):
-            data = drawings.draw(class_name, index, size=SIZE + 8, seed=0)
+            data = draw(class_name, index)
             entry = manifest.Entry(
                 f"photos/{class_name}/{index}.jpg",
                 class_name,
@@ -228,6 +232,23 @@ def test_three_classes_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyP
         each = [float(line[f"fine_tune_probability_{name}"]) for name in ("circle", "square", "triangle")]
         assert sum(each) == pytest.approx(1)
         assert each[["circle", "square", "triangle"].index(line["fine_tune_class"])] == max(each)
+
+
+@pytest.mark.reliability("training", "pictures of one colour", "where params let them through, a report of a guess")
+def test_pictures_of_one_colour_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every photograph is the same, scores, curves and heat maps are those of a guess, and none is missing."""
+
+    def flat(class_name: str, index: int) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (SIZE, SIZE), "grey").save(file, "JPEG", comment=f"{class_name} {index}".encode())
+        return file.getvalue()
+
+    monkeypatch.chdir(tmp_path)
+    write_workspace(["circle", "triangle"], draw=flat)
+    evaluate.main()
+    scores = json.loads(Path("artifacts/evaluate/metrics.json").read_text())["fine_tune"]
+    assert (scores["accuracy"], scores["roc_auc"]) == (0.5, 0.5)
+    assert Path("artifacts/evaluate/report.html").exists()
 
 
 def test_a_changed_network_is_found_out(workspace: Path) -> None:

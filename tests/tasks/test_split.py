@@ -156,6 +156,9 @@ def test_wrong_params_end_the_stage_with_their_exit_code(tmp_path: Path) -> None
     assert not (tmp_path / "artifacts" / "split").exists()
 
 
+@pytest.mark.reliability(
+    "training", "a split so small that a class is missing", "65 with the class, the split and what to raise"
+)
 def test_a_class_missing_from_a_split_ends_the_stage(tmp_path: Path) -> None:
     """Exit code 65, naming class and split and what to change; nothing is written."""
     ended = run(tmp_path, photographs(300)[:3] + [one for one in photographs(300) if one.class_name == "cat"][3:])
@@ -167,6 +170,27 @@ def test_a_class_missing_from_a_split_ends_the_stage(tmp_path: Path) -> None:
     assert not (tmp_path / "artifacts" / "split").exists()
 
 
+@pytest.mark.reliability(
+    "training", "a validation split of one class", "65 with the class, the split and what to raise"
+)
+@pytest.mark.parametrize("lacking", ["train", "validation", "test"])
+def test_no_split_may_lack_a_class(lacking: str) -> None:
+    """The class and the split are named, whichever split it is."""
+    entries = [
+        one for one in split.assigned(photographs(200), settings()) if (one.split, one.class_name) != (lacking, "dog")
+    ]
+    with pytest.raises(DataError, match=rf"Received: no `dog` in {lacking}\. Raise"):
+        split.refuse_empty(split.counts(entries))
+
+
+@pytest.mark.reliability("training", "a single photograph a class", "65 with the class, the split and what to raise")
+def test_a_single_photograph_a_class_cannot_be_split() -> None:
+    """One photograph is in one split; the others lack its class."""
+    with pytest.raises(DataError, match=r"Received: no `(cat|dog)` in .*, no `(cat|dog)` in .*\. Raise"):
+        split.refuse_empty(split.counts(split.assigned(photographs(2), settings())))
+
+
+@pytest.mark.reliability("training", "photographs of one class alone", "65: there must be two classes or more")
 @pytest.mark.parametrize("entries", [[], [one for one in photographs(200) if one.class_name == "dog"]])
 def test_fewer_than_two_classes_are_refused(entries: list[Entry]) -> None:
     """There is nothing to tell apart."""

@@ -342,6 +342,20 @@ def test_mostly_near_duplicates_can_be_wanted(here: Path) -> None:
     assert len(choice(here, film, photographs=20, near_duplicates=None)[0]) == 20
 
 
+@pytest.mark.reliability("training", "pictures of one colour", "65: near duplicates, unless params let them through")
+def test_pictures_of_one_colour_are_near_duplicates(here: Path) -> None:
+    """Whatever their colours, there is nothing to tell such pictures apart by; who wants them has to say so."""
+    flat: dict[str, bytes] = {}
+    for number in range(20):
+        file = io.BytesIO()
+        Image.new("RGB", (40, 40), (12 * number, 250 - 12 * number, 90)).save(file, "PNG")
+        flat[f"{('cat', 'dog')[number % 2]}/{number}.png"] = file.getvalue()
+    prepare(here, flat, photographs=20)
+    with pytest.raises(DataError, match=r"near_duplicate .*, or lower `subsample\.near_duplicates`\.$"):
+        subsample.main()
+    assert len(choice(here, flat, photographs=20, near_duplicates=None)[0]) == 20
+
+
 def test_a_class_without_a_usable_photograph_fails_the_stage(here: Path) -> None:
     """No number of photographs would do, so it is the data's fault."""
     prepare(here, scenes(8, 0) | {"train/dog.1.jpg": b"x"}, photographs=2)

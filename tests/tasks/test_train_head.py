@@ -92,6 +92,25 @@ def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Pa
     assert not list(Path(".cache/training").glob("*/*"))
 
 
+@pytest.mark.reliability(
+    "training", "the loss becomes NaN", "65 and the parameter to lower; nothing half made is written"
+)
+@pytest.mark.usefixtures("workspace")
+def test_a_loss_that_is_no_number_leaves_what_was_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """The stage ends with 65 and what to change, and every file that was there stays as it was."""
+    expected = files(OUTPUT)
+    section = PARAMS["train_head"]
+    ruinous = {**section["training"], "optimizer": "sgd", "learning_rate": 1.0}
+    write_params(Path(), {"train_head": {"head": {**section["head"], "l2": 1e30}, "training": ruinous}})
+    with pytest.raises(SystemExit) as end:
+        stage.run(train_head.main)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 65
+    assert last.startswith("The loss of train_head must stay a finite number. Received: NaN or infinity in epoch 1.")
+    assert last.endswith("`dvc repro` brings an earlier model back without training.")
+    assert files(OUTPUT) == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "name", "allowed"),
     [

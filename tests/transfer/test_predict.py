@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -205,6 +206,28 @@ def test_a_missing_model_is_told_with_the_cure(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"artifacts/fine_tune/model\.keras is missing.*`dvc repro`.*`dvc pull`"):
         predict.main(["photo.jpg"])
+
+
+@pytest.mark.reliability(
+    "tampered",
+    "a stranger's model with code in it, given to predict",
+    "65 before any photograph is read; nothing is run",
+)
+def test_code_in_a_stranger_s_model_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that would make a file when it is built or asked makes none."""
+    from transfer.backend import keras  # noqa: PLC0415 - TensorFlow
+
+    def attack(pixels: Any) -> Any:
+        Path("ran").touch()
+        return pixels
+
+    monkeypatch.chdir(tmp_path)
+    layers = [keras.layers.Lambda(attack), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1)]
+    keras.Sequential([keras.Input((8, 8, 3)), *layers]).save("model.keras")
+    Path("ran").unlink()
+    with pytest.raises(DataError, match=r"not a network this project saved: it asks for `keras\.layers\.Lambda`"):
+        predict.main(["photo.jpg", "--model", "model.keras"])
+    assert not Path("ran").exists()
 
 
 def test_as_a_process(photographs: list[Path]) -> None:

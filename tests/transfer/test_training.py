@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tests.conftest import training_params
 from tests.transfer.conftest import Cached
-from transfer import heads, models, training, views
+from transfer import features, heads, models, training, views
 from transfer.errors import BusyError, DataError
 
 HEAD = heads.Params(
@@ -143,6 +143,9 @@ def test_no_epoch_good_enough_leaves_the_weights(cached: Cached, tmp_path: Path)
     assert training.summary(history, params(), loss_to_beat=0.0) == {"epochs": 6}
 
 
+@pytest.mark.reliability(
+    "training", "the loss becomes NaN", "65 and the parameter to lower; nothing half made is written"
+)
 def test_divergence_fails(cached: Cached, tmp_path: Path) -> None:
     """A loss that is no number any more ends the training with the parameter to change, also when run again."""
     folder, entries = cached()
@@ -160,6 +163,7 @@ def diverge(folder: Path, entries: Any, scratch: Path) -> None:
     training.fit(head, shown, validation, settings=settings, seed=5, scratch=scratch, name="test")
 
 
+@pytest.mark.reliability("tampered", "a row of features cut short or changed", "training ends with 65 and the cure")
 def test_a_row_damaged_late_is_named_with_the_cure(cached: Cached, tmp_path: Path) -> None:
     """A damaged row that is met in the middle of an epoch ends the training with its name, not TensorFlow's words."""
     folder, entries = cached()
@@ -171,6 +175,9 @@ def test_a_row_damaged_late_is_named_with_the_cure(cached: Cached, tmp_path: Pat
         train((folder, entries), tmp_path / "scratch")
 
 
+@pytest.mark.reliability(
+    "tampered", "a damaged state of a training that was cut off", "65; it is removed, and the next run begins anew"
+)
 def test_a_damaged_state_is_removed(cached: Cached, tmp_path: Path) -> None:
     """A state that a power cut spoiled is said and removed, and the next run begins anew, to the same result."""
     data = cached()
@@ -191,6 +198,41 @@ def test_two_processes_do_not_share_a_training(cached: Cached, tmp_path: Path) -
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(BusyError, match="Another process"):
             train(cached(), tmp_path / "scratch")
+
+
+@pytest.mark.reliability("training", "a single photograph a class", "it trains; the splits need more, and say so")
+@pytest.mark.parametrize("classes", [("cat", "dog"), ("cat", "dog", "owl")])
+def test_a_single_photograph_a_class_is_trained_on(cached: Cached, tmp_path: Path, classes: tuple[str, ...]) -> None:
+    """As little as there can be is one batch, and no special case."""
+    folder, entries = cached(train=len(classes), validation=len(classes), views=0, classes=classes)
+    settings = params(epochs=2)
+    shown, validation = views.to_train_on(folder, entries, part="pooled", batch_size=8, seed=5)
+    head = heads.build(HEAD, feature_map=(2, 2, 8), classes=len(classes), seed=5)
+    training.compile_model(head, settings, batches=len(shown))
+    history = training.fit(head, shown, validation, settings=settings, seed=5, scratch=tmp_path / "s", name="test")
+    assert all(math.isfinite(value) for epoch in history for value in epoch.values())
+
+
+@pytest.mark.reliability("training", "pictures of one colour", "where params let them through, it trains to a guess")
+def test_rows_that_are_all_the_same_are_trained_on(cached: Cached, tmp_path: Path) -> None:
+    """Where nothing tells the classes apart, normalization divides by no zero and the loss is that of a guess."""
+    folder, entries = cached()
+    same = features.row_from(np.ones((4, 4, 8), np.float32), np.ones((2, 2, 8), np.float32))
+    for view, recipe in enumerate(features.read_recipes(folder)):
+        for path in folder.glob(f"{view}/*.npz"):
+            features.write_row(path, same, recipe=features.digest(recipe), photo=path.stem)
+    _, history = train((folder, entries), tmp_path / "scratch")
+    assert all(math.isfinite(value) for epoch in history for value in epoch.values())
+    assert history[-1]["val_loss"] == pytest.approx(math.log(2), abs=0.2)
+
+
+@pytest.mark.reliability("training", "a validation split of one class", "it trains; the stage split refuses it before")
+def test_a_validation_split_of_one_class_is_no_obstacle(cached: Cached, tmp_path: Path) -> None:
+    """Without a photograph of the other class the validation loss is still a number."""
+    folder, entries = cached()
+    one = [entry for entry in entries if (entry.split, entry.class_name) != ("validation", "dog")]
+    _, history = train((folder, one), tmp_path / "scratch", epochs=2)
+    assert all(math.isfinite(value) for epoch in history for value in epoch.values())
 
 
 def test_more_classes_are_learned(cached: Cached, tmp_path: Path) -> None:
