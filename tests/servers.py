@@ -1,15 +1,22 @@
 """Stand-in servers on loopback that speak what the real ones speak: a file server, Kaggle, and S3."""
 
+import datetime as dt
+import ipaddress
 import json
 import logging
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from moto.server import ThreadedMotoServer
 
 TOKEN = "a-token-nobody-may-see"  # noqa: S105 - opens nothing
@@ -28,16 +35,19 @@ class Fault(NamedTuple):
     """How one answer differs from the right one."""
 
     status: int = 0
-    headers: dict[str, str] = {}  # noqa: RUF012 - nothing changes it
-    body: bytes = b""
+    headers: dict[str, str | None] = {}  # noqa: RUF012 - nothing changes it; None leaves one out
+    body: bytes = b""  # with `status` the whole body, else what follows the right one
+    chunked: bool = False  # the body in chunks, with no length announced
     cut_after: int | None = None  # bytes of the body, then the connection ends
     stall_after: int | None = None  # bytes of the body, then silence
+    trickle: float | None = None  # seconds between one byte and the next
 
 
 class StandIn:
     """A file server with range requests; answers are right unless `faults` says otherwise.
 
-    `faults` are used up one an answer to a GET, `api_faults` one an answer of Kaggle's own interface.
+    `faults` are used up one an answer to a GET, `sign_in_faults` one an answer to a token shown to Kaggle, `api_faults`
+    one an answer to the question where its archive lies.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -46,7 +56,11 @@ class StandIn:
         self.etag: str | None = '"one"'
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.sign_in_faults: list[Fault] = []
         self.api_faults: list[Fault] = []
+        self.tunnel = (
+            403  # the status it answers with, as a proxy, to the wish for a tunnel: nothing leaves the machine
+        )
         self.released = threading.Event()
         self.address = ""
 
@@ -68,13 +82,17 @@ class StandIn:
 
 
 @contextmanager
-def serve(body: bytes) -> Iterator[StandIn]:
-    """Run a stand-in at a free port while the block runs."""
+def serve(body: bytes, certificate: Path | None = None) -> Iterator[StandIn]:
+    """Run a stand-in at a free port while the block runs; by HTTPS if it has a certificate."""
     stand_in = StandIn(body)
     handler = type("Handler", (_Handler,), {"stand_in": stand_in})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    stand_in.address = f"http://127.0.0.1:{server.server_port}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    stand_in.address = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -84,6 +102,28 @@ def serve(body: bytes) -> Iterator[StandIn]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def write_certificate(path: Path) -> None:
+    """Write a certificate of this machine that only those trust who name it, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a stand-in")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    written = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(written + certificate.public_bytes(serialization.Encoding.PEM))
 
 
 class Bucket:
@@ -127,28 +167,33 @@ def serve_s3() -> Iterator[Bucket]:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     stand_in: StandIn
 
     def do_GET(self) -> None:
         self._record()
         fault = self.stand_in.faults.pop(0) if self.stand_in.faults else Fault()
         if fault.status:
-            self._answer(fault.status, fault.headers, fault.body)
+            self._answer(fault.status, fault.headers, fault.body, fault)
             return
         body, start = self.stand_in.body, self._start()
-        headers = {"Accept-Ranges": "bytes", "Content-Type": "application/zip"} | fault.headers
+        headers: dict[str, str | None] = {"Accept-Ranges": "bytes", "Content-Type": "application/zip"}
         if self.stand_in.etag:
             headers["ETag"] = self.stand_in.etag
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        self._answer(206 if start else 200, headers, body[start:], fault)
+        self._answer(206 if start else 200, headers | fault.headers, body[start:] + fault.body, fault)
 
     def do_POST(self) -> None:
         self._record()
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         method = urlsplit(self.path).path.removeprefix("/api/v1/")
         if method == "security.OAuthService/IntrospectToken":
-            self._json(200, {"active": True, "username": "somebody"})
+            fault = self.stand_in.sign_in_faults.pop(0) if self.stand_in.sign_in_faults else Fault()
+            if fault.status:
+                self._json(fault.status, {"code": fault.status, "message": "no"}, fault.headers)
+            else:
+                self._json(200, {"active": True, "username": "somebody"})
         elif method == "competitions.CompetitionApiService/DownloadDataFiles":
             fault = self.stand_in.api_faults.pop(0) if self.stand_in.api_faults else Fault()
             if fault.stall_after is not None:
@@ -161,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(404, {"code": 404, "message": method})
 
     def do_CONNECT(self) -> None:
-        self._answer(403, {}, b"")  # nothing leaves the machine
+        self._record()
+        self._answer(self.stand_in.tunnel, {}, b"")
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -175,19 +221,36 @@ class _Handler(BaseHTTPRequestHandler):
             return 0
         return int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
 
-    def _json(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
+    def _json(self, status: int, value: object, headers: dict[str, str | None] | None = None) -> None:
         self._answer(status, {"Content-Type": "application/json"} | (headers or {}), json.dumps(value).encode())
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes, fault: Fault | None = None) -> None:
+    def _answer(self, status: int, headers: dict[str, str | None], body: bytes, fault: Fault | None = None) -> None:
         fault = fault or Fault()
+        length = {"Transfer-Encoding": "chunked"} if fault.chunked else {"Content-Length": str(len(body))}
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
-            self.send_header(name, value)
+        for name, value in (length | headers).items():
+            if value is not None:
+                self.send_header(name, value)
         self.send_header("Connection", "close")
         self.end_headers()
         stop = fault.cut_after if fault.cut_after is not None else fault.stall_after
         with suppress(ConnectionError):  # Kaggle's client leaves after the headers
-            self.wfile.write(body[:stop])
-            self.wfile.flush()
+            self._write(body[:stop], fault)
         if fault.stall_after is not None:
             self.stand_in.released.wait()
+
+    def _write(self, body: bytes, fault: Fault) -> None:
+        if fault.trickle is not None:
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                if self.stand_in.released.wait(fault.trickle):
+                    break
+        elif fault.chunked:
+            for start in range(0, len(body), 100_000):
+                part = body[start : start + 100_000]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+            if fault.cut_after is None:
+                self.wfile.write(b"0\r\n\r\n")
+        else:
+            self.wfile.write(body)
+        self.wfile.flush()

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from flows import credentials
 from tasks import download, subsample
 from tests import reliability
-from transfer import archives, diagnosis, duplicates, errors, memo, photos, predict
+from transfer import archives, diagnosis, duplicates, errors, memo, photos, predict, transport
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -258,6 +258,17 @@ def test_the_limits_that_documents_state_are_those_of_the_code() -> None:
     assert f"more than {archives.MAX_EXPANSION} times its size" in photographs
     assert f"more than {archives.MAX_PHOTOGRAPH >> 20} MiB" in photographs
     assert f"limited to {memo.GIGABYTES:g} GB" in (ROOT / "docs/storage.md").read_text(encoding="utf-8")
+
+
+def test_the_patience_that_documents_state_is_that_of_the_code() -> None:
+    """A bad line is put up with for as long as docs/start.md says."""
+    start = (ROOT / "docs/start.md").read_text(encoding="utf-8")
+    patience = transport.Patience()
+    assert f"{patience.silence:.0f} seconds without a byte" in start
+    assert f"{patience.silence:.0f} seconds with less than {patience.slowest:,} bytes a second" in start
+    assert f"After {patience.tries} tries in a row" in start
+    assert f"wait for more than {patience.longest_wait:.0f} seconds" in start
+    assert f"at most {patience.largest >> 30} GiB" in start
 
 
 def test_what_can_go_wrong_is_documented_in_the_words_of_its_tests() -> None:

@@ -12,18 +12,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
+import urllib3
 
 from transfer import outputs, progress
 from transfer.errors import AccessError, BusyError, DataError, NetworkError
 
 log = logging.getLogger(__name__)
-_CHUNK = 1 << 16  # what a cut loses at most
+_CHUNK = 1 << 16
 _GOOD_MANY = 1 << 20  # bytes
+_HOPS = 10  # redirects
 _PASSING = frozenset({408, 425, 429})  # and all of 500 to 599
-_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+)")
+_NUMBER = re.compile(r"[0-9]{1,15}")  # what a server sends may be no number, or one of a thousand digits
+_RANGE = re.compile(rf"bytes (?P<start>{_NUMBER.pattern})-{_NUMBER.pattern}/(?P<total>{_NUMBER.pattern})")
+_STRONG_ETAG = re.compile(r'"[!#-~]*"')
+_DATE = re.compile(r"[ -~]+")
+_SHUT = re.compile(r"Tunnel connection failed: (?P<status>403|407)")  # the words of http.client
 
 T = TypeVar("T")
 
@@ -36,13 +42,15 @@ class Checksum(NamedTuple):
 
 
 class Patience(NamedTuple):
-    """How long to put up with a bad connection: tries in a row that bring nothing, and seconds."""
+    """How much trouble to put up with: tries in a row that bring nothing, seconds, and bytes."""
 
     tries: int = 6
     first_wait: float = 1.0  # doubled with each try
     longest_wait: float = 120.0  # also of what a server asks for
     connect: float = 20.0
     silence: float = 60.0  # without a byte
+    slowest: int = 1 << 10  # bytes a second, for as long as a silence may last
+    largest: int = 4 << 30  # bytes of a file whose size is not known
 
 
 class PassingError(Exception):
@@ -54,11 +62,32 @@ class PassingError(Exception):
         self.wait = wait
 
 
+class _Wanted(NamedTuple):
+    """What is fetched, and on what terms."""
+
+    address: str
+    target: Path
+    size: int | None  # bytes
+    patience: Patience
+
+    @property
+    def place(self) -> str:
+        """The address as it may be shown."""
+        return shown(self.address)
+
+
 class _Identity(NamedTuple):
     """What tells that a server still has the file that a partial one was cut from."""
 
-    validator: str | None  # a strong ETag or a date
-    total: int | None  # bytes
+    validator: str | None = None  # a strong ETag or a date
+    total: int | None = None  # bytes
+
+
+class _Span(NamedTuple):
+    """The part of a file that an answer brings: from which byte on, and how many bytes the whole file has."""
+
+    start: int
+    total: int | None
 
 
 def fetch(
@@ -84,22 +113,20 @@ def fetch(
     Raises:
         NetworkError: the connection stayed cut, silent or refused, or the server stayed in trouble.
         BusyError: another process is fetching the same file.
-        AccessError: the server wants an account.
-        DataError: the server has no such file, or another one than expected.
+        AccessError: the server wants an account, or a proxy on the way.
+        DataError: the server has no such file or another one than expected, or nothing leads to it safely.
     """
     if is_whole(target, checksum):
         return
-    forget(target)
-    patience = patience or Patience()
+    logging.getLogger(urllib3.__name__).setLevel(logging.ERROR)  # its warnings show whole addresses
+    wanted = _Wanted(address, target, size, patience or Patience())
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(_beside(target, "part")) as file:
-        patiently(
-            lambda: _continue(address, target, file, size, patience),
-            patience=patience,
-            what=f"fetching {shown(address)}",
-            gained=lambda: file.seek(0, 2),
-        )
-        _verify(address, target, file, checksum)
+        if is_whole(target, checksum):  # another run has brought it meanwhile
+            _beside(target, "part").unlink()
+            return
+        forget(target)
+        _complete(wanted, file, checksum)
         _mark(target, outputs.sha256(_beside(target, "part")))
         _beside(target, "part").replace(target)
     _beside(target, "identity").unlink(missing_ok=True)
@@ -110,7 +137,7 @@ def is_whole(target: Path, checksum: Checksum | None = None) -> bool:
     kept = _beside(target, "sha256")
     if not target.exists() or not (checksum or kept.exists()):
         return False
-    expected = checksum or Checksum("sha256", kept.read_text(encoding="ascii").strip())
+    expected = checksum or Checksum("sha256", kept.read_text(encoding="ascii", errors="replace").strip())
     return _digest(target, expected.algorithm) == expected.digest
 
 
@@ -126,26 +153,27 @@ def forget(target: Path) -> None:
 
 
 def patiently(attempt: Callable[[], T], *, patience: Patience, what: str, gained: Callable[[], int] = lambda: 0) -> T:
-    """Try until it works, waiting longer each time, or as long as the server asks.
+    """Try until it works, waiting longer each time, and at least as long as the server asks.
 
     Args:
         attempt: raises `PassingError` for what may pass.
         patience: how often and how long.
         what: what is tried, for the messages.
-        gained: how many bytes there are; a try that brought a good many is not counted against `patience`.
+        gained: how many bytes there are; a try that brought a good many more than there ever were is not counted
+            against `patience`.
 
     Raises:
         NetworkError: it did not work.
     """
-    failures, before = 0, gained()
+    failures, most = 0, gained()
     while True:
         try:
             return attempt()
         except PassingError as trouble:
             now = gained()
-            failures = 1 if now >= before + _GOOD_MANY else failures + 1
-            before = now
-            wait = trouble.wait if trouble.wait is not None else patience.first_wait * 2 ** (failures - 1)
+            failures = 1 if now >= most + _GOOD_MANY else failures + 1
+            most = max(most, now)
+            wait = max(patience.first_wait * 2 ** (failures - 1), trouble.wait or 0.0)
             if failures >= patience.tries or wait > patience.longest_wait:
                 asked = f" The server asks to wait {trouble.wait:.0f} s." if trouble.wait else ""
                 kept = " What arrived is kept." if now else ""
@@ -155,19 +183,67 @@ def patiently(attempt: Callable[[], T], *, patience: Patience, what: str, gained
 
 
 def refuse(status: int, place: str, retry_after: str | None = None) -> None:
-    """Turn an HTTP status into the error it means; do nothing for a success.
+    """Raise the error that a status means which is not the one hoped for.
 
     Raises:
         PassingError: it may pass.
-        AccessError: 401 and 403.
-        DataError: any other refusal.
+        AccessError: 401, 403 and 407.
+        DataError: any other.
     """
     if status in _PASSING or status >= 500:
         raise PassingError(f"status {status}", wait=_seconds(retry_after))
     if status in (401, 403):
         raise AccessError(f"{place} must be readable for you. Received: status {status}. Check the address and access.")
-    if status >= 300:
-        raise DataError(f"{place} must be a file. Received: status {status}. Choose another source, or report this.")
+    if status == requests.codes.proxy_authentication_required:
+        raise _shut_out(status, place)
+    raise DataError(f"{place} must be a file. Received: status {status}. Choose another source, or report this.")
+
+
+def meaning(error: Exception, place: str, patience: Patience) -> Exception:
+    """What a failure on the way to a server means; its own words may hold the query of an address, or a password.
+
+    Args:
+        error: what requests or urllib3 raised.
+        place: where the server is, as it may be shown.
+        patience: the limits that the request had.
+
+    Returns:
+        `PassingError`, `AccessError` or `DataError`; the error itself, if it is none of the network's.
+    """
+    found: Exception = PassingError(f"the connection failed ({type(error).__name__})")
+    match error:
+        case (
+            requests.exceptions.InvalidURL()
+            | requests.exceptions.InvalidSchema()
+            | requests.exceptions.MissingSchema()
+            | urllib3.exceptions.LocationParseError()
+        ):
+            found = DataError(
+                "The address of a file, and a proxy's in http_proxy, https_proxy or all_proxy, must be one of HTTP. "
+                f"Received: another, for {place}."
+            )
+        case requests.ConnectTimeout():
+            found = PassingError(f"no connection for {patience.connect:.0f} s")
+        case requests.Timeout() | urllib3.exceptions.ReadTimeoutError():
+            found = PassingError(f"no byte for {patience.silence:.0f} s")
+        case requests.exceptions.ProxyError():
+            shut = _SHUT.search(str(error))
+            failed = PassingError("the proxy that https_proxy or http_proxy names failed")
+            found = _shut_out(int(shut["status"]), place) if shut else failed
+        case requests.exceptions.SSLError() if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            found = DataError(
+                f"{place} must show a certificate that is trusted here. Received: another. Look at the clock, sign in "
+                "to the network, or have REQUESTS_CA_BUNDLE name the certificates that its proxy shows."
+            )
+        case urllib3.exceptions.ProtocolError():
+            found = PassingError("the connection was cut")
+        case requests.RequestException() | urllib3.exceptions.HTTPError() | ConnectionError() | TimeoutError():
+            pass
+        case OSError() if "TLS CA certificate bundle" in str(error):
+            found = DataError("REQUESTS_CA_BUNDLE must name a file of certificates. Received: a path to none.")
+        case _:
+            found = error
+    return found
 
 
 def shown(address: str) -> str:
@@ -176,91 +252,187 @@ def shown(address: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _continue(address: str, target: Path, file: IO[bytes], size: int | None, patience: Patience) -> None:
+def _complete(wanted: _Wanted, file: IO[bytes], checksum: Checksum | None) -> None:
+    """Bring what is missing, and all of it where what an earlier run left does not add up with it."""
+    left = file.seek(0, 2)
+    patiently(
+        lambda: _continue(wanted, file),
+        patience=wanted.patience,
+        what=f"fetching {wanted.place}",
+        gained=lambda: file.seek(0, 2),
+    )
+    try:
+        _verify(wanted, file, checksum)
+    except DataError:
+        if not left:
+            raise
+        log.info("what an earlier run left of %s was damaged; fetching it anew", wanted.target.name)
+        _complete(wanted, file, checksum)
+
+
+def _continue(wanted: _Wanted, file: IO[bytes]) -> None:
     """One try: ask for what is missing and append it."""
-    known = _read_identity(target)
+    known = _read_identity(wanted.target)
     start = file.seek(0, 2) if known.validator else 0
     if start and start == known.total:
         return
     headers = {"Accept-Encoding": "identity"}
     if start and known.validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": known.validator}
-    with _answer(address, headers, patience) as response:
-        start = _agreed_start(response, start, known, file)
-        total = _announced(response, start)
-        if size is not None and total is not None and total != size:
-            raise DataError(
-                f"{shown(address)} must be a file of {size:,} bytes. Received: {total:,} announced. "
-                "Choose another source, or report this."
-            )
-        file.truncate(start)
-        file.seek(start)
-        _write_identity(target, _Identity(_validator(response), total))
-        _append(response, file, total, target.name)
-    if total is not None and file.tell() != total:
+    with _arrived_at(wanted, headers) as response:
+        _check(response, wanted, in_part="Range" in headers)
+        span = _agreed(response, start, known, file)
+        total = _size(wanted, span.total)
+        file.truncate(span.start)
+        file.seek(span.start)
+        _write_identity(wanted.target, _Identity(_validator(response), total))
+        _append(response, file, total, wanted)
+    if file.tell() < (total or 0):
         raise PassingError(f"cut after {file.tell():,} of {total:,} bytes")
 
 
-@contextmanager
-def _answer(address: str, headers: dict[str, str], patience: Patience) -> Iterator[requests.Response]:
-    """Ask, and refuse answers that are no file; what breaks while the block reads is `PassingError` too."""
-    place = shown(address)
-    try:
-        with requests.get(
-            address, headers=headers, stream=True, timeout=(patience.connect, patience.silence)
-        ) as response:
-            if response.status_code != requests.codes.requested_range_not_satisfiable:
-                refuse(response.status_code, place, response.headers.get("Retry-After"))
-            if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-                raise DataError(
-                    f"{place} must be a file. Received: a web page. "
-                    "Sign in to the network if it asks for it, or choose another source."
-                )
-            yield response
-    except requests.TooManyRedirects:
+def _check(response: requests.Response, wanted: _Wanted, *, in_part: bool) -> None:
+    """Refuse an answer that brings no file, or no part of one where it may."""
+    codes = requests.codes
+    accepted = {codes.ok, *([codes.partial_content, codes.requested_range_not_satisfiable] if in_part else [])}
+    if response.status_code not in accepted:
+        refuse(response.status_code, wanted.place, response.headers.get("Retry-After"))
+    if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
         raise DataError(
-            f"{place} must lead to a file. Received: redirects without end. Choose another source, or report this."
-        ) from None
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
-        raise DataError(f"An address must be one of HTTP. Received: {place!r}.") from None
-    except requests.Timeout:
-        raise PassingError(f"no byte for {patience.silence:.0f} s") from None
-    except requests.RequestException as error:  # its text may hold the query
-        raise PassingError(f"the connection failed ({type(error).__name__})") from None
+            f"{wanted.place} must be a file. Received: a web page. "
+            "Sign in to the network if it asks for it, or choose another source."
+        )
+    if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
+        raise DataError(
+            f"{wanted.place} must come as it is. Received: a compressed form, though none was asked for. "
+            "Try without the proxy, if there is one, or choose another source."
+        )
 
 
-def _agreed_start(response: requests.Response, start: int, known: _Identity, file: IO[bytes]) -> int:
-    """From which byte on the answer has the file: where it was cut, or 0."""
+def _arrived_at(wanted: _Wanted, headers: dict[str, str]) -> requests.Response:
+    """The answer at the end of redirects."""
+    address = wanted.address
+    for _ in range(_HOPS + 1):
+        with _explained(wanted), _Session() as session:
+            response = session.get(
+                address, headers=headers, stream=True, timeout=(wanted.patience.connect, wanted.patience.silence)
+            )
+        if not response.is_redirect:
+            return response
+        response.close()
+        address = _onward(wanted, address, response.headers["Location"])
+    raise DataError(
+        f"{wanted.place} must lead to a file. Received: redirects without end. Choose another source, or report this."
+    )
+
+
+class _Session(requests.Session):
+    """A session that follows no redirects: requests follows them to anywhere, and reads their bodies to any length."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Nowhere."""
+
+
+def _onward(wanted: _Wanted, address: str, location: str) -> str:
+    """Where a redirect leads: by HTTPS, or from plain HTTP by HTTP."""
+    try:
+        onward = urljoin(address, location.encode("latin-1").decode("utf-8"))
+        scheme = urlsplit(onward).scheme
+    except ValueError:
+        onward, scheme = "", "no address"
+    if scheme == "https" or scheme == urlsplit(address).scheme == "http":
+        return onward
+    raise DataError(
+        f"{wanted.place} must lead on by HTTPS, or from plain HTTP by HTTP. Received: a redirect to {scheme[:20]}. "
+        "Choose another source, or report this."
+    )
+
+
+@contextmanager
+def _explained(wanted: _Wanted) -> Iterator[None]:
+    """Have what fails between here and a server end as the error it means; its own words may hold the query."""
+    try:
+        yield
+    except (urllib3.exceptions.HTTPError, OSError) as error:  # all of requests' are of the second kind
+        raise meaning(error, wanted.place, wanted.patience) from None
+
+
+def _shut_out(status: int, place: str) -> AccessError:
+    return AccessError(
+        f"The proxy must let you through to {place}. Received: status {status}. "
+        "Give name and password in http_proxy and https_proxy (http://NAME:PASSWORD@HOST:PORT), or ask who runs it."
+    )
+
+
+def _agreed(response: requests.Response, start: int, known: _Identity, file: IO[bytes]) -> _Span:
+    """What an answer brings: the file from where it was cut, or all of it."""
     if response.status_code == requests.codes.ok:
-        return 0
+        chunked = "Transfer-Encoding" in response.headers  # then no length counts
+        return _Span(0, None if chunked else _number(response.headers.get("Content-Length", "")))
     match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if match and int(match["start"]) == start and known.total in (None, int(match["total"])):
-        return start
+    if match and _validator(response) in (None, known.validator):
+        span = _Span(int(match["start"]), int(match["total"]))
+        if span.start == start and known.total in (None, span.total):
+            return span
     file.truncate(0)
     raise PassingError("the file has changed since it was cut")
 
 
-def _announced(response: requests.Response, start: int) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+def _size(wanted: _Wanted, announced: int | None) -> int | None:
+    """How many bytes a file will have: those that are known, or those announced if they can be."""
+    if wanted.size is None and announced is not None and announced > wanted.patience.largest:
+        raise DataError(
+            f"{wanted.place} must be a file of at most {wanted.patience.largest:,} bytes. Received: {announced:,} "
+            "announced. Choose another source, or report this."
+        )
+    if wanted.size is not None and announced not in (None, wanted.size):
+        raise DataError(
+            f"{wanted.place} must be a file of {wanted.size:,} bytes. Received: {announced:,} announced. "
+            "Choose another source, or report this."
+        )
+    return wanted.size if announced is None else announced
 
 
-def _append(response: requests.Response, file: IO[bytes], total: int | None, name: str) -> None:
+def _append(response: requests.Response, file: IO[bytes], total: int | None, wanted: _Wanted) -> None:
     start = file.tell()
-    with progress.bar(total=total, description=f"fetching {name}", unit="B", initial=start) as bar:
-        for chunk in response.iter_content(_CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
+    most = wanted.patience.largest if total is None else total
+    with progress.bar(total=total, description=f"fetching {wanted.target.name}", unit="B", initial=start) as bar:
+        for data in _arriving(response, wanted):
+            if file.tell() + len(data) > most:
+                file.truncate(0)
+                raise DataError(
+                    f"{wanted.place} must be a file of {'at most ' if total is None else ''}{most:,} bytes. "
+                    "Received: more. Choose another source, or report this."
+                )
+            file.write(data)
+            bar.update(len(data))
 
 
-def _verify(address: str, target: Path, file: IO[bytes], checksum: Checksum | None) -> None:
+def _arriving(response: requests.Response, wanted: _Wanted) -> Iterator[bytes]:
+    """What arrives, as soon as it does, and not slower than patience has it."""
+    since, arrived = time.monotonic(), 0
+    while True:
+        with _explained(wanted):
+            data = response.raw.read1(_CHUNK, decode_content=False)
+        if not data:
+            return
+        yield data
+        arrived += len(data)
+        passed = time.monotonic() - since
+        if passed >= wanted.patience.silence:
+            if arrived < wanted.patience.slowest * passed:
+                raise PassingError(f"only {arrived:,} bytes in {passed:.0f} s")
+            since, arrived = time.monotonic(), 0
+
+
+def _verify(wanted: _Wanted, file: IO[bytes], checksum: Checksum | None) -> None:
     file.flush()
-    partial = _beside(target, "part")
+    partial = _beside(wanted.target, "part")
     if checksum is None or (received := _digest(partial, checksum.algorithm)) == checksum.digest:
         return
     file.truncate(0)
     raise DataError(
-        f"{shown(address)} must have the {checksum.algorithm} {checksum.digest}. Received: {received}. "
+        f"{wanted.place} must have the {checksum.algorithm} {checksum.digest}. Received: {received}. "
         "Choose another source, or report this."
     )
 
@@ -284,8 +456,9 @@ def _mark(target: Path, sha256: str) -> None:
 
 
 def _validator(response: requests.Response) -> str | None:
-    etag = response.headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    """What a server knows its file by; it is sent back, so it must be of the form that can be."""
+    etag, date = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
+    return etag if _STRONG_ETAG.fullmatch(etag) else date if _DATE.fullmatch(date) else None
 
 
 def _read_identity(target: Path) -> _Identity:
@@ -293,7 +466,7 @@ def _read_identity(target: Path) -> _Identity:
         values: dict[str, Any] = json.loads(_beside(target, "identity").read_text(encoding="utf-8"))
         return _Identity(values["validator"], values["total"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return _Identity(None, None)
+        return _Identity()
 
 
 def _write_identity(target: Path, identity: _Identity) -> None:
@@ -304,12 +477,16 @@ def _seconds(retry_after: str | None) -> float | None:
     """The seconds a Retry-After header asks to wait: it holds a number or a date."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
+    if (number := _number(retry_after)) is not None:
+        return float(number)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
+        return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (ValueError, OverflowError):
         return None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
 def _digest(path: Path, algorithm: str) -> str:
