@@ -111,19 +111,24 @@ def _understood(answer: object) -> str:
                 "Look at your credentials for stray characters, or install the project's requirements again. "
                 f"{WITHOUT_ACCOUNT}"
             )
-        case {"trouble": str(kind)}:
-            raise PassingError(f"the connection failed ({kind})")
+        case {"passing": str(reason)}:
+            raise PassingError(reason)
+        case {"access": str(message)}:
+            raise AccessError(message)
+        case {"data": str(message)}:
+            raise DataError(message)
     raise PassingError("Kaggle's client gave no address")
 
 
 def _ask() -> dict[str, Any]:
-    """Ask Kaggle, as the child process, through its client; of errors the kind alone, their text may hold the token."""
+    """Ask Kaggle, as the child process, through its client; what errors say is kept back, it may hold the token."""
     try:
         import kaggle  # noqa: PLC0415 - the import itself signs in and prints
         from kagglesdk.competitions.types.competition_api_service import (  # noqa: PLC0415 - likewise
             ApiDownloadDataFilesRequest,
         )
 
+        kaggle.api.authenticate()  # again: what fails when it is imported, it passes over
         request = ApiDownloadDataFilesRequest()
         request.competition_name = NAME
         with kaggle.api.build_kaggle_client() as client:
@@ -133,10 +138,20 @@ def _ask() -> dict[str, Any]:
         return {"status": error.response.status_code, "retry_after": error.response.headers.get("Retry-After")}
     except SystemExit:  # how the client refuses credentials
         return {"status": 401}
-    except (requests.RequestException, ConnectionError, TimeoutError) as error:
-        return {"trouble": type(error).__name__}
     except Exception as error:  # noqa: BLE001 - the client's own defects too end in a message
-        return {"unforeseen": type(error).__name__}
+        return _told(transport.meaning(error, PAGE, Patience()))
+
+
+def _told(error: Exception) -> dict[str, str]:
+    """An error in the words that the parent process understands."""
+    match error:
+        case PassingError():
+            return {"passing": str(error)}
+        case AccessError():
+            return {"access": str(error)}
+        case DataError():
+            return {"data": str(error)}
+    return {"unforeseen": type(error).__name__}
 
 
 if __name__ == "__main__":

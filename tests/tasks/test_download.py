@@ -212,9 +212,14 @@ def test_kaggle(run: Run, workspace: Path, server: StandIn) -> None:
     assert len(server.requests) == before
 
 
+@pytest.mark.reliability(
+    "network",
+    "trouble, with a token or a signed address at hand",
+    "neither is in any line, message, traceback, artifact or file",
+)
 def test_kaggle_keeps_secrets(run: Run, workspace: Path, server: StandIn) -> None:
     """Neither the token nor the signature of an address appear in files or messages, in success or trouble."""
-    server.faults = [Fault(), Fault(cut_after=70_000), Fault(status=503, headers={"Retry-After": "0"})]
+    server.faults = [Fault(), Fault(cut_after=70_000)]
     done = run("kaggle", **server.environment)
     assert done.returncode == 0
     server.faults = [Fault(), Fault(status=404)]
@@ -226,6 +231,11 @@ def test_kaggle_keeps_secrets(run: Run, workspace: Path, server: StandIn) -> Non
         assert secret not in said + written
 
 
+@pytest.mark.reliability(
+    "network",
+    "an archive of the right size with a changed byte",
+    "ends with 65; nothing is kept, so that the next run starts anew",
+)
 def test_damaged_kaggle_archive(run: Run, workspace: Path, server: StandIn) -> None:
     """An archive of the right size with a changed byte is refused, and fetched again by the next run."""
     server.body = KAGGLE.replace(TRAIN, TRAIN[:5000] + b"!?!?" + TRAIN[5004:])
@@ -245,17 +255,26 @@ def test_kaggle_mends_its_archive(run: Run, workspace: Path, server: StandIn) ->
     assert _photos(workspace).read_bytes() == TRAIN
 
 
+@pytest.mark.reliability(
+    "network", "no credentials", "ends with 77; the ways to give them and the sources without an account are named"
+)
 def test_no_credentials(run: Run) -> None:
     """Without credentials the stage ends with 77 and names the ways to give them and the sources without."""
     _refused(run("kaggle"), 77, "KAGGLE_API_TOKEN", "~/.kaggle/kaggle.json", "`microsoft`", "`inbox`", "`generated`")
 
 
+@pytest.mark.reliability(
+    "network",
+    "rules not accepted (status 403 of Kaggle)",
+    "ends with 77; where to accept them and the sources without an account are named",
+)
 def test_rules_not_accepted(run: Run, server: StandIn) -> None:
     """A 403 of Kaggle ends the stage with 77 and the page where its rules are accepted."""
     server.api_faults = [Fault(status=403)]
     _refused(run("kaggle", **server.environment), 77, "https://www.kaggle.com/c/dogs-vs-cats/rules", "`microsoft`")
 
 
+@pytest.mark.reliability("network", "Retry-After of more than two minutes", "ends with 75; the wait is named")
 def test_long_pause(run: Run, server: StandIn) -> None:
     """A server that asks for a long pause ends the stage with 75, worth a retry."""
     server.api_faults = [Fault(status=429, headers={"Retry-After": "999"})]
@@ -273,6 +292,7 @@ def test_microsoft(server: StandIn, tmp_path: Path) -> None:
     assert len(server.gets) == 2
 
 
+@pytest.mark.reliability("network", "wrong checksum", "ends with 65; nothing is kept, so that the next run starts anew")
 def test_another_file_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     """Whatever lies at Microsoft's address now, only the known archive is taken."""
     with pytest.raises(DataError, match=download.MICROSOFT_SHA256.digest):
@@ -280,6 +300,9 @@ def test_another_file_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     assert not (tmp_path / "microsoft.zip").exists()
 
 
+@pytest.mark.reliability(
+    "network", "another length announced than the known file has", "ends with 65 before a byte is taken"
+)
 def test_another_size_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     """A file of another size is refused when the server announces it, before it is fetched."""
     with pytest.raises(DataError, match="must be a file of 824,887,076 bytes"):

@@ -46,6 +46,9 @@ def test_token_goes_to_kaggle_alone(kaggle: StandIn, tmp_path: Path) -> None:
     assert not any("Authorization" in request.headers for request in kaggle.gets)
 
 
+@pytest.mark.reliability(
+    "network", "connection cut, then 503, then another run", "no byte of an error page is taken; the right file arrives"
+)
 def test_cut_archive_is_resumed(kaggle: StandIn, tmp_path: Path) -> None:
     """A cut, an error page and a new run with a new address give the right bytes and ask for the missing ones."""
     kaggle.faults = [RIGHT, Fault(cut_after=20 << 16), *[Fault(status=503, body=b"sorry")] * 2]
@@ -70,9 +73,30 @@ def test_archive_that_lies_there_needs_no_account(
 @pytest.mark.parametrize(
     ("status", "error", "message"),
     [
-        (401, AccessError, "KAGGLE_API_TOKEN"),
-        (403, AccessError, competition.RULES),
-        (404, DataError, competition.PAGE),
+        pytest.param(
+            *(401, AccessError, "KAGGLE_API_TOKEN"),
+            marks=pytest.mark.reliability(
+                "network",
+                "status 401 of Kaggle",
+                "ends with 77; the ways to give credentials and the sources without an account are named",
+            ),
+        ),
+        pytest.param(
+            *(403, AccessError, competition.RULES),
+            marks=pytest.mark.reliability(
+                "network",
+                "rules not accepted (status 403 of Kaggle)",
+                "ends with 77; where to accept them and the sources without an account are named",
+            ),
+        ),
+        pytest.param(
+            *(404, DataError, competition.PAGE),
+            marks=pytest.mark.reliability(
+                "network",
+                "status 404 of Kaggle",
+                "ends with 65; the competition and the sources without an account are named",
+            ),
+        ),
     ],
 )
 def test_kaggles_refusals(kaggle: StandIn, tmp_path: Path, status: int, error: type[StageError], message: str) -> None:
@@ -84,11 +108,57 @@ def test_kaggles_refusals(kaggle: StandIn, tmp_path: Path, status: int, error: t
     assert not kaggle.gets
 
 
+@pytest.mark.reliability("network", "status 429 of Kaggle, then 500", "waited for and asked again, then it succeeds")
 def test_kaggles_trouble_is_retried(kaggle: StandIn, tmp_path: Path) -> None:
     """Kaggle's limit on requests and its passing trouble are waited for."""
     kaggle.api_faults = [Fault(status=429, headers={"Retry-After": "0"}), Fault(status=500)]
     competition.fetch(tmp_path / "archive.zip", QUICK)
     assert (tmp_path / "archive.zip").read_bytes() == BODY
+
+
+@pytest.mark.reliability(
+    "network", "Kaggle fails while signing in", "waited for and asked again; credentials are not blamed"
+)
+def test_trouble_while_signing_in_is_retried(kaggle: StandIn, tmp_path: Path) -> None:
+    """Kaggle's passing trouble with a token is no refusal of it, though its client passes over it."""
+    kaggle.sign_in_faults = [Fault(status=500)] * 2
+    competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert (tmp_path / "archive.zip").read_bytes() == BODY
+    kaggle.sign_in_faults = [Fault(status=429, headers={"Retry-After": "900"})] * 2
+    with pytest.raises(NetworkError, match="wait 900 s"):
+        competition.fetch(tmp_path / "other.zip", QUICK)
+
+
+@pytest.mark.reliability("network", "a proxy that lets nobody through", "ends with 77; the proxy's status is named")
+def test_proxy_that_shuts_out(kaggle: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that wants a password before it leads to Kaggle is told from Kaggle itself."""
+    monkeypatch.delenv("KAGGLE_API_ENVIRONMENT")
+    kaggle.tunnel = 407
+    with pytest.raises(AccessError, match=f"proxy must let you through to {competition.PAGE}. Received: status 407"):
+        competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert {request.method for request in kaggle.requests} == {"CONNECT"}
+
+
+@pytest.mark.reliability(
+    "network",
+    "a proxy's address that makes no sense, or one of SOCKS",
+    "ends with 65; the variables to look at are named",
+)
+def test_proxy_that_is_none(kaggle: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of another kind is named as what is wrong, and no credentials are blamed."""
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(DataError, match="a proxy's in http_proxy"):
+        competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert not kaggle.requests
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_token_that_is_refused(kaggle: StandIn, tmp_path: Path, status: int) -> None:
+    """A token that Kaggle does not know is told from rules that are not accepted."""
+    kaggle.sign_in_faults = [Fault(status=status)] * 2
+    with pytest.raises(AccessError, match="must accept your credentials"):
+        competition.fetch(tmp_path / "archive.zip", QUICK)
+    assert not kaggle.gets
 
 
 def test_kaggles_wish_for_time_is_named(kaggle: StandIn, tmp_path: Path) -> None:
@@ -98,6 +168,9 @@ def test_kaggles_wish_for_time_is_named(kaggle: StandIn, tmp_path: Path) -> None
         competition.fetch(tmp_path / "archive.zip", QUICK)
 
 
+@pytest.mark.reliability(
+    "network", "Kaggle does not answer", "taken for trouble after 80 seconds; after six tries, ends with 75"
+)
 def test_kaggles_silence_ends(kaggle: StandIn, tmp_path: Path) -> None:
     """A Kaggle that does not answer does not hold a run for ever, though its client would wait."""
     kaggle.api_faults = [Fault(stall_after=0)]
@@ -105,13 +178,19 @@ def test_kaggles_silence_ends(kaggle: StandIn, tmp_path: Path) -> None:
         competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=1, connect=3, silence=1))
 
 
+@pytest.mark.reliability(
+    "network", "a body that stalls", "taken for cut after 60 seconds of silence; after six tries, ends with 75"
+)
 def test_stalled_archive_ends(kaggle: StandIn, tmp_path: Path) -> None:
     """An archive that stops arriving does not hold a run for ever."""
     kaggle.faults = [RIGHT, Fault(stall_after=1000)]
-    with pytest.raises(NetworkError):
+    with pytest.raises(NetworkError, match="no byte for 0 s"):
         competition.fetch(tmp_path / "archive.zip", QUICK._replace(tries=1, silence=0.3))
 
 
+@pytest.mark.reliability(
+    "network", "the address that Kaggle gave has expired", "ends with 75; the next run asks for a new one and goes on"
+)
 def test_expired_address_is_worth_a_new_run(kaggle: StandIn, tmp_path: Path) -> None:
     """An address that is refused by the storage is a passing trouble, not a question of the rules."""
     kaggle.faults = [RIGHT, Fault(status=403)]
@@ -149,6 +228,7 @@ def test_credentials_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert competition.has_credentials()
 
 
+@pytest.mark.reliability("network", "a token that cannot be sent", "ends with 65; the token is not shown")
 def test_failing_client_shows_no_token(kaggle: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that cannot be sent, for a stray line break, is not shown in the message about it."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", "secret\ntoken")
