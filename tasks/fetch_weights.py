@@ -15,6 +15,7 @@ IMAGENET = (  # with its checksum, as Keras's own VGG16 fetches it
     "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
+IMAGENET_BYTES = 58_889_256
 IMAGENET_MD5 = Checksum("md5", "6d6bbae143d832006294945121d1f1fc")
 
 
@@ -32,16 +33,19 @@ class Origin(NamedTuple):
     place: str
 
 
-def from_imagenet(folder: Path, *, address: str = IMAGENET, checksum: Checksum = IMAGENET_MD5) -> Origin:
+def from_imagenet(
+    folder: Path, *, address: str = IMAGENET, checksum: Checksum = IMAGENET_MD5, size: int = IMAGENET_BYTES
+) -> Origin:
     """Fetch what Keras fetches: weights trained on ImageNet.
 
     Args:
         folder: where the file and what was fetched of it are kept.
         address: where it lies.
         checksum: what it must be.
+        size: its bytes; another file is refused before it is fetched.
     """
     kept = folder / "imagenet.h5"
-    transport.fetch(address, kept, checksum=checksum)
+    transport.fetch(address, kept, checksum=checksum, size=size)
     return Origin(weights.read(kept), address)
 
 

@@ -106,21 +106,48 @@ def test_unusable_inbox(run: Run, tmp_path: Path, files: list[str], words: list[
     assert not _made(tmp_path).exists()
 
 
+@pytest.mark.reliability(
+    "network", "connection cut midway", "what is missing is asked for, if the file is still the same"
+)
 def test_imagenet(server: StandIn, legacy: Path, tmp_path: Path) -> None:
     """Keras's file arrives with its checksum compared, is resumed when cut, and is fetched once."""
     server.faults = [Fault(cut_after=40_000_000)]
     checksum = Checksum("md5", hashlib.md5(legacy.read_bytes(), usedforsecurity=False).hexdigest())
     for _ in range(2):
-        origin = fetch_weights.from_imagenet(tmp_path, address=server.address, checksum=checksum)
+        origin = fetch_weights.from_imagenet(tmp_path, address=server.address, checksum=checksum, size=len(server.body))
         assert np.array_equal(origin.weights["block5_conv3"].kernel, weights.random(5)["block5_conv3"].kernel)
     assert ["Range" in request.headers for request in server.gets] == [False, True]
 
 
+@pytest.mark.parametrize(
+    "change", [lambda whole: whole[:-1000], lambda whole: b"!" + whole[1:]], ids=["cut", "changed"]
+)
+@pytest.mark.reliability(
+    "network", "ImageNet weights cut short or changed on the disk", "noticed by their checksum, and fetched again"
+)
+def test_imagenet_changed_on_the_disk(server: StandIn, tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Weights that were cut short or changed after they were fetched are fetched again."""
+    whole = server.body
+    checksum = Checksum("md5", hashlib.md5(whole, usedforsecurity=False).hexdigest())
+    (tmp_path / "imagenet.h5").write_bytes(change(whole))
+    origin = fetch_weights.from_imagenet(tmp_path, address=server.address, checksum=checksum, size=len(whole))
+    assert origin.weights.keys() == weights.random(0).keys()
+    assert (tmp_path / "imagenet.h5").read_bytes() == whole
+
+
+@pytest.mark.reliability(
+    "network",
+    "other weights than ImageNet's at their address",
+    "ends with 65; nothing is kept, so that the next run starts anew",
+)
 def test_another_file_than_imagenets(server: StandIn, tmp_path: Path) -> None:
-    """Whatever lies at the address now, only the known weights are taken."""
+    """Whatever lies at the address now, only the known weights are taken: neither others of their size, nor others."""
     with pytest.raises(DataError, match=fetch_weights.IMAGENET_MD5.digest):
+        fetch_weights.from_imagenet(tmp_path, address=server.address, size=len(server.body))
+    with pytest.raises(DataError, match="must be a file of 58,889,256 bytes"):
         fetch_weights.from_imagenet(tmp_path, address=server.address)
-    assert not list(tmp_path.glob("*.h5"))
+    assert not (tmp_path / "imagenet.h5").exists()
+    assert (tmp_path / "imagenet.h5.part").stat().st_size == 0
 
 
 def test_imagenets_address_is_keras_own() -> None:
