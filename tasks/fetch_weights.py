@@ -67,8 +67,7 @@ def main() -> None:
     settings = params.load(STAGE, Params)
     origin = _origin(settings)
     target = paths.artifact(STAGE, "vgg16.weights.h5")
-    with outputs.whole_file(target) as beside:
-        weights.write(beside, origin.weights)
+    weights.write(target, origin.weights)
     description = {"source": settings.source, "from": origin.place, "sha256": outputs.sha256(target)}
     outputs.write_json(paths.artifact(STAGE, "weights.json"), description)
 

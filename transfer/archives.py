@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from transfer import disk
 from transfer.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
@@ -54,6 +55,7 @@ def check(path: Path, *, name: str | None = None) -> None:
     Raises:
         DataError: the file is no zip archive, is encrypted or damaged, unpacks to far more than its own size,
             or holds links or paths that lead out of it.
+        OSError: the disk refuses.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -221,4 +223,5 @@ def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
             while chunk := file.read(_CHUNK):
                 yield chunk
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        disk.reraise(error, archive.filename)
         raise zipfile.BadZipFile(f"{member.filename}: {error}") from None

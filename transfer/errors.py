@@ -18,6 +18,12 @@ class DataError(StageError):
     exit_code = 65
 
 
+class DiskError(StageError):
+    """The disk refuses (EX_IOERR): it is full, read-only, fails, or is closed to this user."""
+
+    exit_code = 74
+
+
 class NetworkError(StageError):
     """A passing trouble of the network (EX_TEMPFAIL): worth a retry."""
 

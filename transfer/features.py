@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer import outputs
+from transfer import disk, outputs
 from transfer.errors import DataError, remake
 
 RECIPE_VERSION = 1  # to be raised when the same recipe would give other activations
@@ -102,10 +102,16 @@ def write_row(path: Path, row: Row, *, recipe: str, photo: str) -> None:
     """Write a row whole, marked with its recipe's digest and its photograph's sha256.
 
     It is not forced to the disk: `read_row` tells a row that a power cut left incomplete.
+
+    Raises:
+        DiskError: the disk refuses.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # a shared memo has writers on many machines
     try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
+        with (
+            disk.room({path.parent: 0}),
+            zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive,
+        ):
             for name, part in {**row._asdict(), "mark": _mark(recipe, photo)}.items():
                 with archive.open(f"{name}.npy", "w") as member:
                     np.lib.format.write_array(member, part, allow_pickle=False)

@@ -10,19 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from transfer import disk
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; move it to `path` if the block succeeds.
 
     The bytes are on the disk before the name is, so that a power cut leaves the old file or the new one.
+
+    Raises:
+        DiskError: the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_behind(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield beside
-        _sync(beside)
+        with disk.room({path.parent: 0}):
+            yield beside
+            _sync(beside)
         beside.replace(path)
         _sync(path.parent)
     finally:
@@ -31,16 +37,21 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` to fill; move it to `path`, replacing it, if the block succeeds."""
+    """Yield an empty folder beside `path` to fill; move it to `path`, replacing it, if the block succeeds.
+
+    Raises:
+        DiskError: the disk refuses.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_behind(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     replaced = beside.with_name(f"{beside.name}.old")
     beside.mkdir()
     try:
-        yield beside
-        for written in beside.rglob("*"):
-            _sync(written)
+        with disk.room({path.parent: 0}):
+            yield beside
+            for written in beside.rglob("*"):
+                _sync(written)
         if path.exists():
             path.replace(replaced)
         try:
@@ -55,10 +66,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file whole."""
+    with disk.room({path.parent: len(content)}), whole_file(path) as beside:
+        beside.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8, newlines as they are) whole."""
-    with whole_file(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -74,7 +90,7 @@ def link(source: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        with whole_file(target) as beside:
+        with disk.room({target.parent: source.stat().st_size}), whole_file(target) as beside:
             shutil.copyfile(source, beside)
 
 

@@ -151,17 +151,12 @@ def write(
                         sys.stdout.write((form.between if counts else "") + form.row(text(name), found))
                         counts[found.class_name] += 1
                     if heat_map is not None:
-                        _write_bytes(heat_maps[name], heat_map)
+                        outputs.write_bytes(heat_maps[name], heat_map)
                 sys.stdout.flush()
             bar.update(len(batch))
     sys.stdout.write(form.last)
     sys.stdout.flush()
     return counts
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with outputs.whole_file(path) as beside:
-        beside.write_bytes(data)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

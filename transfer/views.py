@@ -28,7 +28,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.epoch = 0
-        self.failure: DataError | None = None  # Keras reads in threads of TensorFlow's, which hide what was raised
+        # Keras reads in threads of TensorFlow's, which hide what was raised
+        self.failure: DataError | OSError | None = None
 
 
 class Views(Batches):
@@ -107,6 +108,9 @@ class Views(Batches):
             self._refuse_another_shape(path, activation.shape)
         except (features.DamagedRow, FileNotFoundError) as error:
             self.failure = DataError(f"{error}. {remake('extract_features')}")
+            raise self.failure from None
+        except OSError as error:
+            self.failure = OSError(error.errno, error.strerror, str(path))
             raise self.failure from None
         return activation
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer import disk, outputs
 from transfer.errors import DataError
 
 Array = NDArray[np.float32]
@@ -56,6 +57,7 @@ def read(path: Path) -> Weights:
         DataError: the file is no HDF5, a convolution is missing or of another shape, or its numbers are not finite
             floats stored in the file itself.
         FileNotFoundError: there is no file; with its name, which h5py leaves out.
+        OSError: the disk refuses, likewise.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -64,6 +66,7 @@ def read(path: Path) -> Weights:
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     except (OSError, RuntimeError, KeyError) as error:  # what h5py raises on damaged files
+        disk.reraise(error, path)
         raise DataError(
             f"{path.name} must be an HDF5 file with VGG16's weights. Received: {path.stat().st_size:,} bytes, {error}. "
             "Fetch it again."
@@ -71,12 +74,17 @@ def read(path: Path) -> Weights:
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write weights in our layout: the same bytes for the same weights."""
-    with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+    """Write weights in our layout, whole: the same bytes for the same weights.
+
+    HDF5 makes them in memory: where the disk is full it would end the process with a segmentation fault.
+    """
+    with h5py.File(path.name, "w", libver=("earliest", "v110"), driver="core", backing_store=False) as file:
         for name in ARCHITECTURE:
             group = file.create_group(name)
             group.create_dataset("kernel", data=weights[name].kernel, dtype="<f4", track_times=False)
             group.create_dataset("bias", data=weights[name].bias, dtype="<f4", track_times=False)
+        file.flush()
+        outputs.write_bytes(path, file.id.get_file_image())
 
 
 def random(seed: int) -> Weights:

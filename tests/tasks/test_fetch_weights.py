@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tasks import fetch_weights
+from tests import disks
 from tests.servers import Fault, StandIn, serve
 from transfer import outputs, weights
 from transfer.errors import DataError
@@ -24,11 +25,11 @@ Run = Callable[..., "CompletedProcess[str]"]
 
 @pytest.fixture(name="run")
 def _run(tmp_path: Path) -> Run:
-    def run(source: str, seed: str = "0") -> "CompletedProcess[str]":
+    def run(source: str, seed: str = "0", on: disks.Disk | None = None) -> "CompletedProcess[str]":
         params = f"fetch_weights:\n  source: {source}\n  seed: {seed}\n"
-        (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+        (on.path if on else tmp_path).joinpath("params.yaml").write_text(params, encoding="utf-8")
         return subprocess.run(
-            [sys.executable, "-m", "tasks.fetch_weights"],
+            [*(on.entering if on else []), sys.executable, "-m", "tasks.fetch_weights"],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -75,6 +76,19 @@ def test_random(run: Run, tmp_path: Path) -> None:
     assert outputs.sha256(_made(tmp_path)) == first
     assert run("random", seed="1").returncode == 0
     assert outputs.sha256(_made(tmp_path)) != first
+
+
+@pytest.mark.reliability("disk", "no room for the weights", "exit 74 with what is needed; nothing half is left")
+def test_no_room(run: Run, tmp_path: Path) -> None:
+    """HDF5 would end the process with a segmentation fault on a full disk; it never gets to see one."""
+    with disks.small(tmp_path / "disk", "size=1m") as disk:
+        done = run("random", on=disk)
+        assert done.returncode == 74, done.stderr
+        assert done.stderr.startswith("The disk of `artifacts/fetch_weights` must have 58.9 MB free. Received: 1.0")
+        assert done.stderr.count("\n") == 1
+        assert list(disk.path.glob("artifacts/fetch_weights/*")) == []
+        disk.mount("remount,size=70m")
+        assert run("random", on=disk).returncode == 0
 
 
 def test_inbox(run: Run, tmp_path: Path, legacy: Path) -> None:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -11,13 +12,19 @@ from transfer import stage
 REPOSITORY = Path(stage.__file__).parents[1]
 
 
-def run(body: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(body: str, folder: Path, stdout: TextIO | int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     """Run a stage whose `main` has this body, as a process."""
     indented = "\n".join(f"    {line}" for line in body.splitlines())
     program = f"from transfer import errors, stage\ndef main():\n{indented}\nstage.run(main)\n"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=environment,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
 
 
@@ -28,7 +35,8 @@ def test_a_stage_that_is_done_ends_with_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "exit_code"), [("DataError", 65), ("NetworkError", 75), ("AccessError", 77), ("ParamsError", 78)]
+    ("error", "exit_code"),
+    [("DataError", 65), ("DiskError", 74), ("NetworkError", 75), ("AccessError", 77), ("ParamsError", 78)],
 )
 def test_each_kind_of_failure_has_its_exit_code(tmp_path: Path, error: str, exit_code: int) -> None:
     """A scheduler sees from the code alone whether a retry makes sense; the last line tells people."""
@@ -49,16 +57,30 @@ def test_a_missing_input_is_no_full_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        ("OSError(28, 'No space left on device')", "No space left on device: writing"),
-        ("PermissionError(13, 'Permission denied', 'artifacts')", "Permission denied: artifacts"),
-        ("IsADirectoryError(21, 'Is a directory', 'params.yaml')", "Is a directory: params.yaml"),
+        (
+            "OSError(28, 'No space left on device')",
+            "The disk must have room for what is written. Received: no space left",
+        ),
+        ("PermissionError(13, 'Permission denied', 'artifacts')", "`artifacts` must be yours to read and write"),
+        ("IsADirectoryError(21, 'Is a directory', 'params.yaml')", "`params.yaml` must be a file or folder"),
     ],
 )
 def test_a_disk_that_refuses_has_its_own_exit_code(tmp_path: Path, raised: str, said: str) -> None:
     """A full or read-only disk is neither the data's fault nor the network's, and needs no traceback."""
     ended = run(f"raise {raised}", tmp_path)
     assert ended.returncode == 74
-    assert ended.stderr == f"{said}. Free space or mend permissions, then run again.\n"
+    assert ended.stderr.startswith(said)
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.reliability("disk", "full where standard output goes", "exit 74 and one line")
+def test_answers_that_cannot_be_written(tmp_path: Path) -> None:
+    """What a command prints may go to a file on a full disk, too."""
+    with Path("/dev/full").open("w") as full:
+        ended = run("print('an answer', flush=True)", tmp_path, stdout=full)
+    assert ended.returncode == 74
+    assert ended.stderr.startswith("The disk must have room")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -66,6 +88,7 @@ def test_a_disk_that_refuses_has_its_own_exit_code(tmp_path: Path, raised: str, 
     [
         "ZeroDivisionError",
         "OSError('no number')",
+        "PermissionError(1, 'Operation not permitted')",
         "ConnectionResetError(104, 'Connection reset by peer')",
         "__import__('socket').gaierror(-2, 'Name or service not known')",
     ],
