@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from transfer import archives, competition, drawings, outputs, params, paths, stage, transport
+from transfer import archives, competition, disk, drawings, outputs, params, paths, stage, transport
 from transfer.errors import DataError
 from transfer.transport import Checksum
 
@@ -106,7 +106,8 @@ def from_inbox(inbox: Path, target: Path) -> Origin:
         archives.check(zips[0])
         _unwrap(zips[0], target)
         return Origin(target, zips[0].as_posix())
-    _pack(target, ((path.relative_to(inbox).as_posix(), path.read_bytes()) for path in photographs))
+    with disk.room({target.parent: sum(path.stat().st_size for path in photographs)}):
+        _pack(target, ((path.relative_to(inbox).as_posix(), path.read_bytes()) for path in photographs))
     return Origin(target, inbox.as_posix())
 
 
@@ -168,11 +169,13 @@ def _unwrap(archive: Path, target: Path) -> None:
     """Copy the labelled photographs out of an archive of Kaggle's, or the archive itself if it is no such wrapping."""
     with zipfile.ZipFile(archive) as outer:
         inner = [name for name in outer.namelist() if PurePosixPath(name).name == LABELLED]
-        if len(inner) != 1:
-            shutil.copyfile(archive, target)
-            return
-        with outer.open(inner[0]) as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+        size = outer.getinfo(inner[0]).file_size if len(inner) == 1 else archive.stat().st_size
+        with disk.room({target.parent: size}):
+            if len(inner) != 1:
+                shutil.copyfile(archive, target)
+                return
+            with outer.open(inner[0]) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
     archives.check(target, name=f"{archive.name}/{inner[0]}")
 
 

@@ -19,6 +19,7 @@ from pydantic import Field
 from transfer import (
     archives,
     chance,
+    disk,
     duplicates,
     filenames,
     manifest,
@@ -107,6 +108,7 @@ def contents(archive: zipfile.ZipFile, member: str) -> bytes:
 
     Raises:
         UnreadablePhoto: it is larger than `MAX_BYTES`, or damaged.
+        OSError: the disk refuses.
     """
     info = archive.getinfo(member)
     if info.file_size > MAX_BYTES:
@@ -115,6 +117,7 @@ def contents(archive: zipfile.ZipFile, member: str) -> bytes:
         with archive.open(info) as file:
             data = file.read(info.file_size + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        disk.reraise(error, archive.filename)
         raise UnreadablePhoto(f"damaged in the archive ({error})") from None
     if len(data) != info.file_size:
         raise UnreadablePhoto("cut short in the archive")
@@ -209,6 +212,12 @@ def _compared(one: Photograph, seen: duplicates.Seen, near_duplicates: int | Non
         return one
     detail = f"of {nearest.name}, {nearest.bits} of {duplicates.BITS} bits differ"
     return Rejection(one.candidate, "near_duplicate", detail)
+
+
+def expected(queues: Queues, photographs: int) -> list[str]:
+    """The members that are taken if none is rejected."""
+    turns = itertools.chain(*itertools.zip_longest(*queues.values()))
+    return [one.member for one in itertools.islice(filter(None, turns), photographs)]
 
 
 def look(archive: zipfile.ZipFile, queues: Queues, known: Iterable[Rejection], settings: Params) -> Choice:
@@ -310,6 +319,11 @@ def places(queues: Queues) -> dict[str, str]:
     return {one.member: f"{folders[one.class_name]}/{files[one.name]}" for one in candidates}
 
 
+def bytes_of(archive: zipfile.ZipFile, members: Iterable[str]) -> int:
+    """How many bytes these members take of a disk once they are files."""
+    return disk.occupied(archive.getinfo(member).file_size for member in members)
+
+
 def write(archive: zipfile.ZipFile, choice: Choice, place: Mapping[str, str]) -> None:
     """Write the photographs taken, their manifest, the rejections and the counts.
 
@@ -318,7 +332,9 @@ def write(archive: zipfile.ZipFile, choice: Choice, place: Mapping[str, str]) ->
         choice: what became of the candidates.
         place: as from `places`.
     """
-    with outputs.whole_folder(paths.artifact(STAGE, "photos")) as folder:
+    target = paths.artifact(STAGE, "photos")
+    members = [one.candidate.member for one in choice.taken]
+    with disk.room({target: bytes_of(archive, members)}), outputs.whole_folder(target) as folder:
         for one in choice.taken:
             file = folder / place[one.candidate.member]
             file.parent.mkdir(exist_ok=True)
@@ -374,6 +390,7 @@ def main() -> None:
         known = copies(archive, candidates)
         refuse_mostly_rejected(known, looked_at=len(candidates))
         refuse_shortage(settings.photographs, queues, known)
+        disk.require({paths.artifact(STAGE): bytes_of(archive, expected(queues, settings.photographs))})
         choice = look(archive, queues, known, settings)
         refuse_mostly_rejected(choice.rejected, looked_at=len(choice.taken) + len(choice.rejected))
         refuse_shortage(settings.photographs, queues, list(dict.fromkeys([*known, *choice.rejected])))

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import requests
 import urllib3
 
-from transfer import outputs, progress
+from transfer import disk, outputs, progress
 from transfer.errors import AccessError, BusyError, DataError, NetworkError
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,7 @@ def fetch(
         BusyError: another process is fetching the same file.
         AccessError: the server wants an account, or a proxy on the way.
         DataError: the server has no such file or another one than expected, or nothing leads to it safely.
+        DiskError: the disk has no room for it, or refuses.
     """
     if is_whole(target, checksum):
         return
@@ -285,8 +286,9 @@ def _continue(wanted: _Wanted, file: IO[bytes]) -> None:
         total = _size(wanted, span.total)
         file.truncate(span.start)
         file.seek(span.start)
-        _write_identity(wanted.target, _Identity(_validator(response), total))
-        _append(response, file, total, wanted)
+        with disk.room({wanted.target.parent: total - span.start if total else 0}):
+            _write_identity(wanted.target, _Identity(_validator(response), total))
+            _append(response, file, total, wanted)
     if file.tell() < (total or 0):
         raise PassingError(f"cut after {file.tell():,} of {total:,} bytes")
 
@@ -404,7 +406,9 @@ def _append(response: requests.Response, file: IO[bytes], total: int | None, wan
                     f"{wanted.place} must be a file of {'at most ' if total is None else ''}{most:,} bytes. "
                     "Received: more. Choose another source, or report this."
                 )
-            file.write(data)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
             bar.update(len(data))
 
 
@@ -426,7 +430,6 @@ def _arriving(response: requests.Response, wanted: _Wanted) -> Iterator[bytes]:
 
 
 def _verify(wanted: _Wanted, file: IO[bytes], checksum: Checksum | None) -> None:
-    file.flush()
     partial = _beside(wanted.target, "part")
     if checksum is None or (received := _digest(partial, checksum.algorithm)) == checksum.digest:
         return
@@ -440,7 +443,7 @@ def _verify(wanted: _Wanted, file: IO[bytes], checksum: Checksum | None) -> None
 @contextmanager
 def _alone(partial: Path) -> Iterator[IO[bytes]]:
     """Open the partial file for this process alone."""
-    with partial.open("ab") as file:
+    with partial.open("ab", buffering=0) as file:  # nothing is left in memory that a full disk refuses at the end
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ours = partial.stat().st_ino == os.fstat(file.fileno()).st_ino  # else it was done and moved meanwhile

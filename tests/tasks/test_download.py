@@ -12,6 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from tasks import download
+from tests import disks
 from tests.servers import SIGNATURE, TOKEN, Fault, StandIn, serve
 from transfer import competition
 from transfer.errors import DataError
@@ -52,11 +53,13 @@ def _workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="run")
 def _run(workspace: Path) -> Run:
-    def run(source: str, params: str = PARAMS, **environment: str) -> "CompletedProcess[str]":
-        (workspace / "params.yaml").write_text(params.format(source=source), encoding="utf-8")
+    def run(
+        source: str, params: str = PARAMS, on: disks.Disk | None = None, **environment: str
+    ) -> "CompletedProcess[str]":
+        ((on.path if on else workspace) / "params.yaml").write_text(params.format(source=source), encoding="utf-8")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "DOGS_VS_CATS"))}
         return subprocess.run(
-            [sys.executable, "-m", "tasks.download"],
+            [*(on.entering if on else []), sys.executable, "-m", "tasks.download"],
             cwd=workspace,
             env=kept | {"PYTHONPATH": str(ROOT), "HOME": str(workspace.parent / "home")} | environment,
             capture_output=True,
@@ -323,6 +326,61 @@ def test_wrong_params(run: Run, source: str, change: tuple[str, str], words: lis
     done = run(source, params=PARAMS.replace(*change))
     assert done.returncode == 78
     assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.reliability("disk", "no room for a download", "exit 74 before a byte is fetched, with what is needed")
+def test_no_room_for_a_download(run: Run, tmp_path: Path, server: StandIn) -> None:
+    """The server says how long the archive is: the folder and that length are named; with more room it is fetched."""
+    server.body = _zip({**OUTER, "more": os.urandom(90_000)})
+    with disks.small(tmp_path / "disk", "size=120k") as disk:
+        _refused(run("kaggle", on=disk, **server.environment), 74, "The disk of `.cache/download` must have 1")
+        assert sum(part.stat().st_size for part in disk.path.glob(".cache/download/*")) == 0
+        disk.mount("remount,size=1m")
+        assert run("kaggle", on=disk, **server.environment).returncode == 0
+        assert _photos(disk.path).read_bytes() == TRAIN
+
+
+@pytest.mark.reliability("disk", "full in the middle of a download", "exit 74; what arrived is kept; it goes on")
+def test_full_in_the_middle_of_a_download(run: Run, tmp_path: Path, server: StandIn) -> None:
+    """Of an archive whose length is not known what fits arrives, and with more room only the rest is asked for."""
+    server.faults = [Fault(), Fault(headers={"Content-Length": "unknown"})]  # the first to Kaggle's client
+    with disks.small(tmp_path / "disk", "size=80k") as disk:
+        done = run("kaggle", on=disk, **server.environment)
+        _refused(done, 74, "The disk of `.cache/download` must have room", "no space left on device, 0 bytes free")
+        assert not _photos(disk.path).exists()
+        [kept] = disk.path.glob(".cache/download/*.part")
+        assert (arrived := kept.stat().st_size) > 50_000
+        disk.mount("remount,size=1m")
+        assert run("kaggle", on=disk, **server.environment).returncode == 0
+        assert _photos(disk.path).read_bytes() == TRAIN
+    assert server.gets[-1].headers["Range"] == f"bytes={arrived}-"
+
+
+@pytest.mark.reliability("disk", "no room to unwrap a fetched archive", "exit 74 with what is needed; it is kept")
+def test_no_room_to_unwrap(run: Run, tmp_path: Path, server: StandIn) -> None:
+    """The archive that arrived is not fetched again: the next run begins with it."""
+    with disks.small(tmp_path / "disk", "size=120k") as disk:
+        _refused(run("kaggle", on=disk, **server.environment), 74, "The disk of `.cache/download` must have 9")
+        before = len(server.requests)
+        disk.mount("remount,size=1m")
+        assert run("kaggle", on=disk, **server.environment).returncode == 0
+        assert _photos(disk.path).read_bytes() == TRAIN
+    assert len(server.requests) == before
+
+
+@pytest.mark.reliability("disk", "no room for a copy of the inbox", "exit 74 with what is needed; nothing half is left")
+@pytest.mark.parametrize("names", [["all.zip"], ["cats/1.jpg", "dogs/1.jpg"]])
+def test_no_room_for_the_inbox(run: Run, tmp_path: Path, names: list[str]) -> None:
+    """Photographs on another disk, here linked into the inbox, are copied once there is room for them."""
+    for name in names:
+        (tmp_path / "elsewhere" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "elsewhere" / name).write_bytes(TRAIN)
+    with disks.small(tmp_path / "disk", "size=64k") as disk:
+        (disk.path / "inbox").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        _refused(run("inbox", on=disk), 74, "The disk of `artifacts/download` must have ", " kB free. Received: ")
+        assert list(disk.path.glob("artifacts/download/*")) == []
+        disk.mount("remount,size=1m")
+        assert run("inbox", on=disk).returncode == 0
 
 
 def test_import_is_light() -> None:

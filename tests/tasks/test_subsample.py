@@ -1,4 +1,5 @@
 import csv
+import errno
 import hashlib
 import io
 import itertools
@@ -20,6 +21,7 @@ from PIL import Image
 
 from tasks import subsample
 from tasks.subsample import Photograph, Rejection
+from tests import disks
 from transfer import duplicates, manifest, photos
 from transfer.archives import Candidate
 from transfer.errors import DataError, ParamsError
@@ -56,10 +58,10 @@ def prepare(workspace: Path, members: Mapping[str, bytes], **params: Any) -> Non
             archive.writestr(name, data)
 
 
-def run(workspace: Path) -> subprocess.CompletedProcess[str]:
+def run(workspace: Path, *before: str) -> subprocess.CompletedProcess[str]:
     """Run the stage as a process."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "tasks.subsample"]
+    command = [*before, sys.executable, "-m", "tasks.subsample"]
     return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -391,6 +393,46 @@ def test_a_failure_leaves_the_last_results(tmp_path: Path) -> None:
     prepare(tmp_path, scenes(4, 4), photographs=60)
     assert run(tmp_path).returncode == 78
     assert {path: path.read_bytes() for path in made(tmp_path).rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.reliability("disk", "no room for the photographs", "exit 74 before any is looked at, with what they take")
+def test_photographs_that_do_not_fit_are_not_looked_at(tmp_path: Path) -> None:
+    """The folder is named with what is needed, nothing is left half, and the next run with room does it."""
+    with disks.small(tmp_path / "disk", "size=200k") as disk:
+        prepare(disk.path, scenes(9, 9), photographs=16)
+        needed = 16 * 4096  # each has a block
+        (disk.path / "other").write_bytes(bytes(disks.free(disk) - needed + 8192))
+        done = run(tmp_path, *disk.entering)
+        assert done.returncode == 74, done.stderr
+        assert done.stderr.startswith("The disk of `artifacts/subsample` must have 65.5 kB free. Received: 57.3 kB")
+        assert done.stderr.count("\n") == 1
+        assert list(disk.path.glob("artifacts/subsample")) == []
+        (disk.path / "other").unlink()
+        assert run(tmp_path, *disk.entering).returncode == 0
+        assert len(list(disk.path.glob("artifacts/subsample/photos/*/*.jpg"))) == 16
+
+
+def test_what_is_expected_is_what_is_taken(here: Path) -> None:
+    """If no candidate is rejected the room asked for is that of the very photographs."""
+    prepare(here, scenes(12, 9), photographs=7)
+    subsample.main()
+    with zipfile.ZipFile(here / "artifacts/download/photos.zip") as archive:
+        queues = subsample.ordered(subsample.archives.candidates(archive), seed=0)
+    taken = {Path(entry.path).name for entry in manifest.read(made(here) / "manifest.csv")}
+    assert {Path(member).name for member in subsample.expected(queues, 7)} == taken
+
+
+@pytest.mark.reliability("disk", "the disk fails while photographs are read", "exit 74; they are not taken for damaged")
+def test_a_disk_that_fails_damages_no_photograph(deflated: zipfile.ZipFile) -> None:
+    """An input/output error ends the stage, instead of rejecting one photograph after the other."""
+
+    class Failing(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    deflated.fp = Failing()
+    with pytest.raises(OSError, match=r"Input/output error: .*photos\.zip"):
+        subsample.contents(deflated, "cat.1.jpg")
 
 
 @pytest.fixture
