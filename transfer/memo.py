@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Memo:
         """
         source = self.path(photo)
         status = source.stat()
-        with suppress(PermissionError):  # another user's row, in a shared memo
+        with suppress(OSError):  # another user's row, in a shared memo, or a disk that is read-only
             os.utime(source, ns=(max(status.st_mtime_ns, time.time_ns()), status.st_mtime_ns))
         outputs.link(source, folder / source.name)
 
@@ -75,6 +75,28 @@ def forget_least_recently_used(*, gigabytes: float = GIGABYTES) -> int:
             break
         row.unlink(missing_ok=True)
         excess -= status.st_size
+        forgotten += 1
+    return forgotten
+
+
+def make_room(missing: int, *, keep: Collection[Path]) -> int:
+    """Forget rows, the least recently used first, until the memo's disk has `missing` bytes more; returns how many.
+
+    None are forgotten if that would not do. A row that is also an artifact goes on taking its place, and stays.
+
+    Args:
+        missing: bytes; nothing is missing below 1.
+        keep: the rows that are about to be used.
+    """
+    spare = [(row, status) for row, status in _rows() if row not in keep and status.st_nlink == 1]
+    if not 0 < missing <= sum(status.st_size for _, status in spare):
+        return 0
+    forgotten = 0
+    for row, status in sorted(spare, key=lambda item: item[1].st_atime_ns):
+        if missing <= 0:
+            break
+        row.unlink(missing_ok=True)
+        missing -= status.st_size
         forgotten += 1
     return forgotten
 

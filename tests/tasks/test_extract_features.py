@@ -1,5 +1,7 @@
 import logging
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tasks import extract_features
+from tests import disks
 from tests.tasks.conftest import (
     EDGE,
     PARAMS,
@@ -21,7 +24,7 @@ from tests.tasks.conftest import (
     write_photographs,
 )
 from transfer import drawings, extraction, features, manifest, params, stage
-from transfer.errors import DataError, ParamsError
+from transfer.errors import DataError, DiskError, ParamsError
 
 OUTPUT = Path("artifacts/extract_features")
 SHEET = "augmentation.jpg"
@@ -208,6 +211,103 @@ def test_another_workspace_shares_the_memo(
     assert said(caplog) == "extract_features: 64 rows, 64 of them computed before."
     assert files(OUTPUT) == expected
     assert not (workspace / ".cache").exists()
+
+
+@pytest.fixture
+def small(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[disks.Disk]:
+    """A disk with room for half of the rows, as the current folder, with the stage's inputs at hand."""
+    monkeypatch.delenv("DOGS_VS_CATS_CACHE", raising=False)
+    with disks.small(tmp_path / "disk", "size=400k") as disk:
+        (disk.path / "artifacts").mkdir()
+        for name in ("artifacts/split", "artifacts/subsample", "artifacts/fetch_weights", "params.yaml"):
+            (disk.path / name).symlink_to(chain.folder / name)
+        monkeypatch.chdir(disk.path)
+        yield disk
+        monkeypatch.undo()
+
+
+def refusal() -> str:
+    """What the stage ends with."""
+    with pytest.raises(DiskError) as refused:
+        extract_features.main()
+    return str(refused.value)
+
+
+@pytest.mark.reliability("disk", "no room for the features", "exit 74 before any is computed, with what is needed")
+def test_features_that_do_not_fit_are_not_begun(small: disks.Disk, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows to compute times a row's size is asked for, once where artifacts are hard links to the memo."""
+    small.mount("remount,size=200k")
+    assert refusal().startswith("The disk of `.cache/features` must have 287 kB free. Received: ")
+    assert rows(Path(".cache/features")) == {}
+    assert said(caplog) == "extract_features: 64 rows, 0 of them computed before."
+
+
+@pytest.mark.reliability("disk", "full in the middle of an extraction", "exit 74; computed rows are kept; it goes on")
+@pytest.mark.usefixtures("_a_process_that_computes_already")
+def test_a_disk_that_gets_full_keeps_what_was_computed(
+    small: disks.Disk, chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows of weights that have learned nothing take twice the room: it ends in the middle, and goes on with more."""
+    assert refusal().startswith("The disk of `.cache/features/")
+    assert not OUTPUT.exists()
+    kept = len(rows(Path(".cache/features")))
+    assert 8 <= kept < 64
+    assert not list(Path(".cache/features").glob("*/.*"))
+    small.mount("remount,size=2m")
+    caplog.clear()
+    extract_features.main()
+    assert said(caplog) == f"extract_features: 64 rows, {kept} of them computed before."
+    assert files(OUTPUT) == files(chain.folder / OUTPUT)
+
+
+@pytest.mark.reliability("disk", "full of rows of earlier runs", "the least recently used are forgotten to make room")
+@pytest.mark.usefixtures("_a_process_that_computes_already")
+def test_rows_of_other_runs_make_room(
+    small: disks.Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The memo gives way before the stage fails; artifacts, and the rows this run has use for, stay."""
+    monkeypatch.setitem(extract_features.STORED, "block4_pool", 1.0)  # as weights that have learned nothing leave it
+    small.mount("remount,size=1m")
+    other = Path(".cache/features/other")
+    other.mkdir(parents=True)
+    for number in range(100):
+        (other / f"{number}.npz").write_bytes(bytes(8192))
+    Path("artifact.npz").hardlink_to(other / "0.npz")
+    extract_features.main()
+    assert re.search(r"extract_features: the disk of \.cache/features is full: \d+ rows of other runs are", caplog.text)
+    assert len(rows(OUTPUT)) == 64
+    assert 0 < len(list(other.iterdir())) < 100
+    assert (other / "0.npz").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_copy_is_reckoned_with_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the memo on another disk the artifacts need room for every row, the memo for those to compute."""
+    settings = params.load("extract_features", extract_features.Params)
+    linked = extract_features.needs(settings, wanted=64, missing=10)
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setenv("DOGS_VS_CATS_CACHE", str(elsewhere))
+    copied = extract_features.needs(settings, wanted=64, missing=10)
+    assert linked[Path(".cache/features")] == copied[elsewhere / "features"] == 10 * 4096
+    assert copied[OUTPUT] - linked[OUTPUT] == 64 * 4096
+
+
+@pytest.mark.reliability("disk", "a shared memo that is read-only", "its rows are used; a new one ends with exit 74")
+def test_a_memo_that_may_only_be_read(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows on a read-only disk are copied into the artifacts; what is not there cannot be added."""
+    expected = files(OUTPUT)
+    with disks.small(tmp_path / "disk", "size=2m") as disk:
+        shutil.copytree(".cache/features", disk.path / "features")
+        disk.mount("remount,ro")
+        monkeypatch.setenv("DOGS_VS_CATS_CACHE", str(disk.path))
+        extract_features.main()
+        assert said(caplog) == "extract_features: 64 rows, 64 of them computed before."
+        assert files(workspace / OUTPUT) == expected
+        write_params(Path(), {"extract_features": {"seed": 1}})
+        with pytest.raises(OSError, match="Read-only file system"):
+            extract_features.main()
 
 
 @pytest.mark.parametrize(

@@ -113,3 +113,19 @@ def test_a_memo_within_its_size_forgets_nothing() -> None:
     of({}).keep(PHOTO, ROW)
     assert memo.forget_least_recently_used() == 0
     assert list(paths.cache("features").glob("*/*.npz"))
+
+
+def test_a_memo_makes_room_as_far_as_it_is_needed(tmp_path: Path) -> None:
+    """The least recently used rows go; those about to be used and those that are artifacts too stay."""
+    rows = memo.Memo({})
+    names = [f"{number:064}" for number in range(5)]
+    for age, name in enumerate(names):
+        rows.keep(name, ROW)
+        os.utime(rows.path(name), (1_000_000 + age, 1_000_000 + age))
+    (tmp_path / "artifact").hardlink_to(rows.path(names[0]))
+    size = rows.path(names[0]).stat().st_size
+    keep = [rows.path(names[1])]
+    assert memo.make_room(0, keep=keep) == 0
+    assert memo.make_room(3 * size + 1, keep=keep) == 0
+    assert memo.make_room(size + 1, keep=keep) == 2
+    assert [rows.has(name) for name in names] == [True, True, False, False, True]
