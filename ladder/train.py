@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ladder import networks, pictures, rungs, upstream
-from transfer import augmentation, manifest, models, outputs, params, paths, photos, stage, training
+from transfer import augmentation, disk, manifest, models, outputs, params, paths, photos, stage, training
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,12 @@ def main() -> None:
     network = networks.build(rung.network, image_size=settings.image_size, classes=len(classes), seed=settings.seed)
     training.compile_model(network, rung.training, batches=len(train))
     network.jit_compile = False  # XLA's convolutions and poolings are slower here, and take a minute to compile
+    folder = paths.artifact("train", name)
+    disk.require(training.needs(network, network, settings=rung.training, scratch=scratch, results=folder))
     history = training.fit(
         network, train, validation, settings=rung.training, seed=settings.seed, scratch=scratch, name=name
     )
 
-    folder = paths.artifact("train", name)
     scores = training.summary(history, rung.training)
     card = models.card(classes, asked_for, inputs, asked_for, scores)
     training.write(folder / "model.keras", network, history, metrics=scores, card=card)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from transfer import features, manifest, models, outputs, params, paths, stage, training, vgg16, views, weights
+from transfer import disk, features, manifest, models, outputs, params, paths, stage, training, vgg16, views, weights
 from transfer.backend import keras
 from transfer.errors import DataError, remake
 
@@ -65,6 +65,8 @@ def main() -> None:
         ]
     )
     training.compile_model(trained, settings.training, batches=len(train))
+    folder = paths.artifact("fine_tune")
+    disk.require(training.needs(trained, whole, settings=settings.training, scratch=scratch, results=folder))
     loss_of_head = training.validation_loss(trained, validation)
     history = training.fit(
         trained,
@@ -78,7 +80,6 @@ def main() -> None:
         whole=whole,
     )
 
-    folder = paths.artifact("fine_tune")
     scores = training.summary(history, settings.training, loss_to_beat=loss_of_head)
     if "best_epoch" not in scores:
         log.warning(

@@ -5,7 +5,7 @@ from functools import partial
 
 from pydantic import Field
 
-from transfer import features, heads, manifest, models, params, paths, stage, training, vgg16, views
+from transfer import disk, features, heads, manifest, models, params, paths, stage, training, vgg16, views
 
 
 class Params(params.Section):
@@ -37,6 +37,8 @@ def main() -> None:
     head = heads.build(settings.head, feature_map=feature_map, classes=len(classes), seed=settings.seed)
     trained = heads.above_pooling(head, settings.head.pooling)
     training.compile_model(trained, settings.training, batches=len(train))
+    folder = paths.artifact("train_head")
+    disk.require(training.needs(trained, head, settings=settings.training, scratch=scratch, results=folder))
     history = training.fit(
         trained,
         train,
@@ -48,7 +50,6 @@ def main() -> None:
         whole=head,
     )
 
-    folder = paths.artifact("train_head")
     scores = training.summary(history, settings.training)
     card = models.card(classes, recipes[0], inputs, settings.model_dump(), scores)
     training.write(folder / "head.keras", head, history, metrics=scores, card=card)

@@ -1,9 +1,10 @@
 """Models as files: networks saved to the same bytes whenever they are the same, and read back with care."""
 
 import json
+import math
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from transfer import features, inspection, outputs
+from transfer import disk, features, inspection, outputs
 from transfer.backend import keras
 from transfer.errors import DataError, remake
 from transfer.photos import MAX_SIZE, Resizing
@@ -37,8 +38,16 @@ class Card(BaseModel):
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a network in Keras's own format, whole, without the time of day and addresses in memory in it."""
-    with outputs.whole_file(path) as beside, tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+    """Write a network in Keras's own format, whole, without the time of day and addresses in memory in it.
+
+    Raises:
+        DiskError: the disk has no room for it twice, or refuses.
+    """
+    with (
+        disk.room({path.parent: 2 * size(model)}),
+        outputs.whole_file(path) as beside,
+        tempfile.TemporaryDirectory(dir=path.parent) as scratch,
+    ):
         dated = Path(scratch) / "dated.keras"
         model.save(dated)
         with zipfile.ZipFile(dated) as source, zipfile.ZipFile(beside, "w") as target:
@@ -53,11 +62,22 @@ def write(file: Path, network: keras.Model, card: dict[str, Any]) -> None:
     outputs.write_json(file.with_name(_CARD), {**card, "sha256": outputs.sha256(file)})
 
 
+def size(model: keras.Model) -> int:
+    """About how many bytes a network takes as a file: its weights, and its optimizer's if it is compiled."""
+    return bytes_of([*model.weights, *(model.optimizer.variables if model.compiled else [])])
+
+
+def bytes_of(variables: Iterable[keras.Variable]) -> int:
+    """How many bytes the numbers of these variables take."""
+    return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
+
+
 def load(path: Path) -> keras.Model:
     """Read a network, not compiled.
 
     Raises:
         DataError: the file is no network of this project's, whatever else it may be; nothing in it was run.
+        OSError: the disk refuses.
     """
     if not path.exists():
         raise DataError(f"{path} is missing. Run `dvc repro` to have it made, or `dvc pull` where a remote has it.")
@@ -65,6 +85,7 @@ def load(path: Path) -> keras.Model:
         inspection.refuse_what_is_no_network_of_ours(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001 (Keras raises nearly anything on a damaged or hostile file)
+        disk.reraise(error, path)
         raise DataError(
             f"{path} is not a network this project saved: {_in_a_line(error)}. Rerun the stage that makes it."
         ) from None

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from transfer import callbacks, chance, models, optimizers, outputs, paths, progress
+from transfer import callbacks, chance, disk, models, optimizers, outputs, paths, progress
 from transfer.backend import keras, tf
 from transfer.callbacks import LOGS, Epoch, History
 from transfer.errors import BusyError, DataError
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
-_STATE, _BEST = "state.weights.h5", "best.weights.h5"
+_STATE, _BEST = "state.npz", "best.npz"  # no HDF5: where the disk is full it ends the process with a segmentation fault
 _CHECKPOINTS = "checkpoints"
 
 
@@ -93,6 +95,7 @@ def compile_model(model: keras.Model, settings: Params, *, batches: int) -> None
             (keras.metrics.BinaryCrossentropy if sigmoid else keras.metrics.SparseCategoricalCrossentropy)("log_loss"),
         ],
     )
+    model.optimizer.build(model.trainable_variables)
 
 
 def _loss(units: int, label_smoothing: float) -> Callable[[Any, Any], Any]:
@@ -123,6 +126,26 @@ def scratch(stage: str, settings: dict[str, Any], inputs: dict[str, Any]) -> Pat
     code = [outputs.sha256(module) for module in sorted(Path(__file__).parent.glob("*.py"))]
     key = json.dumps([stage, settings, inputs, keras.__version__, code], sort_keys=True)
     return paths.scratch("training", stage, hashlib.sha256(key.encode()).hexdigest()[:16])
+
+
+def needs(
+    trained: keras.Model, whole: keras.Model, *, settings: Params, scratch: Path, results: Path
+) -> dict[Path, int]:
+    """About how many bytes a training is yet to take, at most.
+
+    Args:
+        trained: the compiled network; what is kept of an epoch is its state and the best weights so far.
+        whole: the network that is handed on.
+        settings: how many checkpoints are kept follows from it.
+        scratch: where epochs are kept, the last one until the next is whole; what lies there is not needed again.
+        results: where the network and its checkpoints go.
+    """
+    best, state, network = models.bytes_of(trained.weights), models.size(trained), models.size(whole)
+    checkpoint = settings.model_checkpoint
+    kept = 0 if not checkpoint else 1 if checkpoint.save_best_only else settings.epochs // checkpoint.save_freq
+    epochs = best + 2 * (state + best) + (kept + 2 if kept else 0) * network
+    there = sum(file.stat().st_size for file in scratch.rglob("*") if file.is_file())
+    return {scratch: max(0, epochs - there), results: (kept + 2) * network}
 
 
 def fit(
@@ -180,7 +203,7 @@ def fit(
                 watching.append(_Backup(history, scratch))
                 _run(model, train, validation, epochs=settings.epochs, history=history, watching=watching, name=name)
         if best_epoch(history, settings, loss_to_beat=loss_to_beat):
-            model.load_weights(scratch / _BEST)
+            model.set_weights(_read_arrays(scratch / _BEST))
         else:
             model.set_weights(initial)
     return history
@@ -299,12 +322,12 @@ def _restore(model: keras.Model, scratch: Path, name: str) -> History:
     if not epochs:
         return []
     try:
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(epochs[-1] / _STATE)
+        _load_state(model, _read_arrays(epochs[-1] / _STATE))
         history: History = json.loads((epochs[-1] / "history.json").read_text(encoding="utf-8"))
         if (epochs[-1] / _BEST).exists():
             shutil.copyfile(epochs[-1] / _BEST, scratch / _BEST)
-    except Exception as error:  # noqa: BLE001 (h5py and Keras raise nearly anything on damaged bytes)
+    except Exception as error:  # noqa: BLE001 (NumPy and zipfile raise nearly anything on damaged bytes)
+        disk.reraise(error, scratch)
         shutil.rmtree(scratch)
         raise DataError(
             f"The state of the training that was cut off must be whole. Received: {epochs[-1]}, {error}. "
@@ -312,6 +335,28 @@ def _restore(model: keras.Model, scratch: Path, name: str) -> History:
         ) from None
     log.info("%s: goes on after epoch %d.", name, len(history))
     return history
+
+
+def _state(model: keras.Model) -> list[NDArray[Any]]:
+    """All that a training goes on from: the weights, then what the optimizer remembers."""
+    return [*model.get_weights(), *map(keras.ops.convert_to_numpy, model.optimizer.variables)]
+
+
+def _load_state(model: keras.Model, state: list[NDArray[Any]]) -> None:
+    count = len(model.weights)
+    model.set_weights(state[:count])
+    for variable, value in zip(model.optimizer.variables, state[count:], strict=True):
+        variable.assign(value)
+
+
+def _write_arrays(path: Path, arrays: list[NDArray[Any]]) -> None:
+    with disk.room({path.parent: sum(array.nbytes for array in arrays)}), path.open("wb") as file:
+        np.savez(file, *arrays)
+
+
+def _read_arrays(path: Path) -> list[NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
 
 
 class _Backup(keras.callbacks.Callback):  # type: ignore[misc]
@@ -331,7 +376,7 @@ class _Backup(keras.callbacks.Callback):  # type: ignore[misc]
             return
         earlier = list(self._scratch.glob("epoch-*"))
         with outputs.whole_folder(self._scratch / f"epoch-{epoch + 1:04}") as folder:
-            self.model.save_weights(folder / _STATE)
+            _write_arrays(folder / _STATE, _state(self.model))
             if (self._scratch / _BEST).exists():
                 shutil.copyfile(self._scratch / _BEST, folder / _BEST)
             outputs.write_json(folder / "history.json", self._history)
@@ -368,7 +413,7 @@ class _Keep(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         best = best_epoch(self._history, self._settings, loss_to_beat=self._loss_to_beat)
         if best and best["epoch"] == epoch + 1:
-            self.model.save_weights(self._scratch / _BEST)
+            _write_arrays(self._scratch / _BEST, self.model.get_weights())
 
 
 class _Record(keras.callbacks.Callback):  # type: ignore[misc]

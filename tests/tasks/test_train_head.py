@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tasks import train_head
+from tests import disks
 from tests.tasks.conftest import PARAMS, Chain, files, kill_in_the_third_epoch, run, write_params
 from transfer import features, manifest, models, outputs, stage, training, views
+from transfer.errors import DiskError
 
 CHECKPOINTS = "checkpoints/checkpoints.csv"
 OUTPUT = Path("artifacts/train_head")
@@ -130,3 +132,16 @@ def test_wrong_params_are_named(
     assert end.value.code == 78
     assert f"`{name}`" in last
     assert allowed in last
+
+
+@pytest.mark.reliability("disk", "no room for a training", "exit 74 before its first epoch, with what it takes")
+def test_a_training_that_does_not_fit_is_not_begun(workspace: Path, tmp_path: Path) -> None:
+    """Where epochs are kept has too little room: nothing is trained, and what was made before stays."""
+    expected = files(workspace / OUTPUT)
+    with disks.small(tmp_path / "disk", "size=64k") as disk:
+        shutil.rmtree(workspace / ".cache")
+        (workspace / ".cache").symlink_to(disk.path)
+        with pytest.raises(DiskError, match=r"`\.cache/training/.*` must have \d+ kB free\. Received: 65\.5 kB free"):
+            train_head.main()
+        assert list(disk.path.iterdir()) == []
+    assert files(workspace / OUTPUT) == expected

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import disks
 from transfer import heads, models, outputs
 from transfer.backend import keras
-from transfer.errors import DataError
+from transfer.errors import DataError, DiskError
 
 
 def head() -> keras.Model:
@@ -34,6 +35,19 @@ def test_a_network_comes_back_as_it_was(tmp_path: Path) -> None:
     maps = np.random.default_rng(0).normal(size=(3, 2, 2, 8)).astype(np.float32)
     for loaded in (models.load(tmp_path / "head.keras"), keras.saving.load_model(tmp_path / "head.keras")):
         np.testing.assert_array_equal(loaded.predict(maps, verbose=0), model.predict(maps, verbose=0))
+
+
+@pytest.mark.reliability("disk", "no room to save a network", "exit 74 with what is needed; the earlier one stays")
+def test_a_network_is_saved_whole_or_not_at_all(tmp_path: Path) -> None:
+    """On a disk too small for the file it is asked for beforehand, and nothing half is left."""
+    large = keras.Sequential([keras.Input((400,)), keras.layers.Dense(400)])
+    with disks.small(tmp_path / "disk", "size=1m") as disk:
+        models.save(head(), disk.path / "head.keras")
+        before = (disk.path / "head.keras").read_bytes()
+        with pytest.raises(DiskError, match=rf"`{disk.path}` must have 1\.28 MB free\. Received: 1\."):
+            models.save(large, disk.path / "head.keras")
+        assert (disk.path / "head.keras").read_bytes() == before
+        assert len(list(disk.path.iterdir())) == 1
 
 
 @pytest.mark.reliability("tampered", "a damaged model", "refused in one line that a terminal can show, with the cure")

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from tests import disks
 from tests.conftest import training_params
 from tests.transfer.conftest import Cached
 from transfer import features, heads, models, training, views
-from transfer.errors import BusyError, DataError
+from transfer.disk import occupied
+from transfer.errors import BusyError, DataError, DiskError
 
 HEAD = heads.Params(
     pooling="average", batch_normalization=True, dense=[8], activation="relu", dropout=0.5, l1=0.0, l2=1e-4
@@ -184,11 +186,54 @@ def test_a_damaged_state_is_removed(cached: Cached, tmp_path: Path) -> None:
     _, expected = train(data, tmp_path / "undisturbed")
     with pytest.raises(Exception, match="PowerCut"):
         train(data, tmp_path / "killed", until=3)
-    [state] = (tmp_path / "killed").glob("epoch-*/state.weights.h5")
+    [state] = (tmp_path / "killed").glob("epoch-*/state.npz")
     state.write_bytes(bytes(1000))
     with pytest.raises(DataError, match="run again"):
         train(data, tmp_path / "killed")
     assert without_seconds(train(data, tmp_path / "killed")[1]) == without_seconds(expected)
+
+
+@pytest.mark.reliability("disk", "full in the middle of a training", "exit 74; it goes on from the last whole epoch")
+def test_a_disk_that_gets_full_costs_no_epoch(cached: Cached, tmp_path: Path) -> None:
+    """The epoch that could not be kept is repeated once there is room, and the result is that of a large disk."""
+    data = cached()
+    undisturbed, expected = train(data, tmp_path / "undisturbed")
+    kept = [path for path in (tmp_path / "undisturbed").rglob("*") if path.is_file()]
+    an_epoch = occupied(path.stat().st_size for path in kept if path.parent.name.startswith("epoch-"))
+    and_half = occupied(path.stat().st_size for path in kept) + an_epoch // 2
+    with disks.small(tmp_path / "disk", f"size={and_half}") as disk:
+        scratch = disk.path / "scratch"
+        with pytest.raises(DiskError, match=rf"The disk of `{scratch}` must have .* free"):
+            train(data, scratch)
+        assert [path.name for path in scratch.glob("*epoch-*")] == ["epoch-0001"]
+        (scratch / "best.npz").write_bytes(b"")  # as a disk that is full at this moment leaves it
+        (disk.path / "other").write_bytes(bytes(disks.free(disk)))
+        with pytest.raises(OSError, match="No space left"):
+            train(data, scratch)
+        assert [path.name for path in scratch.glob("*epoch-*")] == ["epoch-0001"]
+        disk.mount("remount,size=1m")
+        trained, history = train(data, scratch)
+    assert without_seconds(history) == without_seconds(expected)
+    for one, other in zip(trained.get_weights(), undisturbed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_a_training_needs_is_what_it_takes(cached: Cached, tmp_path: Path) -> None:
+    """Room is asked for the state twice, the best weights three times, checkpoints, and the network as it is saved."""
+    checkpoint = {"monitor": "val_loss", "save_best_only": False, "save_freq": 2}
+    settings = params(model_checkpoint=checkpoint)
+    head = heads.build(HEAD, feature_map=(2, 2, 8), classes=2, seed=5)
+    training.compile_model(head, settings, batches=3)
+    numbers, trained = head.count_params(), sum(math.prod(each.shape) for each in head.trainable_variables)
+    weights, state = 4 * numbers, 4 * (numbers + 2 * trained + 1) + 8  # Adam: two moments, the rate and the steps
+    needs = training.needs(head, head, settings=settings, scratch=tmp_path / "scratch", results=tmp_path / "results")
+    assert needs == {
+        tmp_path / "scratch": 3 * weights + 2 * state + 5 * state,
+        tmp_path / "results": 5 * state,
+    }
+    train(cached(), tmp_path / "scratch", model_checkpoint=checkpoint)
+    settled = training.needs(head, head, settings=settings, scratch=tmp_path / "scratch", results=tmp_path / "results")
+    assert settled[tmp_path / "scratch"] < needs[tmp_path / "scratch"]
 
 
 def test_two_processes_do_not_share_a_training(cached: Cached, tmp_path: Path) -> None:
