@@ -29,7 +29,7 @@ help:
 	@echo "make format   ruff's formatter and fixes"
 	@echo "make bench    the benchmarks behind docs/results.md (half an hour; see benchmarks/)"
 	@echo "make lock     both locks anew from pyproject.toml (needs uv)"
-	@echo "make clean    memo and scratch: .cache/"
+	@echo "make clean    memo and scratch: .cache/, and what DVC has half copied"
 
 install: $(VENV)
 
@@ -92,3 +92,4 @@ lock:
 
 clean:
 	rm -rf .cache
+	@test ! -d .dvc/cache || find .dvc/cache -name '.*.tmp' -delete # what DVC has half copied on a disk that got full

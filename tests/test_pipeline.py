@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import demo
+from tests import disks
 from tests.conftest import Reproduced, contents, dvc, small_demo
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +125,35 @@ def test_what_was_changed_is_put_back(reproduced: Reproduced) -> None:
         file.write_bytes(content + b"\n")
     assert ran(dvc(reproduced.workspace, "repro")) == []
     assert contents(artifacts) == expected
+
+
+@pytest.mark.reliability("disk", "full when DVC keeps an output", "DVC names file and disk; the next run goes on")
+def test_dvc_goes_on_when_its_cache_has_room_again(tmp_path: Path) -> None:
+    """DVC copies what a stage has made into its cache: it says if that does not fit, and repeats it with more room."""
+    with disks.small(tmp_path / "disk", "size=16m") as disk:
+        for name in (*demo.COPIED, ".dvc/config"):
+            (disk.path / name).parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, disk.path / name)
+        (disk.path / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+        sections = YAML(typ="safe").load(ROOT / "params.yaml")
+        sections["download"] = {"source": "generated", "generated": {"photographs": 100, "size": 256, "seed": 0}}
+        (disk.path / "params.yaml").write_text(json.dumps(sections))
+
+        def repro() -> "subprocess.CompletedProcess[str]":
+            command = [*disk.entering, sys.executable, "-m", "dvc", "repro", "--single-item", "download"]
+            return subprocess.run(command, env=demo.environment(), capture_output=True, text=True, check=False)
+
+        filler = disk.path / "other"
+        filler.write_bytes(bytes(disks.free(disk) - 4_200_000))
+        failed = repro()
+        assert failed.returncode == 255
+        assert re.search(r"^ERROR: .*No space left on device.*\.dvc/cache/", failed.stderr, re.MULTILINE)
+        assert "Traceback" not in failed.stderr
+        filler.unlink()
+        again = repro()
+        assert again.returncode == 0, again.stderr
+        assert (disk.path / "artifacts/download/photos.zip").stat().st_nlink == 2  # the cache has it
 
 
 def test_dvc_shows_the_scores(reproduced: Reproduced) -> None:

@@ -17,15 +17,17 @@ import pytest
 from PIL import Image
 
 from tasks import evaluate
+from tests import disks
 from transfer import curves, drawings, features, manifest, models, outputs, photos, rejections, scores
 from transfer.backend import keras
-from transfer.errors import DataError, remake
+from transfer.errors import DataError, DiskError, remake
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32
 HISTORY = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds\n" + "".join(
     f"{epoch},0.5,0.7,0.{7 - epoch},0.65,0.001,1.5\n" for epoch in (1, 2, 3)
 )
+INPUTS = ("split", "subsample", "extract_features", "train_head", "fine_tune")
 PARAMS = "evaluate: {confidence: 0.95, bins: 10, checked: 4}\n"
 
 
@@ -188,6 +190,25 @@ def test_evaluation_is_whole_and_the_same_again(workspace: Path) -> None:
     assert "train_head" in first.stderr
     assert run(workspace).returncode == 0
     assert made(workspace) == files
+
+
+@pytest.mark.reliability("disk", "full at the end of an evaluation", "exit 74; nothing half is left; it goes on")
+def test_an_evaluation_that_does_not_fit(
+    whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores, plots and report appear together or not at all, and do once there is room."""
+    with disks.small(tmp_path / "disk", "size=64k") as disk:
+        (disk.path / "artifacts").mkdir()
+        for place in (Path("params.yaml"), *(Path("artifacts", name) for name in INPUTS)):
+            (disk.path / place).symlink_to(whole_workspace / place)
+        with monkeypatch.context() as patch:
+            patch.chdir(disk.path)
+            with pytest.raises(DiskError, match=r"The disk of `artifacts` must have [\d.]+ kB free\. Received: "):
+                evaluate.main()
+            assert sorted(path.name for path in Path("artifacts").iterdir()) == sorted(INPUTS)
+            disk.mount("remount,size=4m")
+            evaluate.main()
+        assert "report.html" in made(disk.path)
 
 
 def test_metrics_have_the_promised_names(workspace: Path) -> None:
