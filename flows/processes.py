@@ -13,7 +13,9 @@ from pathlib import Path
 
 import psutil
 
-GRACE = 6  # seconds from the request to end to the end
+from transfer import interruption
+
+GRACE = interruption.GRACE + 1  # seconds from the request to end to the end
 _STOPPING = 20.0  # seconds for a server or a worker to do the same in good order
 _ROUNDS = 3
 _PAUSE = 0.1  # seconds between looks
@@ -128,8 +130,8 @@ def child(
 
 
 def interruptible() -> None:
-    """Let Ctrl-C, a request to end and a closed terminal raise KeyboardInterrupt, also behind a shell's `&`."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    """Let all that asks a stage to end raise KeyboardInterrupt here."""
+    for number in interruption.requests():
         signal.signal(number, signal.default_int_handler)
 
 

@@ -14,9 +14,10 @@ from ruamel.yaml import YAML
 from flows import credentials
 from tasks import download, subsample
 from tests import reliability
-from transfer import archives, diagnosis, duplicates, errors, memo, photos, predict, transport
+from transfer import archives, diagnosis, duplicates, errors, interruption, memo, photos, predict, transport
 
 ROOT = Path(__file__).parent.parent
+INTERRUPTED = {interruption.Interrupted(number).exit_code for number in interruption.REQUESTS}
 README = ROOT / "README.md"
 DOCUMENTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "inbox/README.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
@@ -212,7 +213,7 @@ def test_the_choices_that_documents_list_are_those_of_the_code() -> None:
     assert first_column(start, "`download.source`") == list(sources)
     assert first_column(photographs, "`extract_features.resizing`") == list(get_args(photos.Resizing))
     assert first_column(photographs, "reason") == list(get_args(subsample.Reason))
-    assert set(first_column(start, "code")) == {str(code) for code in codes | {74, 130}}
+    assert set(first_column(start, "code")) == {str(code) for code in codes | {74} | INTERRUPTED}
 
 
 def test_what_the_report_says_of_a_training_is_documented() -> None:
@@ -243,7 +244,7 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
         predict.main(["--help"])
     options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
     assert set(re.findall(r"--[a-z]+", "\n".join(commands(document)))) == options
-    codes = {0, 2, errors.DataError.exit_code, 74, 130, predict.READER_HAS_GONE}
+    codes = {0, 2, errors.DataError.exit_code, 74, predict.READER_HAS_GONE} | INTERRUPTED
     assert set(first_column(document, "exit code")) == {str(code) for code in codes}
     assert f"may have {archives.MAX_PHOTOGRAPH >> 20} MiB, and {photos.MAX_PIXELS:,} pixels" in text
     assert f"{predict.EDGE:,} pixels an edge" in text

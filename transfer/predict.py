@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
-from transfer import arguments, filenames, outputs, paths, photos, progress, stage
+from transfer import arguments, filenames, interruption, outputs, paths, photos, progress, stage
 from transfer.arguments import Photograph
 from transfer.errors import DataError
 
@@ -256,9 +256,9 @@ def _process() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
         sys.exit(READER_HAS_GONE)
-    except KeyboardInterrupt:
+    except interruption.Interrupted as asked:
         log.warning("Interrupted. The answers so far are whole; the same command begins anew.")
-        sys.exit(130)
+        sys.exit(asked.exit_code)
 
 
 if __name__ == "__main__":

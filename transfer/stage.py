@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from transfer import disk
+from transfer import disk, interruption
 from transfer.errors import DiskError, StageError
 
 
@@ -13,16 +13,18 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage's `main` as this process's whole work and end with the exit code of what happened.
 
     0: done. 65, 74, 75, 77, 78: see `transfer.errors`; the last line on standard error is the message for
-    the user. 65 too when a file is missing that another stage makes. 130: interrupted.
+    the user. 65 too when a file is missing that another stage makes. 129, 130, 143: the terminal was closed,
+    Ctrl-C, a request to end (SIGTERM).
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them is said as a photograph's reason
     try:
-        main()
+        with interruption.heeded():
+            main()
     except StageError as error:
         _end(error.exit_code, str(error))
-    except KeyboardInterrupt:
-        _end(130, "Interrupted. What was complete is kept; run the same command to go on.")
+    except interruption.Interrupted as asked:
+        interruption.leave(asked)
     except FileNotFoundError as error:
         _end(65, f"{error.filename} is missing. `dvc repro` makes what is missing and goes on from there.")
     except OSError as error:

@@ -229,21 +229,35 @@ def test_python_is_this_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert environment["GIT_TERMINAL_PROMPT"] == "0"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
-def test_a_request_to_end_interrupts(number: signal.Signals) -> None:
-    """Ctrl-C, a request to end and a closed terminal raise KeyboardInterrupt, also where a shell's `&` ignored one."""
-    program = (
-        "import os, signal, sys\n"
-        "from flows import processes\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "processes.interruptible()\n"
-        "try:\n"
-        "    os.kill(os.getpid(), int(sys.argv[1]))\n"
-        "    signal.pause()\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted')\n"
-    )
+ASKED = """\
+import os, signal, sys
+from flows import processes
+
+asked, ignored = map(int, sys.argv[1:])
+signal.signal(ignored, signal.SIG_IGN)
+processes.interruptible()
+try:
+    os.kill(os.getpid(), asked)
+    print("goes on")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "ignored", "outcome"),
+    [
+        (signal.SIGINT, signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, signal.SIGINT, "interrupted"),
+        (signal.SIGHUP, signal.SIGINT, "interrupted"),
+        (signal.SIGHUP, signal.SIGHUP, "goes on"),
+    ],
+    ids=["Ctrl-C behind &", "SIGTERM", "closed terminal", "closed terminal under nohup"],
+)
+def test_a_request_to_end_interrupts(asked: signal.Signals, ignored: signal.Signals, outcome: str) -> None:
+    """Ctrl-C, also behind a shell's `&`, a request to end and a closed terminal, but under `nohup`, interrupt."""
+    numbers = [str(int(number)) for number in (asked, ignored)]
     result = subprocess.run(
-        [sys.executable, "-c", program, str(int(number))], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", ASKED, *numbers], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (result.returncode, result.stdout) == (0, "interrupted\n")
+    assert (result.returncode, result.stdout) == (0, f"{outcome}\n")

@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,11 +97,3 @@ def test_a_fault_of_the_program_shows_where(tmp_path: Path, raised: str) -> None
     ended = run(f"raise {raised}", tmp_path)
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
-
-
-def test_interrupting_is_no_fault(tmp_path: Path) -> None:
-    """Ctrl-C ends a stage with the usual code and a way to go on."""
-    ended = run(f"import os\nos.kill(os.getpid(), {int(signal.SIGINT)})", tmp_path)
-    assert ended.returncode == 130
-    assert ended.stderr.splitlines()[-1].startswith("Interrupted.")
-    assert "Traceback" not in ended.stderr
