@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def main() -> None:
     scores = training.summary(history, rung.training)
     card = models.card(classes, asked_for, inputs, asked_for, scores)
     training.write(folder / "model.keras", network, history, metrics=scores, card=card)
-    shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
+    outputs.remove_folder(scratch.parent)  # of abandoned trainings too
 
 
 if __name__ == "__main__":

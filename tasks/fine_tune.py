@@ -1,7 +1,6 @@
 """Unfreeze the base above the boundary and train it together with the head, slowly, from cached activations."""
 
 import logging
-import shutil
 from pathlib import Path
 
 from pydantic import Field
@@ -89,7 +88,7 @@ def main() -> None:
     metrics = {"head_val_loss": loss_of_head, **scores}
     training.write(folder / "model.keras", whole, history, metrics=metrics, card=card)
     training.write_checkpoints(folder / "checkpoints", scratch)
-    shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
+    outputs.remove_folder(scratch.parent)  # of abandoned trainings too
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Train a head on the cached features of the frozen base."""
 
-import shutil
 from functools import partial
 
 from pydantic import Field
 
-from transfer import disk, features, heads, manifest, models, params, paths, stage, training, vgg16, views
+from transfer import disk, features, heads, manifest, models, outputs, params, paths, stage, training, vgg16, views
 
 
 class Params(params.Section):
@@ -54,7 +53,7 @@ def main() -> None:
     card = models.card(classes, recipes[0], inputs, settings.model_dump(), scores)
     training.write(folder / "head.keras", head, history, metrics=scores, card=card)
     training.write_checkpoints(folder / "checkpoints", scratch)
-    shutil.rmtree(scratch.parent, ignore_errors=True)  # of abandoned trainings too
+    outputs.remove_folder(scratch.parent)  # of abandoned trainings too
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -43,17 +42,16 @@ def save(model: keras.Model, path: Path) -> None:
     Raises:
         DiskError: the disk has no room for it twice, or refuses.
     """
-    with (
-        disk.room({path.parent: 2 * size(model)}),
-        outputs.whole_file(path) as beside,
-        tempfile.TemporaryDirectory(dir=path.parent) as scratch,
-    ):
-        dated = Path(scratch) / "dated.keras"
-        model.save(dated)
-        with zipfile.ZipFile(dated) as source, zipfile.ZipFile(beside, "w") as target:
-            for name in sorted(source.namelist()):
-                stable = _STABLE.get(name, bytes)
-                target.writestr(zipfile.ZipInfo(name), stable(source.read(name)))
+    with disk.room({path.parent: 2 * size(model)}), outputs.whole_file(path) as beside:
+        dated = beside.with_name(f"{beside.name}.keras")  # removed by the next to write here, should this be killed
+        try:
+            model.save(dated)
+            with zipfile.ZipFile(dated) as source, zipfile.ZipFile(beside, "w") as target:
+                for name in sorted(source.namelist()):
+                    stable = _STABLE.get(name, bytes)
+                    target.writestr(zipfile.ZipInfo(name), stable(source.read(name)))
+        finally:
+            dated.unlink(missing_ok=True)
 
 
 def write(file: Path, network: keras.Model, card: dict[str, Any]) -> None:

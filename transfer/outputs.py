@@ -28,9 +28,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         with disk.room({path.parent: 0}):
             yield beside
-            _sync(beside)
-        beside.replace(path)
-        _sync(path.parent)
+            put(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -50,7 +48,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         with disk.room({path.parent: 0}):
             yield beside
-            for written in beside.rglob("*"):
+            for written in (*beside.rglob("*"), beside):
                 _sync(written)
         if path.exists():
             path.replace(replaced)
@@ -64,6 +62,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def put(beside: Path, path: Path) -> None:
+    """Move a whole file to a path on the same disk, its bytes before its name."""
+    _sync(beside)
+    beside.replace(path)
+    _sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if there is one; whoever is killed meanwhile has removed all of it or nothing."""
+    if not path.exists():
+        return
+    _remove_left_behind(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    path.replace(beside)
+    shutil.rmtree(beside, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -102,12 +117,12 @@ def sha256(path: Path) -> str:
 
 def _remove_left_behind(path: Path) -> None:
     """Remove what killed processes left beside `path`, but for an old folder that nothing has replaced yet."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.(?P<process>\d+)(?P<old>\.old)?")
+    name = re.compile(rf"\.{re.escape(path.name)}\.(?P<process>\d+)(\.(?P<kind>\w+))?")
     for other in list(path.parent.iterdir()):
         match = name.fullmatch(other.name)
         if not match or _runs_elsewhere(int(match["process"])):
             continue
-        if match["old"] and not path.exists():
+        if match["kind"] == "old" and not path.exists():
             other.replace(path)
         elif other.is_dir():
             shutil.rmtree(other)

@@ -129,7 +129,7 @@ def fetch(
         forget(target)
         _complete(wanted, file, checksum)
         _mark(target, outputs.sha256(_beside(target, "part")))
-        _beside(target, "part").replace(target)
+        outputs.put(_beside(target, "part"), target)
     _beside(target, "identity").unlink(missing_ok=True)
 
 

@@ -87,17 +87,65 @@ with outputs.whole_folder(Path("photos")) as beside:
 """
 
 
+REMOVING = """
+import os, shutil, signal
+from pathlib import Path
+from transfer import outputs
+shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+outputs.remove_folder(Path("state"))
+"""
+
+
+def killed(program: str, folder: Path) -> bool:
+    """Whether a program, run in a folder, was killed."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(outputs.__file__).parents[1])}
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=False).returncode < 0
+
+
+@pytest.mark.reliability(
+    "killed", "killed again and again", "the next run removes what was half written: the disk does not fill"
+)
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
     """Killing a stage again and again does not fill the disk."""
-    repository = Path(outputs.__file__).parents[1]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)}, check=False
-    )
-    assert killed.returncode < 0
+    assert killed(KILLED, tmp_path)
     assert len(names(tmp_path)) == 1
     with outputs.whole_folder(tmp_path / "photos"):
         pass
     assert names(tmp_path) == ["photos"]
+
+
+def test_whatever_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """What was written beside a file, on the way to it and in place of a folder goes with the next of its name."""
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    for kind in ("", ".keras", ".old"):
+        (tmp_path / f".model.keras.{gone.pid}{kind}").write_bytes(b"half")
+    outputs.write_text(tmp_path / "model.keras", "whole")
+    assert names(tmp_path) == ["model.keras"]
+
+
+def test_a_folder_whose_replacement_was_killed_is_put_back(tmp_path: Path) -> None:
+    """Killed between the old folder's going and the new one's coming, a process leaves the old one to be had."""
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    (tmp_path / f".photos.{gone.pid}.old").mkdir()
+    (tmp_path / f".photos.{gone.pid}.old" / "old.jpg").touch()
+    (tmp_path / f".photos.{gone.pid}").mkdir()
+    with outputs.whole_folder(tmp_path / "photos"):
+        assert names(tmp_path / "photos") == ["old.jpg"]
+    assert names(tmp_path) == ["photos"]
+
+
+def test_a_folder_is_removed_whole(tmp_path: Path) -> None:
+    """Killed while it removes a folder, a process has removed it for everybody; the next removes what is left."""
+    (tmp_path / "state").mkdir()
+    assert killed(REMOVING, tmp_path)
+    [left] = names(tmp_path)
+    assert left != "state"
+    (tmp_path / "state").mkdir()
+    outputs.remove_folder(tmp_path / "state")
+    outputs.remove_folder(tmp_path / "state")  # there is none any more
+    assert names(tmp_path) == []
 
 
 def test_what_a_running_process_writes_is_left_alone(tmp_path: Path) -> None:
@@ -109,6 +157,33 @@ def test_what_a_running_process_writes_is_left_alone(tmp_path: Path) -> None:
     with outputs.whole_folder(tmp_path / "photos"):
         pass
     assert names(tmp_path) == sorted([running.name, ".photos.keep", ".other.1", "photos"])
+
+
+@pytest.mark.reliability("killed", "power cut", "bytes are on the disk before the name is: there is the old or the new")
+def test_bytes_are_on_the_disk_before_their_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file and folder is forced to the disk before it gets its name, and its name thereafter."""
+    done: list[tuple[str, str]] = []
+    sync, move = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        sync(descriptor)
+        done.append(("on disk", Path(f"/proc/self/fd/{descriptor}").readlink().name.replace(str(os.getpid()), "PID")))
+
+    def replace(path: Path, target: Path) -> Path:
+        done.append(("named", target.name))
+        return move(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    outputs.write_text(tmp_path / "text", "whole")
+    assert done == [("on disk", ".text.PID"), ("named", "text"), ("on disk", tmp_path.name)]
+    done.clear()
+    with outputs.whole_folder(tmp_path / "photos") as beside:
+        (beside / "cat").mkdir()
+        (beside / "cat" / "1.jpg").touch()
+    *written, named, last = done
+    assert {*written} == {("on disk", name) for name in (".photos.PID", "cat", "1.jpg")}
+    assert (named, last) == (("named", "photos"), ("on disk", tmp_path.name))
 
 
 def test_text_is_written_as_it_is(tmp_path: Path) -> None:
