@@ -88,9 +88,14 @@ def dvc_holders() -> list[Holder]:
 
 
 def forget_dead_holders() -> None:
-    """Take out of DVC's lock file what killed processes left there; another process may have such a number by now."""
-    with make_lock(str(_DVC_LOCKS.with_suffix(".lock"))):
+    """Take out of DVC's lock file what killed processes left there; another process may have such a number by now.
+
+    A file that DVC was writing when it was killed goes: no DVC would begin before that.
+    """
+    with make_lock(str(_DVC_LOCKS.with_suffix(".lock"))):  # without which no DVC writes
         locks = _dvc_locks()
+        if locks is None:
+            _DVC_LOCKS.unlink()
         if not locks:
             return
         living = {

@@ -84,6 +84,9 @@ def _watch(receiving: int) -> None:
     """Hear requests while the main thread may be busy, until no one can send any more."""
     asked, deadline = None, math.inf
     while True:
+        if not asked and "DVC_STAGE" in os.environ and os.getppid() != _PARENT:
+            log.warning("The DVC that started this has ended.")
+            os.kill(os.getpid(), signal.SIGTERM)
         if select.select([receiving], [], [], _LOOK)[0]:
             number = os.read(receiving, 1)
             if not number:
@@ -93,9 +96,6 @@ def _watch(receiving: int) -> None:
                 asked, deadline = Interrupted(number[0]), time.monotonic() + GRACE
         if asked and time.monotonic() >= deadline:
             leave(asked)
-        if not asked and "DVC_STAGE" in os.environ and os.getppid() != _PARENT:
-            log.warning("The DVC that started this has ended.")
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def leave(asked: Interrupted, descriptor: int = _STANDARD_ERROR) -> NoReturn:

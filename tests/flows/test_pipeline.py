@@ -364,6 +364,11 @@ def test_another_clone_starts_from_what_was_pushed(
     assert json.loads(Path("artifacts/second/metrics.json").read_text()) == {"accuracy": 1}
 
 
+@pytest.mark.reliability(
+    "killed",
+    "a flow run asked to end, interrupted or killed by `kill -9`",
+    "within 10 s nothing that it started is left; the next run goes on",
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_however_a_run_ends_its_stage_ends_with_it(
     project: Path, started: Callable[..., "subprocess.Popen[str]"], number: signal.Signals
@@ -386,6 +391,7 @@ def test_however_a_run_ends_its_stage_ends_with_it(
     assert times_run() == ["first", "second", "second", "third"]
 
 
+@pytest.mark.reliability("two at once", "two flow runs", "the second waits, says for whom, and finds the work done")
 @pytest.mark.usefixtures("project")
 def test_a_second_run_waits_for_the_first(started: Callable[..., "subprocess.Popen[str]"]) -> None:
     """Two runs in one workspace take turns; the second says whom it waits for, and finds the work done."""

@@ -178,6 +178,11 @@ def test_a_leftover_of_another_session_holds_up_nothing() -> None:
     os.kill(int(said[0]), signal.SIGKILL)
 
 
+@pytest.mark.reliability(
+    "killed",
+    "a flow run asked to end, interrupted or killed by `kill -9`",
+    "within 10 s nothing that it started is left; the next run goes on",
+)
 @pytest.mark.parametrize("start", ["group", "child"])
 def test_what_was_started_ends_with_a_killed_parent(start: str) -> None:
     """Killed with -9, a process takes what it started with it, also what ignores the request to end."""

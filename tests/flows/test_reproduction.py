@@ -118,6 +118,9 @@ def test_a_crash_is_told_by_its_last_line() -> None:
     assert (outcome.message, outcome.exit_code) == ("download: ValueError: no such thing", 1)
 
 
+@pytest.mark.reliability(
+    "killed", "a stage killed for want of memory", "the flow run says that, and does not try again"
+)
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_a_killed_stage_is_told_why(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed with -9, as for want of memory, the message says so, whichever shell DVC uses; no retry would help."""
@@ -186,6 +189,9 @@ def test_a_remote_that_is_down_is_done_without(monkeypatch: pytest.MonkeyPatch) 
     assert not any("Traceback" in line for line in reproduced.said)
 
 
+@pytest.mark.reliability(
+    "two at once", "a flow run beside your own `dvc repro`", "the flow waits, says for whom, and takes the result"
+)
 @pytest.mark.parametrize("pull", [False, True])
 def test_a_busy_dvc_is_waited_for(pull: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
     """While somebody's own `dvc repro` has the stage, it is named and waited for; its result is then taken."""
@@ -205,6 +211,7 @@ def test_a_busy_dvc_is_waited_for(pull: bool, tmp_path: Path, monkeypatch: pytes
     assert f"(PID {other.pid})" in waiting
 
 
+@pytest.mark.reliability("two at once", "a flow run that has waited for an hour", "ends, naming who has the workspace")
 def test_waiting_for_a_busy_dvc_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the patience is over, the error names who has the workspace."""
     monkeypatch.setattr(workspace, "PATIENCE", 0.0)

@@ -12,7 +12,7 @@ import pytest
 
 from flows import processes, workspace
 from flows.workspace import Holder
-from tests.flows.conftest import ROOT, someone_reproducing
+from tests.flows.conftest import ROOT, dvc, someone_reproducing
 
 HOLDING = """\
 import sys
@@ -115,6 +115,7 @@ def test_waiting_is_said_once() -> None:
     assert said == ["Waiting for another process to be done with the workspace."]
 
 
+@pytest.mark.reliability("two at once", "two flow runs", "the second waits, says for whom, and finds the work done")
 @pytest.mark.usefixtures("here")
 def test_another_run_is_waited_for_by_name() -> None:
     """The second run says, once, which run it waits for, and goes on when that is done."""
@@ -132,6 +133,7 @@ def test_another_run_is_waited_for_by_name() -> None:
     assert said == [f"Waiting for flow run brave-otter (PID {other.pid}) to be done with the workspace."]
 
 
+@pytest.mark.reliability("two at once", "a flow run that has waited for an hour", "ends, naming who has the workspace")
 @pytest.mark.usefixtures("here")
 def test_waiting_for_a_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the patience is over, the error names the run that has the workspace and says what to do."""
@@ -196,6 +198,9 @@ def test_a_number_that_was_given_anew_is_no_holder() -> None:
     assert workspace.dvc_holders() == []
 
 
+@pytest.mark.reliability(
+    "killed", "what a killed DVC left in its lock file, also half written", "the next flow run removes it and goes on"
+)
 @pytest.mark.usefixtures("here")
 def test_dead_holders_are_forgotten() -> None:
     """What killed processes noted goes from DVC's lock file, what living ones noted stays."""
@@ -205,24 +210,41 @@ def test_dead_holders_are_forgotten() -> None:
     assert json.loads(Path(".dvc/tmp/rwlock").read_text()) == {"write": {"/a": living}, "read": {"/c": [living]}}
 
 
+@pytest.mark.reliability(
+    "killed", "what a killed DVC left in its lock file, also half written", "the next flow run removes it and goes on"
+)
 @pytest.mark.usefixtures("here")
-def test_without_a_readable_lock_nobody_is_forgotten() -> None:
-    """A lock file that is not there is not made, and one that cannot be read is left to DVC."""
+@pytest.mark.parametrize("left", [None, "", '{"write": {'])
+def test_a_lock_that_a_killed_dvc_left_half_written_goes(left: str | None) -> None:
+    """A lock file that no DVC could read stands in nobody's way any more; one that is not there is not made."""
+    if left is not None:
+        Path(".dvc/tmp/rwlock").write_text(left)
     workspace.forget_dead_holders()
     assert not Path(".dvc/tmp/rwlock").exists()
-    Path(".dvc/tmp/rwlock").write_text('{"write": {')
-    workspace.forget_dead_holders()
-    assert Path(".dvc/tmp/rwlock").read_text() == '{"write": {'
 
 
 @pytest.mark.usefixtures("project")
 def test_a_running_dvc_is_named() -> None:
     """The DVC that runs a stage in the workspace is among the holders, and is none when it is done."""
-    with someone_reproducing("download") as dvc:
+    with someone_reproducing("download") as running:
         (holder,) = workspace.dvc_holders()
-        assert holder.pid == dvc.pid
+        assert holder.pid == running.pid
         assert "repro --single-item download" in holder.work
     assert workspace.dvc_holders() == []
+
+
+@pytest.mark.reliability("two at once", "two `dvc repro`", "the second refuses at once, naming the first's PID")
+@pytest.mark.usefixtures("project")
+def test_a_second_dvc_is_turned_away() -> None:
+    """Beside a `dvc repro` another one ends at once, with the first's number; what the first makes is whole."""
+    with someone_reproducing("download") as first:
+        command = [sys.executable, "-m", "dvc", "repro"]
+        second = subprocess.run(command, env=processes.environment(), capture_output=True, text=True, check=False)
+        assert second.returncode == 255
+        assert f"(PID {first.pid})" in second.stderr
+        Path("go").touch()
+        assert first.wait(60) == 0
+    assert "Stage 'download' didn't change" in dvc("repro", "--single-item", "download")
 
 
 @pytest.mark.usefixtures("here")
@@ -249,17 +271,22 @@ def test_another_workspace_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert stage.poll() is None
 
 
+@pytest.mark.reliability(
+    "two at once",
+    "a flow run beside a stage whose DVC was killed",
+    "the flow ends the stage before it begins, and says so",
+)
 @pytest.mark.usefixtures("project")
 def test_a_stage_outlives_its_dvc_only_until_the_next_run() -> None:
     """A stage whose DVC works is left alone; once that was killed, the stage is ended."""
-    with someone_reproducing("download") as dvc:
+    with someone_reproducing("download") as running:
         assert workspace.end_leftovers() == []
-        family = psutil.Process(dvc.pid).children(recursive=True)  # with its shell, where that does not give way
-        dvc.kill()
-        dvc.wait()
-        assert len(processes.members(dvc.pid)) == len(family) > 0
+        family = psutil.Process(running.pid).children(recursive=True)  # with its shell, where that does not give way
+        running.kill()
+        running.wait()
+        assert len(processes.members(running.pid)) == len(family) > 0
         assert set(workspace.end_leftovers()) == {(each.pid, "download") for each in family}
-        assert processes.members(dvc.pid) == []
+        assert processes.members(running.pid) == []
 
 
 @pytest.mark.usefixtures("here")

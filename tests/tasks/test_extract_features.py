@@ -166,6 +166,7 @@ def test_a_row_is_the_same_in_any_company(workspace: Path) -> None:
     assert expected.items() <= files(OUTPUT).items()
 
 
+@pytest.mark.reliability("killed", "extraction goes on after it was killed", "no row that was whole is computed again")
 def test_a_killed_extraction_goes_on_where_it_stopped(workspace: Path) -> None:
     """Killed in the middle it leaves no artifacts; then it computes only what is missing, to the same bytes."""
     expected, memo = files(OUTPUT), Path(".cache/features")

@@ -148,6 +148,7 @@ def test_a_network_is_the_same_bytes_each_time(chain: Chain, workspace: Path) ->
     assert timeless(workspace) == timeless(chain.folder)
 
 
+@pytest.mark.reliability("killed", "training goes on after it was killed", "no epoch that was whole is trained again")
 def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Path) -> None:
     """Killed in its third epoch, the stage trains that one only and ends with the network of an undisturbed run."""
     shutil.rmtree(OUTPUT)

@@ -79,6 +79,7 @@ def test_a_head_is_the_same_bytes_each_time(chain: Chain, workspace: Path) -> No
     assert timeless(workspace) == timeless(chain.folder)
 
 
+@pytest.mark.reliability("killed", "training goes on after it was killed", "no epoch that was whole is trained again")
 def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Path) -> None:
     """Killed in its third epoch, the stage trains that one only and ends with the head of an undisturbed run."""
     shutil.rmtree(OUTPUT)

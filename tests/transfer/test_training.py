@@ -78,6 +78,7 @@ def without_seconds(history: training.History) -> list[dict[str, float]]:
     return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history]
 
 
+@pytest.mark.reliability("killed", "training goes on after it was killed", "no epoch that was whole is trained again")
 def test_a_killed_training_ends_as_an_undisturbed_one(cached: Cached, tmp_path: Path) -> None:
     """Killed twice, a training goes on from its last whole epoch to the same weights and history."""
     data = cached()
@@ -236,6 +237,9 @@ def test_what_a_training_needs_is_what_it_takes(cached: Cached, tmp_path: Path) 
     assert settled[tmp_path / "scratch"] < needs[tmp_path / "scratch"]
 
 
+@pytest.mark.reliability(
+    "two at once", "two processes at the same training", "the second ends with 75, naming the folder"
+)
 def test_two_processes_do_not_share_a_training(cached: Cached, tmp_path: Path) -> None:
     """While one process trains, another is turned away instead of mixing its epochs in."""
     (tmp_path / "scratch").mkdir()
@@ -333,6 +337,7 @@ def test_params_that_contradict_each_other_are_refused(changes: dict[str, Any], 
         params(**changes)
 
 
+@pytest.mark.reliability("killed", "training goes on after it was killed", "no epoch that was whole is trained again")
 @pytest.mark.parametrize("callback", ["reduce_lr_on_plateau", "learning_rate_schedule"])
 def test_a_killed_training_goes_on_with_its_learning_rate(cached: Cached, tmp_path: Path, callback: str) -> None:
     """Where the learning rate changes on the way, a training that was killed still ends as an undisturbed one."""

@@ -321,6 +321,7 @@ def test_damaged_part_is_fetched_again(server: StandIn, target: Path) -> None:
     assert ["Range" in request.headers for request in server.gets[-2:]] == [True, False]
 
 
+@pytest.mark.reliability("two at once", "two processes at the same download", "the second ends with 75")
 def test_two_runs_do_not_write_the_same_file(server: StandIn, target: Path) -> None:
     """While one run fetches a file, another stands back."""
     target.parent.mkdir()

@@ -1,0 +1,328 @@
+"""Stages and DVC killed and asked to end, wherever they are: what `dvc repro` makes then is what it would have made."""
+
+import csv
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import demo
+from tests.conftest import Reproduced, dvc
+from transfer import outputs
+
+DATA = ("download", "fetch_weights", "subsample", "split")
+SEED = 5  # of the moments
+KILLS = 4  # of each data stage
+IN_PLACE = ("dvc.lock", ".dvc/tmp/rwlock")  # what DVC writes over itself, and leaves empty if it is killed just then
+
+asked_to_end = pytest.mark.reliability(
+    "killed",
+    "Ctrl-C, SIGTERM or a closed terminal, at any moment of a stage",
+    "ends within 10 s; the last line says that what was complete is kept; exit code 130, 143 or 129",
+)
+
+
+@pytest.fixture
+def moments() -> random.Random:
+    """When to kill, the same each time."""
+    return random.Random(SEED)  # noqa: S311 - no secrets
+
+
+@pytest.fixture
+def workspace(reproduced: Reproduced, tmp_path: Path) -> Path:
+    """A copy of the workspace in which the demo has run, where DVC remembers no run but the last of each stage.
+
+    It takes no time: hard links, which stages and DVC replace, but for what DVC writes in place.
+    """
+    folder = tmp_path / "with a space"
+    shutil.copytree(reproduced.workspace, folder, copy_function=os.link)
+    for name in (*IN_PLACE, "params.yaml"):
+        (folder / name).unlink()
+        shutil.copy2(reproduced.workspace / name, folder / name)
+    shutil.rmtree(folder / ".dvc/cache/runs")
+    return folder
+
+
+def made(workspace: Path) -> dict[str, object]:
+    """What lies in `artifacts/`, hidden or not, by its sha256; of histories all but the seconds that epochs took."""
+    return {
+        str(path.relative_to(workspace)): timeless(path) if path.name == "history.csv" else outputs.sha256(path)
+        for path in (workspace / "artifacts").rglob("*")
+        if path.is_file()
+    }
+
+
+def timeless(history: Path) -> list[dict[str, str]]:
+    """A history without what no two runs share."""
+    with history.open(newline="") as file:
+        return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in csv.DictReader(file)]
+
+
+@contextmanager
+def started(workspace: Path, *command: str) -> Iterator["subprocess.Popen[str]"]:
+    """Have a process of Python's in the workspace, in a group of its own, of which nothing is left afterwards."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=workspace,
+        env=demo.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            for left in working(workspace):
+                left.kill()
+
+
+def stage(workspace: Path, name: str) -> "subprocess.Popen[str]":
+    """A stage about to be started, as DVC does after it has removed its outputs."""
+    shutil.rmtree(workspace / "artifacts" / name, ignore_errors=True)
+    return started(workspace, f"tasks.{name}")
+
+
+def until(process: "subprocess.Popen[str]", reached: Callable[[], object]) -> None:
+    """Wait for something to be so while a process runs."""
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def killed(process: "subprocess.Popen[str]") -> str:
+    """Kill a process; what it had said."""
+    process.kill()
+    return process.communicate()[1]
+
+
+def asked(process: "subprocess.Popen[str]", number: signal.Signals) -> tuple[int, list[str]]:
+    """Ask a process to end, for which it has ten seconds; its exit code and lines."""
+    process.send_signal(number)
+    said = process.communicate(timeout=10)[1]
+    return process.returncode, said.splitlines()
+
+
+def working(workspace: Path) -> list[psutil.Process]:
+    """The processes that run in the workspace."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == os.path.realpath(workspace) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def importing(workspace: Path, module: str) -> bool:
+    """Whether a module that runs in the workspace has come to its imports."""
+    for process in working(workspace):
+        with suppress(psutil.Error):
+            if module in process.cmdline() and any("numpy" in each.path for each in process.memory_maps()):
+                return True
+    return False
+
+
+def beside(folder: Path, name: str) -> list[Path]:
+    """What is being written to get this name when it is whole."""
+    return list(folder.glob(f".{name}.*"))
+
+
+@pytest.mark.reliability(
+    "killed",
+    "`kill -9` of a data stage, at random moments",
+    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+)
+def test_data_stages_killed_anywhere(workspace: Path, moments: random.Random) -> None:
+    """Each of the stages that bring and choose photographs is killed again and again, then made once more."""
+    expected, kills = made(workspace), 0
+    for name in reversed(DATA):  # those before it are needed
+        began = time.monotonic()
+        with stage(workspace, name) as undisturbed:
+            assert undisturbed.wait() == 0
+        seconds = time.monotonic() - began
+        for _ in range(KILLS):
+            with stage(workspace, name) as process:
+                time.sleep(moments.uniform(0, seconds))
+                killed(process)
+            kills += process.returncode == -signal.SIGKILL
+    assert kills > len(DATA) * KILLS / 2
+    dvc(workspace, "repro")
+    assert made(workspace) == expected, f"with SEED = {SEED}"
+
+
+@pytest.mark.reliability(
+    "killed",
+    "`kill -9` of the extraction, at a random row and while it writes",
+    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+)
+@pytest.mark.reliability("killed", "extraction goes on after it was killed", "no row that was whole is computed again")
+@asked_to_end
+def test_the_extraction_ended_anywhere(workspace: Path, moments: random.Random) -> None:
+    """Asked to end after some rows and killed in its last moments, the extraction computes each row once."""
+    expected, memo = made(workspace), workspace / ".cache/features"
+    total = len(list(memo.glob("*/*.npz")))
+    shutil.rmtree(memo)
+    row = moments.randrange(1, total // 2)
+    with stage(workspace, "extract_features") as process:
+        until(process, lambda: len(list(memo.glob("*/*.npz"))) >= row)
+        code, said = asked(process, signal.SIGTERM)
+    assert (code, said[-1]) == (143, "Asked to end. What was complete is kept; run the same command to go on.")
+    kept = len(list(memo.glob("*/*.npz")))
+    assert row <= kept < total
+    with stage(workspace, "extract_features") as process:
+        until(process, lambda: beside(workspace / "artifacts", "extract_features"))
+        assert f"{total} rows, {kept} of them computed before." in killed(process)
+    assert f"{total} rows, {total} of them computed before." in dvc(workspace, "repro")
+    assert made(workspace) == expected, f"with SEED = {SEED}"
+
+
+@pytest.mark.reliability(
+    "killed",
+    "`kill -9` of a training while it writes its network",
+    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+)
+@pytest.mark.reliability("killed", "training goes on after it was killed", "no epoch that was whole is trained again")
+@asked_to_end
+@pytest.mark.parametrize(
+    ("name", "network", "begun", "number"),
+    [
+        ("train_head", "head.keras", "epoch-*", signal.SIGINT),
+        ("fine_tune", "model.keras", "lock", signal.SIGTERM),
+    ],
+)
+def test_a_training_ended_anywhere(
+    workspace: Path, moments: random.Random, *, name: str, network: str, begun: str, number: signal.Signals
+) -> None:
+    """Asked to end in an epoch and killed in its last moments, a training goes on from the last whole epoch."""
+    expected, state = made(workspace), workspace / ".cache/training" / name
+    epochs = len(timeless(workspace / "artifacts" / name / "history.csv"))
+    with stage(workspace, name) as process:
+        until(process, lambda: any(state.glob(f"*/{begun}")))
+        time.sleep(moments.uniform(0, 0.02))
+        code, said = asked(process, number)
+    assert code == 128 + number
+    assert said[-1].endswith("What was complete is kept; run the same command to go on.")
+    kept = [int(each.name.removeprefix("epoch-")) for each in state.glob("*/epoch-*")]
+    with stage(workspace, name) as process:
+        until(process, lambda: beside(workspace / "artifacts" / name, network))
+        went_on = re.findall(r"goes on after epoch (\d+)", killed(process))
+    assert went_on == [str(max(kept))] * bool(kept)
+    assert f"{name}: goes on after epoch {epochs}." in dvc(workspace, "repro")
+    assert made(workspace) == expected, f"with SEED = {SEED}"
+
+
+@pytest.mark.reliability(
+    "killed",
+    "`kill -9` of the evaluation while it writes",
+    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+)
+@asked_to_end
+def test_the_evaluation_ended_anywhere(workspace: Path, moments: random.Random) -> None:
+    """Asked to end while it starts and killed in its last moments, the evaluation is made again."""
+    expected = made(workspace)
+    with stage(workspace, "evaluate") as process:
+        time.sleep(moments.uniform(0.3, 2))
+        assert asked(process, signal.SIGHUP) == (
+            129,
+            ["The terminal was closed. What was complete is kept; run the same command to go on."],
+        )
+    with stage(workspace, "evaluate") as process:
+        until(process, lambda: beside(workspace / "artifacts", "evaluate"))
+        killed(process)
+    dvc(workspace, "repro")
+    assert made(workspace) == expected, f"with SEED = {SEED}"
+
+
+def repro(workspace: Path) -> str:
+    """Plain `dvc repro`, after what docs/start.md advises where DVC was killed while it wrote one of its own files."""
+    for name in IN_PLACE:
+        if (workspace / name).exists() and not (workspace / name).stat().st_size:
+            (workspace / name).unlink()
+    return dvc(workspace, "repro")
+
+
+@pytest.mark.reliability(
+    "killed",
+    "`kill -9` of `dvc repro`, at random moments",
+    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+)
+def test_dvc_killed_anywhere(workspace: Path, moments: random.Random) -> None:
+    """Killed in its start, in stages and between them, DVC leaves nothing that the next one stumbles over."""
+    expected = made(workspace)
+    for name in DATA:
+        shutil.rmtree(workspace / "artifacts" / name)
+    for _ in range(KILLS):
+        with started(workspace, "dvc", "repro", DATA[-1]) as process:
+            time.sleep(moments.uniform(1, 5))
+            process.kill()
+            process.wait()
+    repro(workspace)
+    assert made(workspace) == expected, f"with SEED = {SEED}"
+
+
+@pytest.mark.reliability(
+    "two at once",
+    "`dvc repro` beside a stage whose DVC was killed",
+    "the stage ends within seconds, and the result is that of an undisturbed run",
+)
+def test_a_stage_that_lost_its_dvc_is_no_rival(workspace: Path) -> None:
+    """Begun at once after DVC was killed, the next has the workspace for itself before it comes to run the stage."""
+    expected = made(workspace)
+    shutil.rmtree(workspace / "artifacts/extract_features")
+    shutil.rmtree(workspace / ".cache/features")
+    with started(workspace, "dvc", "repro") as process:
+        until(process, lambda: importing(workspace, "tasks.extract_features"))
+        process.kill()
+        said = repro(workspace)
+        assert process.communicate(timeout=10)[1].endswith(
+            "The DVC that started this has ended.\n"
+            "Asked to end. What was complete is kept; run the same command to go on.\n"
+        )
+    assert "Running stage 'extract_features'" in said
+    assert made(workspace) == expected
+
+
+@asked_to_end
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dvc_asked_to_end(workspace: Path, number: signal.Signals) -> None:
+    """Ctrl-C at a terminal reaches DVC and the stage, SIGTERM DVC alone: both are gone in ten seconds."""
+    shutil.rmtree(workspace / "artifacts/evaluate")
+    with started(workspace, "dvc", "repro") as process:
+        until(process, lambda: importing(workspace, "tasks.evaluate"))
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        said = process.communicate(timeout=10)[1]
+    assert process.returncode in (255, -signal.SIGTERM)
+    assert "What was complete is kept; run the same command to go on.\n" in said
+    assert working(workspace) == []
+
+
+@pytest.mark.reliability(
+    "killed",
+    "`kill -9` of `dvc repro` in the instant in which it writes dvc.lock",
+    "DVC names the file; once it is removed, everything comes back from its cache",
+)
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_file_of_dvc_that_was_left_empty(workspace: Path, name: str) -> None:
+    """What DVC writes in place is empty if it is killed then; the next DVC names it, and needs it to be removed."""
+    expected = made(workspace)
+    (workspace / name).write_text("")
+    with started(workspace, "dvc", "repro", "--force", "--single-item", "split") as process:
+        assert name in process.communicate(timeout=60)[1]
+    assert process.returncode == 255
+    assert "Running stage" not in repro(workspace)
+    assert made(workspace) == expected
