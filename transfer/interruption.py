@@ -87,7 +87,7 @@ def _watch(receiving: int) -> None:
         if not asked and "DVC_STAGE" in os.environ and os.getppid() != _PARENT:
             log.warning("The DVC that started this has ended.")
             os.kill(os.getpid(), signal.SIGTERM)
-        if select.select([receiving], [], [], _LOOK)[0]:
+        if select.select([receiving], [], [], max(0.0, min(_LOOK, deadline - time.monotonic())))[0]:
             number = os.read(receiving, 1)
             if not number:
                 os.close(receiving)
