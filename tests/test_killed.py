@@ -298,6 +298,7 @@ def test_a_stage_that_lost_its_dvc_is_no_rival(workspace: Path) -> None:
     with started(workspace, "dvc", "repro") as process:
         until(process, lambda: importing(workspace, "tasks.extract_features"))
         process.kill()
+        process.wait()
         said = repro(workspace)
         assert process.communicate(timeout=10)[1].endswith(
             "The DVC that started this has ended.\n"

@@ -1,5 +1,6 @@
 """Interruption: a process that is asked to end does so in time and says so, whatever it is in the middle of."""
 
+import atexit
 import logging
 import math
 import os
@@ -41,10 +42,14 @@ def requests() -> list[signal.Signals]:
 
 
 def leave_when_asked() -> None:
-    """Have a request to end answered on the spot, while the process has nothing in hand yet."""
+    """Have a request to end answered on the spot, while the process has nothing in hand: not yet, or no more.
+
+    When Python itself is at its end, and has no ear for signals, the process has said all it had to.
+    """
     heard = os.dup(_STANDARD_ERROR)  # TensorFlow's import silences the other
     for number in requests():
         signal.signal(number, lambda number, _: leave(Interrupted(number), heard))
+        atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -160,6 +160,17 @@ def test_before_the_work_has_begun_a_request_is_answered_on_the_spot(number: sig
         assert asked(process, number) == (128 + number, [LAST_WORDS[number]])
 
 
+def test_when_the_work_is_done_a_request_changes_nothing() -> None:
+    """Asked to end while Python tidies up behind it, a process ends with the code that it had."""
+    program = (
+        "import sys, time\nfrom transfer import interruption\ninterruption.leave_when_asked()\n"
+        "class Last:\n    def __del__(self):\n        print('begun', flush=True)\n        time.sleep(0.5)\n"
+        "last = Last()\nsys.exit(65)"
+    )
+    with begun([sys.executable, "-c", program]) as process:
+        assert asked(process, signal.SIGTERM) == (65, [])
+
+
 @pytest.mark.parametrize("package", ["tasks", "ladder"])
 def test_importing_stages_changes_no_signal(package: str) -> None:
     """Only where a stage is what is run do its package's signals mean the stage's end."""
