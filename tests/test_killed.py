@@ -46,8 +46,9 @@ def workspace(reproduced: Reproduced, tmp_path: Path) -> Path:
     It takes no time: hard links, which stages and DVC replace, but for what DVC writes in place.
     """
     folder = tmp_path / "with a space"
-    shutil.copytree(reproduced.workspace, folder, copy_function=os.link)
-    for name in (*IN_PLACE, "params.yaml"):
+    shutil.copytree(reproduced.workspace, folder, copy_function=os.link, ignore=shutil.ignore_patterns("tmp"))
+    (folder / ".dvc/tmp").mkdir()
+    for name in ("dvc.lock", "params.yaml"):
         (folder / name).unlink()
         shutil.copy2(reproduced.workspace / name, folder / name)
     return folder
@@ -96,7 +97,8 @@ def started(workspace: Path, *command: str) -> Iterator["subprocess.Popen[str]"]
         finally:
             process.kill()
             for left in working(workspace):
-                left.kill()
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
 
 
 def stage(workspace: Path, name: str) -> AbstractContextManager["subprocess.Popen[str]"]:
