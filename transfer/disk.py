@@ -15,7 +15,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _REFUSALS = _FULL | _FORBIDDEN | {errno.EFBIG, errno.EIO, errno.EROFS}
 _BLOCK = 4096  # what a file's bytes are rounded up to on nearly all disks
-_HALF_WRITTEN = re.compile(r"\..+\.\d+(\.old)?")  # how `outputs` calls what is not whole yet
+_HALF_WRITTEN = re.compile(r"\..+\.\d+(\.\w+)?")  # how `outputs` calls what is not whole yet
 _GO_ON = "then run again: what is whole is kept."
 
 
