@@ -117,7 +117,7 @@ def test_a_memo_within_its_size_forgets_nothing() -> None:
 
 def test_a_memo_makes_room_as_far_as_it_is_needed(tmp_path: Path) -> None:
     """The least recently used rows go; those about to be used and those that are artifacts too stay."""
-    rows = memo.Memo({})
+    rows = of({})
     names = [f"{number:064}" for number in range(5)]
     for age, name in enumerate(names):
         rows.keep(name, ROW)
