@@ -162,18 +162,19 @@ def beside(folder: Path, name: str) -> list[Path]:
 )
 def test_data_stages_killed_anywhere(workspace: Path, moments: random.Random) -> None:
     """Each of the stages that bring and choose photographs is killed again and again, then made once more."""
-    expected, kills = made(workspace), 0
+    expected = made(workspace)
     for name in reversed(DATA):  # those before it are needed
         began = time.monotonic()
         with stage(workspace, name) as undisturbed:
             assert undisturbed.wait() == 0
         seconds = time.monotonic() - began
-        for _ in range(KILLS):
+        kills = 0
+        while kills < KILLS:
             with stage(workspace, name) as process:
                 time.sleep(moments.uniform(0, seconds))
                 killed(process)
             kills += process.returncode == -signal.SIGKILL
-    assert kills > len(DATA) * KILLS / 2
+            seconds *= 1 if process.returncode else 0.8  # it was done before its moment came
     dvc(workspace, "repro")
     assert made(workspace) == expected, f"with SEED = {SEED}"
 
