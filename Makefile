@@ -1,4 +1,4 @@
-.PHONY: help install install-gpu demo run ladder serve worker push test reliability lint format lock bench clean
+.PHONY: help install install-gpu demo run ladder serve worker push test reliability fuzz lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these that is a Python this project runs on
@@ -25,6 +25,7 @@ help:
 	@echo "make install-gpu   the same with CUDA's libraries, for TensorFlow on an NVIDIA GPU under Linux"
 	@echo "make test     all tests"
 	@echo "make reliability   the tests of what can go wrong, which write the table of docs/reliability.md"
+	@echo "make fuzz     the tests of damaged files with fifty thousand examples each (ten minutes)"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter and fixes"
 	@echo "make bench    the benchmarks behind docs/results.md (half an hour; see benchmarks/)"
@@ -60,6 +61,9 @@ test: $(VENV)
 
 reliability: $(VENV)
 	@.venv/bin/python -m pytest -m reliability --write-reliability
+
+fuzz: $(VENV)
+	@.venv/bin/python -m pytest --hypothesis-profile=long --timeout=0 -m hypothesis
 
 serve: $(VENV)
 	@.venv/bin/python -m flows.serve

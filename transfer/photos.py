@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from transfer.errors import DataError, remake
 
@@ -20,7 +21,12 @@ Box = tuple[float, float, float, float]
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
+MAX_SCANS = 100  # of a JPEG, over its whole picture; ten are usual, and each takes time however few its bytes
 BACKGROUND = (124, 117, 104)  # ImageNet's mean colour: what VGG16's preprocessing turns into zero
+
+_JPEG = b"\xff\xd8"  # how one begins
+_END, _SCAN = 0xD9, 0xDA
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # not what may stand within compressed data
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,17 +49,20 @@ def read(data: bytes) -> Image.Image:
     Transparent parts are laid on white; 16-bit grey is scaled to 8 bits; of an animation, the first picture.
 
     Raises:
-        UnreadablePhoto: the bytes are empty, of no known format, cut short, damaged, or larger than
-            `MAX_PIXELS` once decoded.
+        UnreadablePhoto: the bytes are empty, of no known format, cut short, damaged, larger than `MAX_PIXELS` once
+            decoded, or of more than `MAX_SCANS`.
     """
     if not data:
         raise UnreadablePhoto("empty file")
     with _refusals():
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise UnreadablePhoto(f"more than {MAX_PIXELS:,} pixels")
+        if data.startswith(_JPEG) and _scans(data) > MAX_SCANS:
+            raise UnreadablePhoto(f"more than {MAX_SCANS} scans")
         image.load()
-        return _rgb(_upright(image))
+        image = _upright(image)  # under the same name, so that no third copy of the largest is held
+        return _rgb(image)
 
 
 def read_kept(path: Path, *, sha256: str) -> Image.Image:
@@ -86,7 +95,7 @@ def resized(image: Image.Image, *, size: int, resizing: Resizing) -> Pixels:
         Array of shape (size, size, 3), RGB, 0 to 255.
     """
     if resizing == "fit":
-        return np.asarray(ImageOps.pad(image, (size, size), Image.Resampling.BILINEAR, color=BACKGROUND))
+        return np.asarray(_fitted(image, size))
     box = frame(image.width, image.height, resizing)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
@@ -103,6 +112,24 @@ def frame(width: int, height: int, resizing: Resizing) -> Box:
     return left, top, left + edge, top + edge
 
 
+def _fitted(image: Image.Image, size: int) -> Image.Image:
+    """The whole photograph in the middle of a square; at least a pixel wide and high, however long and thin."""
+    width, height = (max(1, round(edge / max(image.size) * size)) for edge in image.size)
+    square = Image.new("RGB", (size, size), BACKGROUND)
+    corner = (round((size - width) / 2), round((size - height) / 2))
+    square.paste(image.resize((width, height), Image.Resampling.BILINEAR), corner)
+    return square
+
+
+def _scans(jpeg: bytes) -> int:
+    """How often a JPEG goes over its picture: the decoder does so as often as a file says."""
+    count, place = 0, len(_JPEG)
+    while (segment := _SEGMENT.search(jpeg, place)) and jpeg[segment.end() - 1] != _END:
+        count += jpeg[segment.end() - 1] == _SCAN
+        place = segment.end() + int.from_bytes(jpeg[segment.end() : segment.end() + 2], "big")
+    return count
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Turn by the EXIF orientation; a photograph whose EXIF is damaged is whole and taken as it lies."""
     try:
@@ -113,13 +140,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        scaled = np.asarray(image, np.float64) / (257 if image.mode.startswith("I") else 1)
-        return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, "white")
-        opaque.alpha_composite(image.convert("RGBA"))
-        return opaque.convert("RGB")
+        shown = image if image.mode == "RGBA" else image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), shown).convert("RGB")
     return image.convert("RGB")
 
 

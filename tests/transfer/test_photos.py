@@ -1,20 +1,24 @@
 import hashlib
 import io
-import random
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies
 from PIL import Image
 
+from tests.damage import damaged
 from transfer import photos
 from transfer.errors import DataError
 from transfer.photos import Resizing, UnreadablePhoto
 
+ROOT = Path(__file__).parents[2]
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -50,12 +54,15 @@ def test_a_kept_photograph_is_the_one_it_was(tmp_path: Path) -> None:
     file = tmp_path / "1.png"
     file.write_bytes(data)
     assert photos.read_kept(file, sha256=sha256).size == (40, 24)
-    for damaged in (data[:100], b"", encoded(picture().rotate(180))):
-        file.write_bytes(damaged)
-        with pytest.raises(DataError, match=f"1.png must be .*{len(damaged):,} bytes.*dvc repro .* subsample"):
+    for changed in (data[:100], b"", encoded(picture().rotate(180))):
+        file.write_bytes(changed)
+        with pytest.raises(DataError, match=f"1.png must be .*{len(changed):,} bytes.*dvc repro .* subsample"):
             photos.read_kept(file, sha256=sha256)
 
 
+@pytest.mark.reliability(
+    "photographs", "PNG, GIF, BMP or WebP named .jpg", "read as what they are: the content tells, not the name"
+)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])
 def test_photographs_of_every_known_format_are_read(kind: str) -> None:
     """A photograph has its size and, within what its format keeps, its colours."""
@@ -70,6 +77,7 @@ def test_a_photograph_stays_what_it_is_when_it_needs_no_change() -> None:
     assert largest_difference(photos.read(encoded(picture())), picture()) == 0
 
 
+@pytest.mark.reliability("photographs", "lying on a side or mirrored, as EXIF tells", "turned upright")
 @pytest.mark.parametrize(
     ("orientation", "stored"),
     [
@@ -89,6 +97,7 @@ def test_photographs_are_turned_upright(orientation: int, stored: Image.Transpos
     assert largest_difference(photos.read(encoded(lying, exif=oriented(orientation))), picture()) == 0
 
 
+@pytest.mark.reliability("photographs", "damaged EXIF", "taken as it lies")
 @pytest.mark.parametrize("damage", [b"XX*\0", b"MM\0*\0\0\xff\xff", b"\0" * 8, b"\xff" * 20])
 def test_damaged_exif_does_not_cost_the_photograph(damage: bytes) -> None:
     """Pixels that are whole are used even where the notes about them are not."""
@@ -108,6 +117,12 @@ def test_notes_that_cannot_be_written_back_do_not_cost_the_photograph() -> None:
     assert photos.read(encoded(picture(), "JPEG", exif=exif)).size == (24, 40)
 
 
+COLOURS = pytest.mark.reliability(
+    "photographs", "CMYK, grey, a palette, 16 bits, transparency", "read as 8-bit RGB; transparent parts on white"
+)
+
+
+@COLOURS
 def test_transparent_parts_are_laid_on_white() -> None:
     """What cannot be seen is white, whatever colour is stored below it."""
     half = Image.new("RGBA", (2, 1), (*RED, 255))
@@ -116,6 +131,7 @@ def test_transparent_parts_are_laid_on_white() -> None:
     assert [shown.getpixel((0, 0)), shown.getpixel((1, 0))] == [RED, WHITE]
 
 
+@COLOURS
 def test_transparency_of_a_palette_is_laid_on_white() -> None:
     """A GIF's or palette PNG's transparent colour is white too."""
     image = Image.new("P", (2, 1))
@@ -125,6 +141,7 @@ def test_transparency_of_a_palette_is_laid_on_white() -> None:
     assert [shown.getpixel((0, 0)), shown.getpixel((1, 0))] == [RED, WHITE]
 
 
+@COLOURS
 def test_sixteen_bit_grey_keeps_its_brightness() -> None:
     """65,535 is white and half of it half grey: nothing is cut off."""
     levels = np.array([[0, 128 * 257, 65535]], np.uint16)
@@ -132,6 +149,7 @@ def test_sixteen_bit_grey_keeps_its_brightness() -> None:
     assert [shown.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
 
 
+@COLOURS
 @pytest.mark.parametrize("mode", ["L", "1", "LA", "CMYK", "P"])
 def test_any_colour_mode_becomes_rgb(mode: str) -> None:
     """Grey, black-and-white, palette and print colours are all read."""
@@ -148,26 +166,75 @@ def test_the_first_picture_of_an_animation_is_taken() -> None:
     assert photos.read(data).getpixel((0, 0)) == RED
 
 
+@pytest.mark.reliability("photographs", "empty", "rejected as `unreadable`, and replaced by the next of its class")
 def test_an_empty_file_is_refused_by_that_name() -> None:
     """The reason tells an empty file from a damaged one."""
     with pytest.raises(UnreadablePhoto, match=r"^empty file$"):
         photos.read(b"")
 
 
-@pytest.mark.parametrize("data", [b"x", b"<html>404</html>", encoded(picture(), "TIFF"), encoded(picture(), "PPM")])
+@pytest.mark.reliability(
+    "photographs",
+    "text, HTML or `Thumbs.db` named .jpg",
+    "rejected as `unreadable`, and replaced by the next of its class",
+)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x",
+        b"<html>404</html>",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504),
+        encoded(picture(), "TIFF"),
+        encoded(picture(), "PPM"),
+    ],
+    ids=["text", "HTML", "Thumbs.db", "TIFF", "PPM"],
+)
 def test_other_files_are_refused_with_the_formats_that_are_known(data: bytes) -> None:
     """A web page or a format outside the list is no photograph, whatever its name."""
     with pytest.raises(UnreadablePhoto, match=r"not one of JPEG, PNG, GIF, BMP, WEBP"):
         photos.read(data)
 
 
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.reliability("photographs", "truncated", "rejected as `unreadable`, and replaced by the next of its class")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP"])
 def test_a_photograph_cut_short_is_refused(kind: str) -> None:
     """Half a file is not passed off as a photograph with a grey half."""
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    data = encoded(noise, kind)
+    data = encoded(NOISE, kind)
     with pytest.raises(UnreadablePhoto, match="cut short or damaged"):
         photos.read(data[: len(data) // 2])
+
+
+@pytest.mark.reliability(
+    "photographs", "garbage midway", "rejected as `unreadable`: in PNG and GIF always, in JPEG mostly"
+)
+@pytest.mark.parametrize(("kind", "most"), [("JPEG", 5), ("PNG", 0), ("GIF", 0)])
+def test_garbage_midway_is_noticed(kind: str, most: int) -> None:
+    """Bytes in the middle that belong to something else make a photograph unreadable."""
+    data = encoded(NOISE.resize((200, 200)), kind)
+    garbage = [np.random.default_rng(seed).bytes(len(data) // 4) for seed in range(20)]
+    outcomes = [outcome(data[: len(data) // 2] + each + data[len(data) // 2 + len(each) :]) for each in garbage]
+    assert outcomes.count("RGB") <= most
+    assert {each[:20] for each in outcomes} <= {"RGB", "cut short or damaged"}
+
+
+@pytest.mark.reliability("photographs", "garbage midway", "taken as it looks where BMP or WebP cannot tell")
+@pytest.mark.parametrize("kind", ["BMP", "WEBP"])
+def test_garbage_that_a_format_cannot_tell_is_read_as_it_looks(kind: str) -> None:
+    """BMP and WebP have no checksum, so that damage before packing is a matter of the picture."""
+    data = encoded(NOISE, kind)
+    start = len(data) // 2
+    assert photos.read(data[:start] + np.random.default_rng(1).bytes(500) + data[start + 500 :]).size == (64, 64)
+
+
+def outcome(data: bytes) -> str:
+    """The mode of the picture read, or the reason for refusing it."""
+    try:
+        return photos.read(data).mode
+    except UnreadablePhoto as reason:
+        return str(reason)
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -180,6 +247,14 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
+BOMB = pytest.mark.reliability(
+    "photographs",
+    "a decompression bomb: few bytes, and many pixels or endless work",
+    "rejected as `unreadable` before it is decoded",
+)
+
+
+@BOMB
 @pytest.mark.parametrize(("width", "height"), [(9_460, 9_460), (20_000, 20_000), (2**31 - 1, 1), (10**6, 10**6)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_photograph_with_too_many_pixels_is_refused(width: int, height: int) -> None:
@@ -188,44 +263,88 @@ def test_a_photograph_with_too_many_pixels_is_refused(width: int, height: int) -
         photos.read(bomb(width, height))
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Bytes changed, lost, added or overwritten in a few places, mostly near the start."""
-    changed = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 5, 20))):
-        place = chance.randrange(min(len(changed), chance.choice((60, 250, len(data)))) or 1)
-        match chance.randrange(4):
-            case 0:
-                changed[place : place + 1] = chance.randbytes(1)
-            case 1:
-                del changed[place : place + chance.randrange(1, 40)]
-            case 2:
-                changed[place:place] = chance.randbytes(chance.randrange(1, 9))
-            case _:
-                changed[place : place + 4] = b"\xff\xff\xff\xff"
-    return bytes(changed)
+@BOMB
+def test_a_jpeg_that_goes_over_its_picture_again_and_again_is_refused() -> None:
+    """A small file cannot keep a core busy for hours; neither ten scans nor a camera's preview count."""
+    whole = encoded(picture(), "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    assert photos.read(whole[:-2] + last * 50 + whole[-2:]).size == (40, 24)
+    with pytest.raises(UnreadablePhoto, match=r"^more than 100 scans$"):
+        photos.read(whole[:-2] + last * 100 + whole[-2:])
+    preview = b"\xff\xe1\xff\xf0" + b"\xff\xda" * 0x7FF7
+    assert photos.read(whole[:2] + preview + whole[2:]).size == (40, 24)
 
 
-def outcome(data: bytes) -> str:
-    """The mode of the picture read, or the reason for refusing it."""
-    try:
-        return photos.read(data).mode
-    except UnreadablePhoto as reason:
-        return str(reason)
+@BOMB
+def test_the_largest_photographs_take_a_bounded_memory() -> None:
+    """On the way to RGB a photograph takes some twelve bytes a pixel at most, whatever its colours and position."""
+    program = """
+import io, re
+from PIL import Image
+from transfer import photos
+
+exif = Image.Exif()
+exif[0x0112] = 6
+files = []
+for mode in ("I;16", "RGBA", "LA", "P"):
+    file = io.BytesIO()
+    Image.new(mode, (4000, 4000)).save(file, "PNG", exif=exif, compress_level=1)
+    files.append(file.getvalue())
+before = int(re.search("VmRSS: *(.*) kB", open("/proc/self/status").read())[1])
+for data in files:
+    open("/proc/self/clear_refs", "w").write("5")  # the highest memory so far is forgotten
+    assert photos.read(data).size == (4000, 4000)
+    print(int(re.search("VmHWM: *(.*) kB", open("/proc/self/status").read())[1]) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    kilobytes = [int(line) for line in done.stdout.split()]
+    assert len(kilobytes) == 4
+    assert max(kilobytes) < 13 * 4000 * 4000 / 1024
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])
-def test_damaged_bytes_give_a_photograph_or_a_reason(kind: str) -> None:
-    """Whatever befell a file, it is read as RGB or refused in words of one line: nothing else can happen."""
-    chance = random.Random(f"damage to {kind}")  # noqa: S311 - a test repeats its chance
+def with_exif(kind: str, **options: Any) -> bytes:
+    """The picture as a file's bytes with notes of several kinds in it."""
     exif = oriented(6)
     exif[0x010E] = "a description"
     exif[0x011A] = 72.5
-    data = encoded(picture(), kind, **({} if kind in ("BMP", "GIF") else {"exif": exif}))
-    outcomes = [outcome(mutated(data, chance)) for _ in range(500)]
-    reasons = [each for each in outcomes if each != "RGB"]
-    assert 0 < len(reasons) < len(outcomes)
-    assert all(0 < len(reason) < 120 and reason.isprintable() for reason in reasons)
+    return encoded(picture(), kind, exif=exif, **options)
+
+
+WHOLE = {
+    "JPEG": [with_exif("JPEG"), with_exif("JPEG", progressive=True), encoded(picture().convert("CMYK"), "JPEG")],
+    "PNG": [with_exif("PNG"), encoded(picture().convert("P")), encoded(picture().convert("LA"))],
+    "GIF": [encoded(picture(), "GIF"), encoded(picture(), "GIF", save_all=True, append_images=[NOISE])],
+    "BMP": [encoded(picture(), "BMP"), encoded(picture().convert("P"), "BMP")],
+    "WEBP": [with_exif("WEBP"), with_exif("WEBP", lossless=True)],
+}
+
+
+@pytest.mark.reliability(
+    "photographs", "damaged in any way (Hypothesis)", "read as RGB, or rejected with a reason of one line; nothing else"
+)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", WHOLE)
+@given(data=strategies.data())
+def test_damaged_bytes_give_a_photograph_or_a_reason(kind: str, data: strategies.DataObject) -> None:
+    """Whatever befell a file, it is read as RGB or refused in words of one line: nothing else can happen."""
+    reason = outcome(data.draw(damaged(*WHOLE[kind])))
+    assert 0 < len(reason) < 120
+    assert reason.isprintable()
+
+
+THIN = pytest.mark.reliability(
+    "photographs", "1 by 1, or 60,000 by 1 pixels", "taken, and brought to the network's square like any other"
+)
+
+
+@THIN
+@pytest.mark.parametrize("size", [(1, 1), (60_000, 1), (1, 60_000)])
+@pytest.mark.parametrize("resizing", get_args(Resizing))
+def test_the_smallest_and_thinnest_photographs_are_still_seen(resizing: Resizing, size: tuple[int, int]) -> None:
+    """Something of a photograph is in the square, however thin it is."""
+    image = photos.read(encoded(Image.new("RGB", size, RED)))
+    assert image.size == size
+    assert (photos.resized(image, size=32, resizing=resizing) == RED).all(axis=-1).any()
 
 
 @pytest.mark.parametrize("resizing", ["squash", "crop", "fit"])
