@@ -1,11 +1,12 @@
 """Download: bring an archive of labelled photographs to `artifacts/download/photos.zip`."""
 
+import io
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -37,6 +38,7 @@ class Params(params.Section):
     """Where photographs come from."""
 
     source: Literal["kaggle", "microsoft", "inbox", "generated"]
+    limits: archives.Limits
     generated: Generated
 
 
@@ -47,31 +49,38 @@ class Origin(NamedTuple):
     place: str
 
 
-def from_kaggle(folder: Path) -> Origin:
+def from_kaggle(folder: Path, *, limits: archives.Limits) -> Origin:
     """Fetch the competition's archive and unwrap the labelled photographs.
 
     Args:
         folder: where the archive and what was fetched of it are kept.
+        limits: what an archive may hold.
     """
     kept = folder / "kaggle.zip"
     if not transport.is_whole(kept):
         wrapped = folder / "kaggle-wrapped.zip"
         competition.fetch(wrapped)
         with _forgotten_if_damaged(wrapped), outputs.whole_file(kept) as beside:
-            archives.check(wrapped)
-            _unwrap(wrapped, beside)
+            _unwrap(wrapped, beside, limits=limits)
+            _refuse_unknown_layout(beside)
         transport.mark_whole(kept)
         transport.forget(wrapped)
     return Origin(kept, competition.PAGE)
 
 
 def from_microsoft(
-    folder: Path, *, address: str = MICROSOFT, checksum: Checksum = MICROSOFT_SHA256, size: int = MICROSOFT_BYTES
+    folder: Path,
+    *,
+    limits: archives.Limits,
+    address: str = MICROSOFT,
+    checksum: Checksum = MICROSOFT_SHA256,
+    size: int = MICROSOFT_BYTES,
 ) -> Origin:
     """Fetch Microsoft's archive of the same photographs; it needs no account.
 
     Args:
         folder: where the archive and what was fetched of it are kept.
+        limits: what an archive may hold.
         address: where it lies.
         checksum: what it must be.
         size: its bytes; another file is refused before it is fetched.
@@ -79,20 +88,20 @@ def from_microsoft(
     kept = folder / "microsoft.zip"
     transport.fetch(address, kept, checksum=checksum, size=size)
     with _forgotten_if_damaged(kept):
-        archives.check(kept)
+        archives.check(kept, limits=limits)
     return Origin(kept, address)
 
 
-def from_inbox(inbox: Path, target: Path) -> Origin:
+def from_inbox(inbox: Path, target: Path, *, limits: archives.Limits) -> Origin:
     """Take a user's own photographs: class folders, or the one archive.
 
     Args:
         inbox: the folder they lie in.
         target: the archive to make.
+        limits: what an archive may hold.
 
     Raises:
-        DataError: there is nothing, several archives, both folders and an archive, fewer than two classes,
-            or an unknown layout.
+        DataError: there is nothing, several archives, or both folders and an archive; or the archive is refused.
     """
     zips = sorted(path for path in inbox.glob("*.[zZ][iI][pP]") if not path.name.startswith("."))
     photographs = _photographs(inbox)
@@ -103,20 +112,20 @@ def from_inbox(inbox: Path, target: Path) -> Origin:
             f"`inbox/`, not both and not several. Received: {_names(received) or _contents(inbox)}."
         )
     if zips:
-        archives.check(zips[0])
-        _unwrap(zips[0], target)
+        _unwrap(zips[0], target, limits=limits)
         return Origin(target, zips[0].as_posix())
     with disk.room({target.parent: sum(path.stat().st_size for path in photographs)}):
-        _pack(target, ((path.relative_to(inbox).as_posix(), path.read_bytes()) for path in photographs))
+        _pack(target, ((path.relative_to(inbox).as_posix(), path.open("rb")) for path in photographs))
     return Origin(target, inbox.as_posix())
 
 
 def from_drawings(generated: Generated, target: Path) -> Origin:
     """Draw pictures of two classes."""
+    size, seed = generated.size, generated.seed
     _pack(
         target,
         (
-            (f"{class_name}/{index:06}.jpg", drawings.draw(class_name, index, size=generated.size, seed=generated.seed))
+            (f"{class_name}/{index:06}.jpg", io.BytesIO(drawings.draw(class_name, index, size=size, seed=seed)))
             for number, class_name in enumerate(GENERATED_CLASSES)
             for index in range((generated.photographs + 1 - number) // len(GENERATED_CLASSES))
         ),
@@ -129,9 +138,9 @@ def main() -> None:
     settings = params.load(STAGE, Params)
     target = paths.artifact(STAGE, "photos.zip")
     with outputs.whole_file(target) as beside:
-        origin = _origin(settings, beside)
-        with zipfile.ZipFile(origin.archive) as archive:
-            archives.candidates(archive)
+        with _cure_named():
+            origin = _origin(settings, beside)
+        _refuse_unknown_layout(origin.archive)
         if origin.archive != beside:
             outputs.link(origin.archive, beside)
     description = {
@@ -146,13 +155,22 @@ def main() -> None:
 def _origin(settings: Params, target: Path) -> Origin:
     match settings.source:
         case "kaggle":
-            return from_kaggle(paths.cache(STAGE))
+            return from_kaggle(paths.cache(STAGE), limits=settings.limits)
         case "microsoft":
-            return from_microsoft(paths.cache(STAGE))
+            return from_microsoft(paths.cache(STAGE), limits=settings.limits)
         case "inbox":
-            return from_inbox(paths.INBOX, target)
+            return from_inbox(paths.INBOX, target, limits=settings.limits)
         case "generated":
             return from_drawings(settings.generated, target)
+
+
+@contextmanager
+def _cure_named() -> Iterator[None]:
+    """Have an archive that holds too much for the block refused with the param that would let it pass."""
+    try:
+        yield
+    except archives.TooMuch as error:
+        raise DataError(f"{error} If you trust it, raise `{STAGE}.limits` in {paths.PARAMS}.") from None
 
 
 @contextmanager
@@ -165,18 +183,28 @@ def _forgotten_if_damaged(fetched: Path) -> Iterator[None]:
         raise
 
 
-def _unwrap(archive: Path, target: Path) -> None:
-    """Copy the labelled photographs out of an archive of Kaggle's, or the archive itself if it is no such wrapping."""
-    with zipfile.ZipFile(archive) as outer:
-        inner = [name for name in outer.namelist() if PurePosixPath(name).name == LABELLED]
-        size = outer.getinfo(inner[0]).file_size if len(inner) == 1 else archive.stat().st_size
-        with disk.room({target.parent: size}):
-            if len(inner) != 1:
+def _unwrap(archive: Path, target: Path, *, limits: archives.Limits) -> None:
+    """Copy the labelled photographs out of an archive of Kaggle's, or the archive itself if it is no such wrapping.
+
+    Raises:
+        DataError: one of both is damaged or hostile, or holds too much.
+        DiskError: the disk has no room for it, or refuses.
+    """
+    archives.check(archive, limits=limits)
+    with archives.opened(archive) as outer:
+        inner = [one for one in outer.infolist() if PurePosixPath(one.filename).name == LABELLED and not one.is_dir()]
+        if len(inner) != 1:
+            with disk.room({target.parent: archive.stat().st_size}):
                 shutil.copyfile(archive, target)
-                return
-            with outer.open(inner[0]) as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)
-    archives.check(target, name=f"{archive.name}/{inner[0]}")
+            return
+        name = f"{archive.name}/{inner[0].filename}"
+        archives.unpack(outer, inner[0], target, limits=limits, name=name)
+    archives.check(target, limits=limits, name=name)
+
+
+def _refuse_unknown_layout(archive: Path) -> None:
+    with archives.opened(archive) as photographs:
+        archives.candidates(photographs)
 
 
 def _photographs(folder: Path) -> list[Path]:
@@ -199,14 +227,24 @@ def _names(found: list[Path]) -> str:
     return ", ".join(f"`{path.as_posix()}`" for path in found[:5]) + more
 
 
-def _pack(target: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write an archive, the same bytes for the same members; uncompressed, as photographs hardly shrink."""
+def _pack(target: Path, members: Iterable[tuple[str, IO[bytes]]]) -> None:
+    """Write an archive, the same bytes for the same members; uncompressed, as photographs hardly shrink.
+
+    Args:
+        target: where to.
+        members: the names and their contents, which are closed when read.
+    """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in members:
-            try:
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-            except UnicodeEncodeError:
-                raise DataError(f"A file's name must be UTF-8. Received: {name!r}. Rename the file.") from None
+        for name, source in members:
+            member = zipfile.ZipInfo(name, _EPOCH)
+            with source:
+                member.file_size = source.seek(0, io.SEEK_END)
+                source.seek(0)
+                try:
+                    with archive.open(member, "w") as packed:
+                        shutil.copyfileobj(source, packed, 1 << 20)
+                except UnicodeEncodeError:
+                    raise DataError(f"A file's name must be UTF-8. Received: {name!r}. Rename the file.") from None
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ import logging
 import math
 import os
 import zipfile
-import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
@@ -110,18 +109,10 @@ def contents(archive: zipfile.ZipFile, member: str) -> bytes:
         UnreadablePhoto: it is larger than `MAX_BYTES`, or damaged.
         OSError: the disk refuses.
     """
-    info = archive.getinfo(member)
-    if info.file_size > MAX_BYTES:
-        raise UnreadablePhoto(f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        with archive.open(info) as file:
-            data = file.read(info.file_size + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        disk.reraise(error, archive.filename)
-        raise UnreadablePhoto(f"damaged in the archive ({error})") from None
-    if len(data) != info.file_size:
-        raise UnreadablePhoto("cut short in the archive")
-    return data
+        return archives.read(archive, archive.getinfo(member), most=MAX_BYTES)
+    except DataError as reason:
+        raise UnreadablePhoto(str(reason)) from None
 
 
 def copies(archive: zipfile.ZipFile, candidates: Iterable[Candidate]) -> list[Rejection]:
@@ -372,11 +363,11 @@ def counts(choice: Choice) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path} must be a zip archive. Received: {error}. {remake('download')}") from None
-    with archive:
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(archives.opened(path))
+        except DataError as error:
+            raise DataError(f"{error} {remake('download')}") from None
         yield archive
 
 

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from flows import credentials
 from tasks import download, subsample
 from tests import reliability
-from transfer import archives, diagnosis, duplicates, errors, interruption, memo, photos, predict, transport
+from transfer import arguments, diagnosis, duplicates, errors, interruption, memo, photos, predict, transport
 
 ROOT = Path(__file__).parent.parent
 INTERRUPTED = {interruption.Interrupted(number).exit_code for number in interruption.REQUESTS}
@@ -246,18 +246,22 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
     assert set(re.findall(r"--[a-z]+", "\n".join(commands(document)))) == options
     codes = {0, 2, errors.DataError.exit_code, 74, predict.READER_HAS_GONE} | INTERRUPTED
     assert set(first_column(document, "exit code")) == {str(code) for code in codes}
-    assert f"may have {archives.MAX_PHOTOGRAPH >> 20} MiB, and {photos.MAX_PIXELS:,} pixels" in text
+    assert f"may have {arguments.MAX_BYTES >> 20} MiB, and {photos.MAX_PIXELS:,} pixels" in text
+    most = arguments.LIMITS
+    assert f"{most.members:,} members, and unpack to {most.gigabytes:g} GB and to {most.expansion:g} times" in text
     assert f"{predict.EDGE:,} pixels an edge" in text
 
 
 def test_the_limits_that_documents_state_are_those_of_the_code() -> None:
     """A photograph, an archive and the memo may be as large as the documents say."""
     photographs = (ROOT / "docs/photographs.md").read_text(encoding="utf-8")
-    assert f"over {subsample.MAX_BYTES >> 20} MiB, or over {photos.MAX_PIXELS:,} pixels" in photographs
+    limits = (
+        f"over {subsample.MAX_BYTES >> 20} MiB, over {photos.MAX_PIXELS:,} pixels, or over {photos.MAX_SCANS} scans"
+    )
+    assert limits in photographs
     assert f"of the {duplicates.BITS} bits" in photographs
-    assert f"more than {archives.MAX_MEMBERS:,} files" in photographs
-    assert f"more than {archives.MAX_EXPANSION} times its size" in photographs
-    assert f"more than {archives.MAX_PHOTOGRAPH >> 20} MiB" in photographs
+    rows = re.findall(r"^\| `download\.limits\.(\w+)` \| ([\d,]+) \|", photographs, re.MULTILINE)
+    assert {name: int(most.replace(",", "")) for name, most in rows} == PARAMS["download"]["limits"]
     assert f"limited to {memo.GIGABYTES:g} GB" in (ROOT / "docs/storage.md").read_text(encoding="utf-8")
 
 

@@ -1,34 +1,60 @@
 """Archives of photographs: checked before they are trusted, and read in the three layouts they come in."""
 
-import lzma
+import io
 import re
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
-from transfer import disk
+from pydantic import Field
+
+from transfer import disk, params
 from transfer.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 LAYOUTS = (
-    "folders named for the classes (`cat/1.jpg`, `dog/1.jpg`), one folder with Kaggle's names (`train/cat.1.jpg`), "
-    "or Microsoft's folders (`PetImages/Cat/1.jpg`)"
+    "folders named for the classes (`cat/1.jpg`, `dog/1.jpg`), one folder with Kaggle's names (`train/cat.1.jpg`, also "
+    "in a `train.zip`), or Microsoft's folders (`PetImages/Cat/1.jpg`)"
 )
 
-MAX_MEMBERS = 1_000_000
-MAX_EXPANSION = 100  # times the archive's own size; photographs hardly compress, bombs do by thousands
-MAX_PHOTOGRAPH = 256 << 20  # bytes; photographs are read whole
-
 _CHUNK = 1 << 20
+_AT_ONCE = 1 << 24  # bytes that zipfile reads at once when it seeks
+_LISTED = 128  # bytes that a member may take in the list of members, on average; the shortest take 46
+_LOCAL_HEADER = 30  # bytes before a member, and its name
 _ENCRYPTED = 0x1
+# zipfile unpacks no more than it is asked for by these two methods alone
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, zlib.error)
+
+_UNPRINTABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CLASS_NAME = re.compile(r"\w[\w -]*")
 _KAGGLE_STEM = re.compile(r"(?P<class_name>[^.]+)\.\d+")
 _UNLABELLED = {"test", "test1"}
 _MICROSOFT_ROOT = "PetImages"
+
+
+class Limits(params.Section):
+    """What an archive may hold at most, so that none fills the memory or the disk, or keeps the machine busy for ever.
+
+    Args:
+        members: files and folders.
+        gigabytes: what it unpacks to.
+        expansion: what it unpacks to, in times its own size; photographs hardly compress, bombs do by thousands.
+    """
+
+    members: int = Field(ge=1, le=10_000_000)
+    gigabytes: float = Field(gt=0)
+    expansion: float = Field(ge=1)
+
+
+class TooMuch(DataError):
+    """An archive holds more than its limits allow."""
 
 
 class Candidate(NamedTuple):
@@ -45,29 +71,63 @@ def is_photograph(path: PurePosixPath) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def check(path: Path, *, name: str | None = None) -> None:
+@contextmanager
+def opened(path: Path, *, limits: Limits | None = None, name: str | None = None) -> Iterator[zipfile.ZipFile]:
+    """Open an archive, none of whose members has been read yet.
+
+    Args:
+        path: the archive.
+        limits: what it may hold; None for one that has been checked before.
+        name: how the user knows it, where that is not the file's own name.
+
+    Raises:
+        TooMuch: it states more than its limits allow.
+        DataError: the file is no zip archive, or its members overlap, lead out of it or are links.
+    """
+    with path.open("rb") as file, _opened(file, limits, name or path.name) as archive:
+        yield archive
+
+
+def check(path: Path, *, limits: Limits, name: str | None = None) -> None:
     """Read an archive through and refuse it unless it is whole and harmless.
 
     Args:
         path: the archive.
+        limits: what it may hold.
         name: how the user knows it, where that is not the file's own name.
 
     Raises:
-        DataError: the file is no zip archive, is encrypted or damaged, unpacks to far more than its own size,
-            or holds links or paths that lead out of it.
+        TooMuch: it states more than its limits allow; nothing has been unpacked then.
+        DataError: the file is no zip archive, is encrypted or damaged, is compressed in an unusual way, or its members
+            overlap, lead out of it or are links.
         OSError: the disk refuses.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _refuse_bombs(archive, path.stat().st_size)
+    with opened(path, limits=limits, name=name) as archive:
+        try:
             for member in archive.infolist():
-                _refuse_hostile(member)
                 deque(_chunks(archive, member), maxlen=0)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise DataError(
-            f"{name or path.name} must be a whole zip archive. Received: {path.stat().st_size:,} bytes, {error}. "
-            "Fetch or pack it again."
-        ) from None
+        except zipfile.BadZipFile as error:
+            raise _not_whole(name or path.name, path.stat().st_size, error) from None
+
+
+def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, limits: Limits, name: str) -> None:
+    """Write a member that is an archive itself to a file; what it states is looked at before.
+
+    Args:
+        archive: one that has been checked.
+        member: the archive in it; no more is written of it than is announced.
+        target: where to.
+        limits: what the member may hold.
+        name: how the user knows the member.
+
+    Raises:
+        TooMuch: it states more than its limits allow.
+        DataError: it is no zip archive, or its members overlap, lead out of it or are links.
+    """
+    with archive.open(member) as wrapped, _opened(wrapped, limits, name):
+        pass
+    with target.open("wb") as file:
+        file.writelines(_chunks(archive, member))
 
 
 def candidates(archive: zipfile.ZipFile) -> list[Candidate]:
@@ -84,7 +144,6 @@ def candidates(archive: zipfile.ZipFile) -> list[Candidate]:
     """
     for member in archive.infolist():
         _refuse_hostile(member)
-        _refuse_giant(member)
     names = [member.filename for member in archive.infolist() if not member.is_dir()]
     paths = [PurePosixPath(name) for name in names]
     photographs = [path for path in paths if is_photograph(path)]
@@ -98,34 +157,32 @@ def candidates(archive: zipfile.ZipFile) -> list[Candidate]:
     return sorted(one._replace(member=as_packed[one.member]) for one in found)
 
 
-def photographs(archive: zipfile.ZipFile, *, size: int) -> list[zipfile.ZipInfo]:
-    """Find the photographs of an archive, whatever its layout, in a fixed order; `read` reads them one by one.
-
-    Args:
-        archive: any.
-        size: its own, in bytes.
-
-    Raises:
-        DataError: it unpacks to far more than its own size, or holds links or paths that lead out of it.
-    """
-    _refuse_bombs(archive, size)
-    for member in archive.infolist():
-        _refuse_hostile(member)
+def photographs(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Find the photographs of an archive, whatever its layout, in a fixed order; `read` reads them one by one."""
     found = [one for one in archive.infolist() if not one.is_dir() and is_photograph(PurePosixPath(one.filename))]
     return sorted(found, key=lambda member: member.filename)
 
 
-def read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, most: int) -> bytes:
     """Read a photograph of an archive.
 
+    Args:
+        archive: as from `opened`.
+        member: the photograph.
+        most: bytes it may have.
+
     Raises:
-        DataError: it is damaged, encrypted, or larger than `MAX_PHOTOGRAPH`.
+        DataError: it is larger, damaged or encrypted; the text is the reason.
     """
-    _refuse_giant(member)
+    if member.file_size > most:
+        raise DataError(f"larger than {most >> 20} MiB")
     try:
-        return b"".join(_chunks(archive, member))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise DataError(f"damaged in its archive ({error})") from None
+        data = b"".join(_chunks(archive, member))
+    except zipfile.BadZipFile as error:
+        raise DataError(f"damaged in the archive ({error})") from None
+    if len(data) != member.file_size:
+        raise DataError("cut short in the archive")
+    return data
 
 
 def _kaggle(photographs: list[PurePosixPath]) -> list[Candidate]:
@@ -133,7 +190,7 @@ def _kaggle(photographs: list[PurePosixPath]) -> list[Candidate]:
     if len({path.parent for path in labelled}) != 1:
         return []
     matches = [(path, _KAGGLE_STEM.fullmatch(path.stem)) for path in labelled]
-    found = [Candidate(match["class_name"], path.name, str(path)) for path, match in matches if match]
+    found = [Candidate(_composed(match["class_name"]), path.name, str(path)) for path, match in matches if match]
     return found if len(found) == len(labelled) else []
 
 
@@ -149,8 +206,13 @@ def _folders(photographs: list[PurePosixPath]) -> list[Candidate]:
 
 
 def _in_folder(path: PurePosixPath, *, lowered: bool) -> Candidate:
-    class_name = path.parent.name.lower() if lowered else path.parent.name
+    class_name = _composed(path.parent.name.lower() if lowered else path.parent.name)
     return Candidate(class_name, f"{class_name}.{path.name}", str(path))
+
+
+def _composed(name: str) -> str:
+    """A name as most systems write it: macOS takes letters with accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _refuse_class_names(found: Iterable[Candidate]) -> None:
@@ -181,47 +243,108 @@ def _refuse_too_few_classes(found: Iterable[Candidate]) -> None:
         raise DataError(f"There must be two classes or more, in {LAYOUTS}. Received: only `{names[0]}`.")
 
 
-def _endings(paths: Iterable[PurePosixPath]) -> str:
+def _endings(paths: Sequence[PurePosixPath]) -> str:
     counts = Counter(path.suffix.lower() or "no ending" for path in paths)
-    return ", ".join(f"{count} of {ending}" for ending, count in counts.most_common(5)) or "no files at all"
+    examples = {path.suffix.lower() or "no ending": path for path in reversed(paths)}
+    return (
+        ", ".join(f"{count} of {ending} (`{examples[ending]}`)" for ending, count in counts.most_common(5))
+        or "no files at all"
+    )
+
+
+class _Frugal:
+    """A file of which no more is read at once than the list of an archive's members may take; archives may lie."""
+
+    def __init__(self, file: IO[bytes], limits: Limits, name: str) -> None:
+        self._file, self._limits, self._name = file, limits, name
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size > max(self._limits.members * _LISTED, _AT_ONCE):
+            raise _too_much(self._name, self._limits, f"a list of members of {size:,} bytes")
+        return self._file.read(size)
+
+
+@contextmanager
+def _opened(file: IO[bytes], limits: Limits | None, name: str) -> Iterator[zipfile.ZipFile]:
+    size = file.seek(0, io.SEEK_END)
+    try:
+        archive = _listed(_Frugal(file, limits, name) if limits else file)
+        _refuse_overlaps(archive.infolist(), size)
+    except _DAMAGE as error:
+        raise _not_whole(name, size, error) from None
+    with archive:
+        members = archive.infolist()
+        total = sum(member.file_size for member in members)
+        if limits and not _allowed(limits, members=len(members), size=size, total=total):
+            raise _too_much(name, limits, f"{len(members):,} members, {size:,} bytes that unpack to {total:,}")
+        for member in members:
+            _refuse_hostile(member)
+        yield archive
+
+
+def _listed(file: IO[bytes] | _Frugal) -> zipfile.ZipFile:
+    """The archive; names are read as UTF-8, which macOS writes without saying so, or else as zip's old CP437."""
+    try:
+        return zipfile.ZipFile(file, metadata_encoding="utf-8")
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(file)
+
+
+def _allowed(limits: Limits, *, members: int, size: int, total: int) -> bool:
+    return members <= limits.members and total <= min(limits.gigabytes * 1e9, limits.expansion * size)
+
+
+def _not_whole(name: str, size: int, error: Exception) -> DataError:
+    return DataError(f"{name} must be a whole zip archive. Received: {size:,} bytes, {error}. Fetch or pack it again.")
+
+
+def _too_much(name: str, limits: Limits, received: str) -> TooMuch:
+    return TooMuch(
+        f"{name} may hold {limits.members:,} members, and unpack to {limits.gigabytes:g} GB and to "
+        f"{limits.expansion:g} times its size at most. Received: {received}."
+    )
+
+
+def _refuse_overlaps(members: Iterable[zipfile.ZipInfo], size: int) -> None:
+    """Refuse members that share bytes: few bytes can be many members then."""
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            raise zipfile.BadZipFile("members that overlap")
+        end = member.header_offset + _LOCAL_HEADER + member.compress_size
+    if end > size:
+        raise zipfile.BadZipFile("a member beyond its end")
 
 
 def _refuse_hostile(member: zipfile.ZipInfo) -> None:
     name = member.filename
     leads_out = name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:[/\\]", name)
-    unprintable = "\\" in name or any(ord(character) < 32 for character in name)
-    if leads_out or unprintable or stat.S_ISLNK(member.external_attr >> 16):
+    if leads_out or _UNPRINTABLE.search(name) or stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(
             f"An archive's members must be plain files below it. Received: {name!r}. Pack the photographs again."
         )
 
 
-def _refuse_giant(member: zipfile.ZipInfo) -> None:
-    if member.file_size > MAX_PHOTOGRAPH and is_photograph(PurePosixPath(member.filename)):
+def _refuse_closed(member: zipfile.ZipInfo) -> None:
+    if member.flag_bits & _ENCRYPTED:
+        raise DataError(f"An archive must not be encrypted. Received: {member.filename!r} with a password.")
+    if member.compress_type not in _METHODS:
         raise DataError(
-            f"A photograph must have at most {MAX_PHOTOGRAPH:,} bytes. "
-            f"Received: {member.filename!r} with {member.file_size:,}. Take it out of the archive."
-        )
-
-
-def _refuse_bombs(archive: zipfile.ZipFile, size: int) -> None:
-    members = archive.infolist()
-    total = sum(member.file_size for member in members)
-    if len(members) > MAX_MEMBERS or total > MAX_EXPANSION * size:
-        raise DataError(
-            f"An archive must hold at most {MAX_MEMBERS:,} files and unpack to at most {MAX_EXPANSION} times its size. "
-            f"Received: {len(members):,} files, {size:,} bytes that unpack to {total:,}."
+            f"An archive's members must be stored or deflated, as zip does it. Received: {member.filename!r} packed "
+            f"by method {member.compress_type}. Pack the photographs again."
         )
 
 
 def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
     """A member from its beginning to its end; zipfile compares its checksum there and reads no more than announced."""
-    if member.flag_bits & _ENCRYPTED:
-        raise DataError(f"An archive must not be encrypted. Received: {member.filename!r} with a password.")
+    _refuse_closed(member)
     try:
         with archive.open(member) as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+    except zipfile.BadZipFile:
+        raise
+    except (*_DAMAGE, OSError) as error:
         disk.reraise(error, archive.filename)
-        raise zipfile.BadZipFile(f"{member.filename}: {error}") from None
+        raise zipfile.BadZipFile(f"{member.filename!r}: {error}") from None

@@ -4,7 +4,6 @@ import glob
 import os
 import stat
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,6 +14,8 @@ from transfer import archives
 from transfer.errors import DataError
 
 STANDARD_INPUT = "-"
+MAX_BYTES = 256 << 20  # of a photograph, which is read whole
+LIMITS = archives.Limits(members=200_000, gigabytes=100, expansion=100)  # members are read one by one, never unpacked
 
 
 class Photograph(NamedTuple):
@@ -99,15 +100,13 @@ def _ends(path: Path) -> bool:
 
 def _in_archive(path: str, opened: ExitStack) -> Iterator[Photograph]:
     try:
-        archive = opened.enter_context(zipfile.ZipFile(path))
-        members = archives.photographs(archive, size=Path(path).stat().st_size)
+        archive = opened.enter_context(archives.opened(Path(path), limits=LIMITS))
     except (DataError, OSError) as error:
         yield _unreadable(path, error)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        yield _unreadable(path, DataError(f"no whole zip archive ({error})"))
     else:
         yield from (
-            Photograph(f"{path}/{member.filename}", partial(archives.read, archive, member)) for member in members
+            Photograph(f"{path}/{member.filename}", partial(archives.read, archive, member, most=MAX_BYTES))
+            for member in archives.photographs(archive)
         )
 
 
@@ -128,7 +127,7 @@ def _read_standard_input() -> bytes:
 
 
 def _whole(file: BinaryIO) -> bytes:
-    data = file.read(archives.MAX_PHOTOGRAPH + 1)
-    if len(data) > archives.MAX_PHOTOGRAPH:
-        raise DataError(f"more than {archives.MAX_PHOTOGRAPH:,} bytes")
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(f"larger than {MAX_BYTES >> 20} MiB")
     return data

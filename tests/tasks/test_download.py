@@ -6,15 +6,17 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from ruamel.yaml import YAML
 
 from tasks import download
 from tests import disks
 from tests.servers import SIGNATURE, TOKEN, Fault, StandIn, serve
-from transfer import competition
+from transfer import archives, competition, params
 from transfer.errors import DataError
 from transfer.transport import Checksum
 
@@ -22,8 +24,11 @@ ROOT = Path(__file__).parents[2]
 PARAMS = """
 download:
   source: {source}
+  limits: {{members: 50, gigabytes: 0.001, expansion: 100}}
   generated: {{photographs: 11, size: 32, seed: 0}}
 """
+DAMAGED = pytest.mark.reliability("archives", "damaged: one byte changed in a member", "refused with the member's name")
+LIMITS = archives.Limits(members=50, gigabytes=0.001, expansion=100)
 Run = Callable[..., "CompletedProcess[str]"]
 
 
@@ -186,6 +191,47 @@ def test_unusable_inbox(run: Run, workspace: Path, names: list[str], words: list
     assert not _photos(workspace).exists()
 
 
+@pytest.mark.reliability(
+    "archives", "Kaggle's archive without train.zip", "refused with what is in it, and fetched again by the next run"
+)
+def test_kaggles_archive_without_train_zip(run: Run, workspace: Path, server: StandIn) -> None:
+    """An archive without the labelled photographs is not kept, wherever it comes from."""
+    server.body = _zip({name: data for name, data in OUTER.items() if name != "train.zip"})
+    words = "`train.zip`", "1 of .zip (`test1.zip`), 1 of .csv (`sampleSubmission.csv`)"
+    _refused(run("kaggle", **server.environment), 65, *words)
+    (workspace / "inbox").mkdir()
+    (workspace / "inbox" / "all.zip").write_bytes(server.body)
+    _refused(run("inbox"), 65, *words)
+    server.body = KAGGLE
+    assert run("kaggle", **server.environment).returncode == 0
+    assert _photos(workspace).read_bytes() == TRAIN
+
+
+@pytest.mark.reliability(
+    "archives",
+    "a bomb: too many members, or few bytes that unpack to many",
+    "refused before it is unpacked, with the limits of `download.limits` and what was found",
+)
+def test_more_than_the_limits_allow(run: Run, workspace: Path) -> None:
+    """A bomb within an archive ends the stage with 65, its name and the param that would let it pass."""
+    bomb = _zip({"cat/1.jpg": bytes(2_000_000), "dog/1.jpg": b""}, zipfile.ZIP_DEFLATED)
+    (workspace / "inbox").mkdir()
+    (workspace / "inbox" / "all.zip").write_bytes(_zip({"train.zip": bomb}))
+    words = "all.zip/train.zip may hold 50 members", "2 members", "unpack to 2,000,000", "raise `download.limits`"
+    _refused(run("inbox"), 65, *words)
+    assert list((workspace / "artifacts" / "download").iterdir()) == []
+
+
+def test_the_real_archives_are_within_the_limits() -> None:
+    """The limits of params.yaml let Kaggle's and Microsoft's archives pass, ten times over."""
+    section = YAML(typ="safe").load(ROOT / "params.yaml")["download"]
+    limits = params.parse("download", section, download.Params).limits
+    assert limits.members > 25_000 * 2
+    assert limits.gigabytes * 1e9 > download.MICROSOFT_BYTES * 10
+    assert limits.expansion > 10
+
+
+@DAMAGED
 def test_damaged_archive_within_an_archive(run: Run, workspace: Path) -> None:
     """A damaged train.zip in Kaggle's archive is named as the user would find it."""
     (workspace / "inbox").mkdir()
@@ -234,6 +280,7 @@ def test_kaggle_keeps_secrets(run: Run, workspace: Path, server: StandIn) -> Non
         assert secret not in said + written
 
 
+@DAMAGED
 @pytest.mark.reliability(
     "network",
     "an archive of the right size with a changed byte",
@@ -289,8 +336,9 @@ def test_microsoft(server: StandIn, tmp_path: Path) -> None:
     server.body = MICROSOFT
     server.faults = [Fault(cut_after=5000)]
     checksum = Checksum("sha256", hashlib.sha256(MICROSOFT).hexdigest())
+    from_microsoft = partial(download.from_microsoft, tmp_path, limits=LIMITS, address=server.address)
     for _ in range(2):
-        origin = download.from_microsoft(tmp_path, address=server.address, checksum=checksum, size=len(MICROSOFT))
+        origin = from_microsoft(checksum=checksum, size=len(MICROSOFT))
         assert origin.archive.read_bytes() == MICROSOFT
     assert len(server.gets) == 2
 
@@ -299,7 +347,7 @@ def test_microsoft(server: StandIn, tmp_path: Path) -> None:
 def test_another_file_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     """Whatever lies at Microsoft's address now, only the known archive is taken."""
     with pytest.raises(DataError, match=download.MICROSOFT_SHA256.digest):
-        download.from_microsoft(tmp_path, address=server.address, size=len(server.body))
+        download.from_microsoft(tmp_path, limits=LIMITS, address=server.address, size=len(server.body))
     assert not (tmp_path / "microsoft.zip").exists()
 
 
@@ -309,7 +357,7 @@ def test_another_file_than_microsofts(server: StandIn, tmp_path: Path) -> None:
 def test_another_size_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     """A file of another size is refused when the server announces it, before it is fetched."""
     with pytest.raises(DataError, match="must be a file of 824,887,076 bytes"):
-        download.from_microsoft(tmp_path, address=server.address)
+        download.from_microsoft(tmp_path, limits=LIMITS, address=server.address)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
 
 
@@ -318,6 +366,7 @@ def test_another_size_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     [
         ("flickr", ("", ""), ["`download.source`", "'kaggle', 'microsoft', 'inbox' or 'generated'", "'flickr'"]),
         ("inbox", ("11", "1"), ["`download.generated.photographs`", "equal to 2", "Received: 1"]),
+        ("inbox", ("50", "0"), ["`download.limits.members`", "equal to 1", "Received: 0"]),
         ("inbox", ("size", "sise"), ["`download.generated.sise`", "not a parameter"]),
     ],
 )

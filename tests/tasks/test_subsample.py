@@ -171,6 +171,13 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.reliability("photographs", "empty", "rejected as `unreadable`, and replaced by the next of its class")
+@pytest.mark.reliability("photographs", "truncated", "rejected as `unreadable`, and replaced by the next of its class")
+@pytest.mark.reliability(
+    "photographs",
+    "text, HTML or `Thumbs.db` named .jpg",
+    "rejected as `unreadable`, and replaced by the next of its class",
+)
 @pytest.mark.parametrize(("data", "reason"), UNREADABLE.values(), ids=UNREADABLE)
 def test_a_photograph_that_cannot_be_read_is_replaced_by_the_next(here: Path, data: bytes, reason: str) -> None:
     """The number asked for is the number delivered; the bad one is listed with its reason."""
@@ -184,6 +191,9 @@ def test_a_photograph_that_cannot_be_read_is_replaced_by_the_next(here: Path, da
     assert json.loads((made(here) / "metrics.json").read_text())["looked_at"] == 11
 
 
+@pytest.mark.reliability(
+    "photographs", "the same photograph under two names", "the first by name stays, the other is `same_bytes`"
+)
 def test_of_copies_in_one_class_the_first_by_name_stays(here: Path) -> None:
     """The same bytes under two names count once, however many photographs are asked for."""
     members = scenes(10, 10)
@@ -196,6 +206,11 @@ def test_of_copies_in_one_class_the_first_by_name_stays(here: Path) -> None:
         assert not taken & {"cat.5.jpg", "cat.7.jpg"}
 
 
+@pytest.mark.reliability(
+    "photographs",
+    "the same photograph under two classes",
+    "both are dropped as `same_bytes_two_classes`, each with the other's name",
+)
 def test_copies_under_two_classes_are_all_dropped(here: Path) -> None:
     """A photograph that is said to be a cat and a dog teaches nothing, so neither is believed."""
     members = scenes(10, 10)
@@ -229,6 +244,11 @@ def test_the_same_size_and_checksum_is_not_yet_the_same_photograph(tmp_path: Pat
         assert subsample.copies(archive, candidates) == []
 
 
+@pytest.mark.reliability(
+    "photographs",
+    "one photograph saved twice, in another quality",
+    "the second is `near_duplicate`, with the first's name",
+)
 def test_a_photograph_that_looks_like_an_earlier_one_is_dropped(here: Path) -> None:
     """Saved again at another quality it would be in training and test at once; the reason names the other one."""
     again = {f"train/cat.9{number}.jpg": scene(number, quality=50) for number in range(8)}
@@ -322,6 +342,11 @@ def test_what_is_said_to_be_possible_is_possible(here: Path) -> None:
     assert len(taken) == 9
 
 
+@pytest.mark.reliability(
+    "photographs",
+    "more than half of them rejected",
+    "ends with 65 and the reasons, the commonest first with an example",
+)
 def test_mostly_bad_photographs_fail_the_stage_with_the_reasons(tmp_path: Path) -> None:
     """Exit code 65: a choice from ruins is no choice. The commonest reason comes first, with an example."""
     bad = {f"train/cat.{n}.jpg": b"x%d" % n for n in range(20, 40)} | {"train/dog.20.jpg": b"", "train/dog.21.jpg": b""}
@@ -372,7 +397,7 @@ def test_an_archive_that_is_none_fails_the_stage(tmp_path: Path, content: bytes)
     (tmp_path / "artifacts" / "download" / "photos.zip").write_bytes(content)
     ended = run(tmp_path)
     assert ended.returncode == 65
-    assert "photos.zip must be a zip archive" in ended.stderr.splitlines()[-1]
+    assert "photos.zip must be a whole zip archive" in ended.stderr.splitlines()[-1]
     assert ended.stderr.rstrip().endswith("dvc repro --single-item --force download`.")
 
 
