@@ -25,7 +25,7 @@ help:
 	@echo "make install-gpu   the same with CUDA's libraries, for TensorFlow on an NVIDIA GPU under Linux"
 	@echo "make test     all tests"
 	@echo "make reliability   the tests of what can go wrong, which write the table of docs/reliability.md"
-	@echo "make fuzz     the tests of damaged files with fifty thousand examples each (ten minutes)"
+	@echo "make fuzz     the tests of damaged files with twenty thousand examples each (ten minutes)"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter and fixes"
 	@echo "make bench    the benchmarks behind docs/results.md (half an hour; see benchmarks/)"

@@ -170,7 +170,7 @@ def _cure_named() -> Iterator[None]:
     try:
         yield
     except archives.TooMuch as error:
-        raise DataError(f"{error} If you trust it, raise `{STAGE}.limits` in {paths.PARAMS}.") from None
+        raise DataError(f"{error} If you trust it, raise `{STAGE}.limits` in {paths.PARAMS} instead.") from None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ pytest_plugins = ["tests.reliability"]
 
 # the suite tries few examples, always the same; `make fuzz` tries many, others each time
 settings.register_profile("suite", max_examples=300, derandomize=True, deadline=None, database=None)
-settings.register_profile("long", max_examples=50_000, deadline=None, database=None, print_blob=True)
+settings.register_profile("long", max_examples=20_000, deadline=None, database=None, print_blob=True)
 settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent

@@ -114,7 +114,7 @@ def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, l
     """Write a member that is an archive itself to a file; what it states is looked at before.
 
     Args:
-        archive: one that has been checked.
+        archive: as from `opened`.
         member: the archive in it; no more is written of it than is announced.
         target: where to.
         limits: what the member may hold.
@@ -122,12 +122,15 @@ def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, l
 
     Raises:
         TooMuch: it states more than its limits allow.
-        DataError: it is no zip archive, or its members overlap, lead out of it or are links.
+        DataError: it is damaged or no zip archive, or its members overlap, lead out of it or are links.
     """
-    with archive.open(member) as wrapped, _opened(wrapped, limits, name):
-        pass
-    with target.open("wb") as file:
-        file.writelines(_chunks(archive, member))
+    try:
+        with archive.open(member) as wrapped, _opened(wrapped, limits, name):
+            pass
+        with target.open("wb") as file:
+            file.writelines(_chunks(archive, member))
+    except _DAMAGE as error:
+        raise _not_whole(name, member.file_size, error) from None
 
 
 def candidates(archive: zipfile.ZipFile) -> list[Candidate]:
@@ -302,7 +305,7 @@ def _not_whole(name: str, size: int, error: Exception) -> DataError:
 def _too_much(name: str, limits: Limits, received: str) -> TooMuch:
     return TooMuch(
         f"{name} may hold {limits.members:,} members, and unpack to {limits.gigabytes:g} GB and to "
-        f"{limits.expansion:g} times its size at most. Received: {received}."
+        f"{limits.expansion:g} times its size at most. Received: {received}. Pack less into one archive."
     )
 
 
@@ -320,7 +323,7 @@ def _refuse_overlaps(members: Iterable[zipfile.ZipInfo], size: int) -> None:
 def _refuse_hostile(member: zipfile.ZipInfo) -> None:
     name = member.filename
     leads_out = name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:[/\\]", name)
-    if leads_out or _UNPRINTABLE.search(name) or stat.S_ISLNK(member.external_attr >> 16):
+    if not name or leads_out or _UNPRINTABLE.search(name) or stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(
             f"An archive's members must be plain files below it. Received: {name!r}. Pack the photographs again."
         )

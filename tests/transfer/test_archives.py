@@ -153,6 +153,13 @@ def test_names_that_lead_out_are_refused(name: str, saved: Save) -> None:
         pass
 
 
+@HOSTILE
+def test_members_without_a_name_are_refused(saved: Save) -> None:
+    """Python ends a name at a zero byte, and fails at a member that has none left."""
+    with pytest.raises(DataError, match=r"plain files .* Received: ''"):
+        archives.check(saved(_packed("nameless.jpg").replace(b"nameless", b"\0ameless")), limits=LIMITS)
+
+
 @pytest.mark.reliability("archives", "a symbolic link in it", "refused with the name")
 def test_links_are_refused(saved: Save) -> None:
     """An archive cannot hold symbolic links."""
@@ -261,7 +268,9 @@ def test_bombs_are_refused(limits: Limits, names: list[str], saved: Save) -> Non
     """An archive that holds more than it may is refused before it is unpacked, with what may be and what is."""
     path = saved(_packed(*names, data=bytes(2_000_000), method=zipfile.ZIP_DEFLATED))
     received = rf"{len(names)} members, [\d,]+ bytes that unpack to {len(names) * 2_000_000:,}"
-    with pytest.raises(archives.TooMuch, match=rf"photos\.zip may hold .* times its size .* Received: {received}\.$"):
+    with pytest.raises(
+        archives.TooMuch, match=rf"photos\.zip may hold .* times its size .* Received: {received}\. Pack less"
+    ):
         archives.check(path, limits=limits)
 
 
