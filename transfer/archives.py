@@ -123,11 +123,12 @@ def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, l
     Raises:
         TooMuch: it states more than its limits allow.
         DataError: it is damaged or no zip archive, or its members overlap, lead out of it or are links.
+        DiskError: the disk has no room for it, or refuses.
     """
     try:
         with archive.open(member) as wrapped, _opened(wrapped, limits, name):
             pass
-        with target.open("wb") as file:
+        with disk.room({target.parent: member.file_size}), target.open("wb") as file:
             file.writelines(_chunks(archive, member))
     except _DAMAGE as error:
         raise _not_whole(name, member.file_size, error) from None

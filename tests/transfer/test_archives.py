@@ -41,7 +41,7 @@ def _packed(*names: str, data: bytes = b"photo", method: int = zipfile.ZIP_STORE
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name in names:
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data, method)  # the same bytes every day
     return file.getvalue()
 
 
