@@ -90,8 +90,13 @@ def dvc(workspace: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """Have processes that tests start take Ctrl-C: one of many testing processes, or one behind `&`, ignores it."""
+    """Have processes that tests start take all that asks to end, which they ignore if these here do.
+
+    One of many testing processes, or one behind `&`, ignores Ctrl-C; one under `nohup` a terminal that is closed.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # as deaf as before, but a handler is not handed down
 
 
 @pytest.fixture(scope="session")

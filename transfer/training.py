@@ -9,6 +9,7 @@ import logging
 import math
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -355,8 +356,9 @@ def _write_arrays(path: Path, arrays: list[NDArray[Any]]) -> None:
 
 
 def _read_arrays(path: Path) -> list[NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
+    with zipfile.ZipFile(path) as archive:
+        names = [f"arr_{number}.npy" for number in range(len(archive.namelist()))]
+        return [np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False) for name in names]
 
 
 class _Backup(keras.callbacks.Callback):  # type: ignore[misc]

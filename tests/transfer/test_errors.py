@@ -4,11 +4,12 @@ from transfer import errors
 
 
 def test_exit_codes_are_those_of_sysexits() -> None:
-    """A scheduler can act on the code: 65 data, 75 try again, 77 permission, 78 params."""
+    """A scheduler can act on the code: 65 data, 74 disk, 75 try again, 77 permission, 78 params."""
     codes = {name: kind.exit_code for name, kind in inspect.getmembers(errors, inspect.isclass) if name != "ClassVar"}
     assert codes == {
         "StageError": 1,
         "DataError": 65,
+        "DiskError": 74,
         "NetworkError": 75,
         "BusyError": 75,
         "AccessError": 77,
