@@ -34,7 +34,8 @@ LOCK = Path("dvc.lock")
 WORKSPACE = Path(".cache/sweep")
 COMPARISONS = Path("sweeps")
 SCORES = ("val_loss", "val_accuracy", "best_epoch")
-STAGES = ("train_head", "fine_tune")  # those with a seed of a training
+HEAD = "train_head"
+STAGES = (HEAD, "fine_tune")  # those with a seed of a training
 
 Changes = Mapping[str, Any]  # values by dotted names of params
 
@@ -169,20 +170,27 @@ def _scores(sweep: Sweep, point: Point, seed: int) -> dict[str, float]:
     document = changed(YAML().load(paths.PARAMS), {**sweep.given, **seeds, **point.changes})
     outputs.write_text(WORKSPACE / paths.PARAMS, in_yaml(document))
     with contextlib.chdir(WORKSPACE):
-        said = _reproduce(sweep.stage)
-        metrics: dict[str, float] = json.loads(paths.artifact(sweep.stage, "metrics.json").read_text(encoding="utf-8"))
-    if any(score not in metrics for score in SCORES):
-        raise StoppedError(f"{point.name}: {sweep.stage} has no scores, as no epoch was good enough. {said[-1]}")
+        _reproduce(sweep.stage)
+        return scores_of(sweep.stage)
+
+
+def scores_of(stage: str) -> dict[str, float]:
+    """The validation scores of the network that a stage handed on, in the current folder.
+
+    Where no epoch of fine-tuning was better than the head, that is the head's, after none of its epochs.
+    """
+    metrics: dict[str, float] = json.loads(paths.artifact(stage, "metrics.json").read_text(encoding="utf-8"))
+    if "best_epoch" not in metrics:
+        return {**scores_of(HEAD), "best_epoch": 0}
     return {score: metrics[score] for score in SCORES}
 
 
-def _reproduce(stage: str) -> list[str]:
+def _reproduce(stage: str) -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", stage]
     code, said = processes.run(command, environment(), secrets={}, say=lambda _: None)
     if code:
         _, message = reproduction.failure(code, said)
         raise StoppedError(message)
-    return said
 
 
 def environment() -> dict[str, str]:

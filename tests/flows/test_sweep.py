@@ -1,5 +1,6 @@
 import csv
 import importlib
+import json
 import os
 import re
 import shutil
@@ -157,3 +158,14 @@ def test_the_table_has_the_best_first() -> None:
     assert re.search(r"0\.2000 +0\.1000 to 0\.3000 +90\.0 %", lines[1])
     alone = sweep.table(found.model_copy(update={"seeds": [0]}), sweep.compared(results[::2]))
     assert " to " not in alone
+
+
+def test_a_fine_tuning_that_was_no_better_counts_as_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where fine-tuning hands on the head's network the point has the head's scores, and the sweep goes on."""
+    monkeypatch.chdir(tmp_path)
+    head = {"epochs": 4, "best_epoch": 3, "loss": 0.2, "accuracy": 0.9, "val_loss": 0.1, "val_accuracy": 0.96}
+    for stage, metrics in {"train_head": head, "fine_tune": {"head_val_loss": 0.1, "epochs": 2}}.items():
+        (tmp_path / "artifacts" / stage).mkdir(parents=True)
+        (tmp_path / "artifacts" / stage / "metrics.json").write_text(json.dumps(metrics))
+    assert sweep.scores_of("fine_tune") == {"val_loss": 0.1, "val_accuracy": 0.96, "best_epoch": 0}
+    assert sweep.scores_of("train_head") == {"val_loss": 0.1, "val_accuracy": 0.96, "best_epoch": 3}
