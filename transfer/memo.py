@@ -2,13 +2,15 @@
 
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from transfer import features, outputs, paths
 
 GIGABYTES = 10.0  # what it may take of the disk: some 100,000 rows of photographs of 224 x 224 pixels
+
+_Found = tuple[Path, os.stat_result]
 
 
 class Memo:
@@ -68,15 +70,7 @@ def forget_least_recently_used(*, gigabytes: float = GIGABYTES) -> int:
             if partial.stat().st_mtime < time.time() - 24 * 3600:
                 partial.unlink()
     rows = list(_rows())
-    excess = sum(status.st_size for _, status in rows) - gigabytes * 1e9
-    forgotten = 0
-    for row, status in sorted(rows, key=lambda item: item[1].st_atime_ns):
-        if excess <= 0:
-            break
-        row.unlink(missing_ok=True)
-        excess -= status.st_size
-        forgotten += 1
-    return forgotten
+    return _forget(rows, sum(status.st_size for _, status in rows) - gigabytes * 1e9)
 
 
 def make_room(missing: int, *, keep: Collection[Path]) -> int:
@@ -91,17 +85,22 @@ def make_room(missing: int, *, keep: Collection[Path]) -> int:
     spare = [(row, status) for row, status in _rows() if row not in keep and status.st_nlink == 1]
     if not 0 < missing <= sum(status.st_size for _, status in spare):
         return 0
+    return _forget(spare, missing)
+
+
+def _forget(rows: Iterable[_Found], excess: float) -> int:
+    """Forget rows until that many bytes are gone, the least recently used first; returns how many."""
     forgotten = 0
-    for row, status in sorted(spare, key=lambda item: item[1].st_atime_ns):
-        if missing <= 0:
+    for row, status in sorted(rows, key=lambda found: found[1].st_atime_ns):
+        if excess <= 0:
             break
         row.unlink(missing_ok=True)
-        missing -= status.st_size
+        excess -= status.st_size
         forgotten += 1
     return forgotten
 
 
-def _rows() -> Iterator[tuple[Path, os.stat_result]]:
+def _rows() -> Iterator[_Found]:
     for row in paths.cache("features").glob("*/*.npz"):
         with suppress(FileNotFoundError):  # forgotten by another process meanwhile
             yield row, row.stat()
