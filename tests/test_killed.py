@@ -24,6 +24,7 @@ from transfer import outputs
 DATA = ("download", "fetch_weights", "subsample", "split")
 SEED = 5  # of the moments
 KILLS = 4  # of each data stage
+SHELLS = ["/bin/sh", "/bin/bash"]  # the first may stay between DVC and a stage: DVC's where SHELL is not set
 IN_PLACE = ("dvc.lock", ".dvc/tmp/rwlock")  # what DVC writes over itself, and leaves empty if it is killed just then
 
 asked_to_end = pytest.mark.reliability(
@@ -296,8 +297,10 @@ def test_dvc_killed_anywhere(workspace: Path, moments: random.Random) -> None:
     "`dvc repro` beside a stage whose DVC was killed",
     "the stage ends within seconds, and the result is that of an undisturbed run",
 )
-def test_a_stage_that_lost_its_dvc_is_no_rival(workspace: Path) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_stage_that_lost_its_dvc_is_no_rival(workspace: Path, monkeypatch: pytest.MonkeyPatch, *, shell: str) -> None:
     """Begun at once after DVC was killed, the next has the workspace for itself before it comes to run the stage."""
+    monkeypatch.setenv("SHELL", shell)
     expected = made(workspace)
     due(workspace, "extract_features")
     shutil.rmtree(workspace / ".cache/features")
@@ -316,8 +319,12 @@ def test_a_stage_that_lost_its_dvc_is_no_rival(workspace: Path) -> None:
 
 @asked_to_end
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_dvc_asked_to_end(workspace: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_dvc_asked_to_end(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, *, number: signal.Signals, shell: str
+) -> None:
     """Ctrl-C at a terminal reaches DVC and the stage, SIGTERM DVC alone: both are gone in ten seconds."""
+    monkeypatch.setenv("SHELL", shell)
     due(workspace, "evaluate")
     with started(workspace, "dvc", "repro") as process:
         until(process, lambda: importing(workspace, "tasks.evaluate"))

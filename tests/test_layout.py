@@ -73,7 +73,7 @@ def test_a_stage_writes_into_its_own_folder(stage: str) -> None:
     paths = [path if isinstance(path, str) else next(iter(path)) for entry in entries for path in entry]
     assert paths
     assert all(Path(path).is_relative_to(f"artifacts/{stage}") for path in paths)
-    assert STAGES[stage]["cmd"] == f"python -m tasks.{stage}"
+    assert STAGES[stage]["cmd"] == f"exec python -m tasks.{stage}"
     assert STAGES[stage]["params"] == [stage]
 
 
@@ -92,7 +92,7 @@ def test_a_stage_of_the_ladder_declares_all_it_imports(stage: str) -> None:
     module = ROOT / "ladder" / f"{stage}.py"
     used = {os.path.relpath(path, ROOT / "ladder") for path in {module, *reached(module)}}
     assert {path for path in LADDER[stage]["deps"] if path.endswith(".py")} == used
-    assert LADDER[stage]["cmd"].split(" ${")[0] == f"PYTHONPATH=.. python -m ladder.{stage}"
+    assert LADDER[stage]["cmd"].split(" ${")[0] == f"exec env PYTHONPATH=.. python -m ladder.{stage}"
     assert LADDER[stage]["params"][0] == stage
     entries = [entry for kind in ("outs", "metrics", "plots") for entry in LADDER[stage].get(kind, [])]
     made = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]

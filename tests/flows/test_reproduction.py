@@ -237,7 +237,12 @@ def test_the_rows_that_were_reused_are_read_from_the_stages_own_line() -> None:
     tree = ast.parse((ROOT / "tasks/extract_features.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "log.info"]
     (form,) = [call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)]
-    said = ["Running stage 'extract_features':", "> python -m tasks.extract_features", form % (9600, 4800), "Done."]
+    said = [
+        "Running stage 'extract_features':",
+        "> exec python -m tasks.extract_features",
+        form % (9600, 4800),
+        "Done.",
+    ]
     outcome = reproduction.outcome("extract_features", 0, said, seconds=1.0)
     assert outcome == Outcome("Ran", "", 1.0, 0, rows=9600, reused=4800)
 

@@ -18,12 +18,15 @@ import hashlib, os, signal, time
 from concurrent.futures import ThreadPoolExecutor
 from transfer import interruption, stage
 interruption.GRACE, interruption._LOOK = {grace}, 0.05
-def main():
+def sleep(seconds):
     print("begun", flush=True)
+    time.sleep(seconds)
+def main():
 {body}
 stage.run(main)
 """
-BUSY = 'hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)'  # an operation of minutes that Python cannot interrupt
+# An operation of minutes that Python cannot interrupt.
+BUSY = 'print("begun", flush=True)\nhashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)'
 ALL = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]
 LAST_WORDS = {
     signal.SIGHUP: "The terminal was closed. What was complete is kept; run the same command to go on.",
@@ -33,7 +36,7 @@ LAST_WORDS = {
 
 
 def command(body: str, *, grace: float = 5.0) -> list[str]:
-    """A stage whose `main` says that it has begun and has this body."""
+    """A stage whose `main` has this body, which sleeps or is busy, and says that it has begun when it is there."""
     indented = "\n".join(f"    {line}" for line in body.splitlines())
     return [sys.executable, "-c", PROGRAM.format(grace=grace, body=indented)]
 
@@ -68,7 +71,7 @@ def asked(process: "subprocess.Popen[str]", number: signal.Signals) -> tuple[int
 @pytest.mark.parametrize("number", ALL, ids=lambda number: number.name)
 def test_a_request_to_end_is_answered(number: signal.Signals) -> None:
     """Ctrl-C, SIGTERM and a closed terminal end a stage with the shell's code for it and a way to go on, no more."""
-    with begun(command("time.sleep(60)")) as process:
+    with begun(command("sleep(60)")) as process:
         assert asked(process, number) == (128 + number, [LAST_WORDS[number]])
 
 
@@ -77,7 +80,7 @@ def test_a_request_to_end_is_answered(number: signal.Signals) -> None:
 )
 @pytest.mark.parametrize(
     "body",
-    [BUSY, "with ThreadPoolExecutor() as pool:\n    pool.submit(time.sleep, 60).result()"],
+    [BUSY, "with ThreadPoolExecutor() as pool:\n    pool.submit(sleep, 60).result()"],
     ids=["operation", "thread"],
 )
 def test_what_does_not_end_in_time_is_left(body: str) -> None:
@@ -88,7 +91,7 @@ def test_what_does_not_end_in_time_is_left(body: str) -> None:
 
 def test_there_is_time_to_end_in_good_order(tmp_path: Path) -> None:
     """What a stage does when it is interrupted, as removing what it has half written, is waited for."""
-    body = f"try:\n    time.sleep(60)\nfinally:\n    time.sleep(0.3)\n    open({str(tmp_path / 'tidy')!r}, 'w')"
+    body = f"try:\n    sleep(60)\nfinally:\n    time.sleep(0.3)\n    open({str(tmp_path / 'tidy')!r}, 'w')"
     with begun(command(body)) as process:
         assert asked(process, signal.SIGINT)[0] == 130
     assert (tmp_path / "tidy").exists()
@@ -96,14 +99,14 @@ def test_there_is_time_to_end_in_good_order(tmp_path: Path) -> None:
 
 def test_a_second_request_changes_nothing() -> None:
     """Ctrl-C pressed again and again is one request, and cuts off nothing that the first one lets come to its end."""
-    body = "try:\n    time.sleep(60)\nfinally:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.1)"
+    body = "try:\n    sleep(60)\nfinally:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.1)"
     with begun(command(body)) as process:
         assert asked(process, signal.SIGTERM) == (143, [LAST_WORDS[signal.SIGTERM]])
 
 
 def test_what_a_library_makes_of_a_request_does_not_matter() -> None:
     """A library that turns the interruption into an error of its own does not turn the end into a traceback."""
-    body = "try:\n    time.sleep(60)\nexcept BaseException:\n    raise RuntimeError('cancelled')"
+    body = "try:\n    sleep(60)\nexcept BaseException:\n    raise RuntimeError('cancelled')"
     with begun(command(body)) as process:
         assert asked(process, signal.SIGINT) == (130, [LAST_WORDS[signal.SIGINT]])
 
@@ -116,7 +119,7 @@ def test_a_shell_that_has_a_signal_ignored(number: signal.Signals, code: int) ->
     ignoring = (
         f"import os, signal, sys; signal.signal({int(number)}, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     )
-    with begun([sys.executable, "-c", ignoring, *command("time.sleep(1)")]) as process:
+    with begun([sys.executable, "-c", ignoring, *command("sleep(1)")]) as process:
         assert asked(process, number)[0] == code
 
 
@@ -130,7 +133,7 @@ stage.wait()
 @pytest.mark.reliability(
     "killed", "`kill -9` of `dvc repro` while a stage runs", "the stage notices within seconds and ends, saying so"
 )
-@pytest.mark.parametrize("body", ["time.sleep(60)", BUSY], ids=["sleep", "operation"])
+@pytest.mark.parametrize("body", ["sleep(60)", BUSY], ids=["sleep", "operation"])
 def test_a_stage_ends_with_its_dvc(body: str) -> None:
     """A stage whose DVC was killed does not go on beside the next one."""
     with begun([sys.executable, "-c", ORPHANED, *command(body, grace=0.2)], DVC_STAGE="split") as dvc:
@@ -141,7 +144,7 @@ def test_a_stage_ends_with_its_dvc(body: str) -> None:
 
 def test_without_dvc_a_stage_outlives_who_started_it(tmp_path: Path) -> None:
     """Started by hand in the background, a stage goes on when the shell is left."""
-    body = f"time.sleep(0.5)\nopen({str(tmp_path / 'done')!r}, 'w')"
+    body = f"sleep(0.5)\nopen({str(tmp_path / 'done')!r}, 'w')"
     environment = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
     with begun(["env", "-u", "DVC_STAGE", sys.executable, "-c", ORPHANED, *command(body)], **environment) as shell:
         shell.kill()
