@@ -38,7 +38,12 @@ def run(workspace: Path, *command: str) -> tuple[float, float]:
     """Run a command in the workspace; returns its seconds and its peak memory in megabytes."""
     began = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=workspace, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", *command],
+        cwd=workspace,
+        env=demo.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         said = process.stderr.read() if process.stderr else ""
         _, status, usage = os.wait4(process.pid, 0)

@@ -13,26 +13,28 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows import processes
+from transfer import disk, params, paths
+from transfer.errors import DiskError, ParamsError
 
 WORKSPACE = Path(".cache/demo")
 COPIED = ("dvc.yaml", ".dvcignore", ".dvc/plots", "inbox/README.md", "tasks", "transfer")
 
-# what differs from params.yaml: nothing is downloaded, and everything is small
+# what differs from params.yaml: nothing is downloaded, everything is small, and what these would forbid is as it comes
 PARAMS: dict[str, dict[str, Any]] = {
     "download": {"source": "generated", "generated": {"photographs": 400, "size": 96, "seed": 0}},
     "fetch_weights": {"source": "random"},
     "subsample": {"photographs": 400},
-    "extract_features": {"image_size": 64, "views": 1},
-    "train_head": {"training": {"epochs": 20}},
-    "fine_tune": {"training": {"epochs": 4, "learning_rate": 1e-5}},
+    "extract_features": {"image_size": 64, "views": 1, "augmentation": {"horizontal_flip": True}},
+    "train_head": {"training": {"epochs": 20, "model_checkpoint": None}},
+    "fine_tune": {"training": {"epochs": 4, "learning_rate": 1e-5, "model_checkpoint": None}},
 }
 
 
-def merged(params: Any, changes: dict[str, Any]) -> Any:
+def merged(values: Any, changes: dict[str, Any]) -> Any:
     """Params with some values changed, section by section; comments and order are kept."""
     for name, change in changes.items():
-        params[name] = merged(params.get(name, {}), change) if isinstance(change, dict) else change
-    return params
+        values[name] = merged(values.get(name, {}), change) if isinstance(change, dict) else change
+    return values
 
 
 def copy(project: Path, workspace: Path) -> None:
@@ -41,22 +43,38 @@ def copy(project: Path, workspace: Path) -> None:
     DVC works there without Git.
     """
     for name in COPIED:
-        source, target = project / name, workspace / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, target)
+        shutil.rmtree(workspace / name, ignore_errors=True)
+        for file in files(project / name):
+            target = workspace / file.relative_to(project)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
     config = (project / ".dvc" / "config").read_text(encoding="utf-8")
     (workspace / ".dvc" / "config").write_text(config.replace("[core]", "[core]\n    no_scm = true"), encoding="utf-8")
 
 
+def files(path: Path, within: tuple[Path, ...] = ()) -> list[Path]:
+    """Every file at or below a path but Python's own; folders that are links are entered, as stages do.
+
+    Args:
+        path: a file or folder; nothing if there is none.
+        within: the folders it was reached through, which a link back to does not lead into again.
+    """
+    if path.is_file():
+        return [path]
+    folder = path.resolve()
+    if not path.is_dir() or path.name == "__pycache__" or any(each.is_relative_to(folder) for each in within):
+        return []
+    return [file for entry in sorted(path.iterdir()) for file in files(entry, (*within, folder))]
+
+
 def prepare(project: Path, workspace: Path) -> None:
-    """Copy what a run needs of the project, with the demo's params."""
+    """Copy what a run needs of the project, with the demo's params.
+
+    Raises:
+        ParamsError: params.yaml is missing or no YAML.
+    """
     copy(project, workspace)
-    yaml = YAML()
-    yaml.dump(merged(yaml.load(project / "params.yaml"), PARAMS), workspace / "params.yaml")
+    YAML().dump(merged(params.read(project / paths.PARAMS, comments=True), PARAMS), workspace / paths.PARAMS)
 
 
 def table(metrics: dict[str, Any]) -> str:
@@ -77,7 +95,12 @@ def environment() -> dict[str, str]:
 
 def main() -> None:
     """Reproduce the pipeline in the workspace and say where to look."""
-    prepare(Path(), WORKSPACE)
+    try:
+        with disk.room({WORKSPACE: 0}):
+            prepare(Path(), WORKSPACE)
+    except (ParamsError, DiskError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
     reproduced = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=WORKSPACE, env=environment(), check=False)
     if reproduced.returncode:
         sys.exit(reproduced.returncode)

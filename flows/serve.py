@@ -19,10 +19,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary
 from flows import processes, server, worker
 
 SILENT = "A run that has gone silent has crashed"
-_STARTING = 180.0  # seconds; the first start makes a database
 _PAUSE = 1.0  # seconds between looks at what is served
 _SILENCE = timedelta(minutes=7)  # a run is heard from every three
-_LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # so that a restart forgets no run that holds a slot
 
 
 class NotServedError(Exception):

@@ -16,13 +16,13 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_P
 from flows import processes
 
 _HOST = "127.0.0.1"
-_SECONDS = 2.0  # for an answer on loopback
+_SECONDS = 10.0  # for an answer, also of a server that is busy
 _DRAINING = 5.0
 _STARTING = 180.0  # seconds; the first start makes a database
 
 
 class NotStartedError(Exception):
-    """A server did not start; the text is the whole message."""
+    """There is no server to report to; the text is the whole message."""
 
 
 def at(port: int) -> str:
@@ -87,9 +87,14 @@ def connected() -> Iterator[None]:
     A passing one is started once; its runs stay in Prefect's database.
 
     Raises:
-        NotStartedError: it does not answer in time.
+        NotStartedError: it does not answer, or not in time.
     """
-    if PREFECT_API_URL.value():
+    if named := PREFECT_API_URL.value():
+        if not answers(named):
+            raise NotStartedError(
+                f"No Prefect server answers at {named}, which PREFECT_API_URL names. "
+                "Start one with `make serve`, or unset the variable, and one is started for this run."
+            )
         yield
     elif answers(local()):
         with temporary_settings({PREFECT_API_URL: local()}):

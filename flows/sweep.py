@@ -14,20 +14,22 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from dvc.repo import Repo
-from pydantic import Field
+from pydantic import Field, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from flows import demo, experiments, graph, processes, reproduction, workspace
-from transfer import figures, outputs, params, paths, progress
-from transfer.errors import ParamsError
+from transfer import disk, figures, outputs, params, paths, progress
+from transfer.errors import DiskError, ParamsError
 
 SWEEPS = Path("sweeps.yaml")
 LOCK = Path("dvc.lock")
@@ -37,6 +39,27 @@ SCORES = ("val_loss", "val_accuracy", "best_epoch")
 HEAD = "train_head"
 STAGES = (HEAD, "fine_tune")  # those with a seed of a training
 
+# in a process of its own, as the tasks import TensorFlow; one for all trials, as that takes seconds
+_CHECK = """\
+import contextlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tasks.__main__ import main
+from transfer.errors import ParamsError
+
+with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    for point, _, params in json.load(sys.stdin):
+        Path("params.yaml").write_text(params, encoding="utf-8")
+        try:
+            main()
+        except ParamsError as error:
+            print(f"Point `{point}`: {error}")
+            sys.exit(error.exit_code)
+"""
+
 Changes = Mapping[str, Any]  # values by dotted names of params
 
 
@@ -44,14 +67,35 @@ class Sweep(params.Section):
     """What is varied, and which stage's validation scores tell what came of it."""
 
     stage: Literal["train_head", "fine_tune"]
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]]
     given: dict[str, Any] = Field(default_factory=dict)
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     points: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _compares(self) -> "Sweep":
+        if bool(self.grid) == bool(self.points):
+            raise ValueError(
+                "a sweep must have either `grid` or `points`, with something in it. "
+                f"Received: {'both' if self.grid else 'neither'}"
+            )
+        for name, values in {"seeds": self.seeds, **self.grid}.items():
+            if not values or len(set(map(str, values))) < len(values):
+                raise ValueError(f"`{name}` must have at least one value, and each once. Received: {values}")
+        if twice := [name for name, times in Counter(point.name for point in points(self)).items() if times > 1]:
+            raise ValueError(
+                "the values of each point of a `grid`, in a row, must be a name of its own. "
+                f"Received more than once: {', '.join(twice)}. Write them as `points`."
+            )
+        return self
+
 
 class StoppedError(Exception):
-    """A point failed; the text is what its stage said."""
+    """A point failed; the text is what its stage said, the exit code that stage's."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Point(NamedTuple):
@@ -59,6 +103,14 @@ class Point(NamedTuple):
 
     name: str
     changes: Changes
+
+
+class Trial(NamedTuple):
+    """A point with one seed."""
+
+    point: str
+    seed: int
+    params: str  # all of its params.yaml
 
 
 class Result(NamedTuple):
@@ -73,15 +125,13 @@ def read(name: str) -> Sweep:
     """Read a sweep of sweeps.yaml.
 
     Raises:
-        ParamsError: there is no such sweep, or it is none; the message says what is there or what is wrong.
+        ParamsError: the file cannot be read, there is no such sweep, or it is none; the message says what is there
+            or what is wrong.
     """
-    sweeps = YAML(typ="safe", pure=True).load(SWEEPS)
+    sweeps = params.read(SWEEPS)
     if name not in sweeps:
-        raise ParamsError(f"A sweep must be one of {SWEEPS}: {', '.join(sweeps)}. Received: {name!r}")
-    found = params.parse(name, sweeps[name], Sweep)
-    if bool(found.grid) == bool(found.points):
-        raise ParamsError(f"`{name}` in {SWEEPS} must have either `grid` or `points`, with something in it.")
-    return found
+        raise ParamsError(f"A sweep must be one of {SWEEPS}: {', '.join(map(str, sweeps))}. Received: {name!r}")
+    return params.parse(name, sweeps[name], Sweep, file=SWEEPS)
 
 
 def points(sweep: Sweep) -> list[Point]:
@@ -90,6 +140,24 @@ def points(sweep: Sweep) -> list[Point]:
         return [Point(name, changes) for name, changes in sweep.points.items()]
     combinations = itertools.product(*sweep.grid.values())
     return [Point(" ".join(map(str, values)), dict(zip(sweep.grid, values, strict=True))) for values in combinations]
+
+
+def trials(sweep: Sweep) -> list[Trial]:
+    """Every point with every seed, in the order in which they are run.
+
+    Raises:
+        ParamsError: params.yaml cannot be read, or has no param of a name that a point changes.
+    """
+    return [Trial(point.name, seed, _params(sweep, point, seed)) for point in points(sweep) for seed in sweep.seeds]
+
+
+def _params(sweep: Sweep, point: Point, seed: int) -> str:
+    document = params.read(comments=True)
+    seeds = {f"{stage}.seed": seed for stage in STAGES}
+    try:
+        return in_yaml(changed(document, {**sweep.given, **seeds, **point.changes}))
+    except ParamsError as error:
+        raise ParamsError(f"Point `{point.name}`: {error}") from None
 
 
 def changed(document: Any, changes: Changes) -> Any:
@@ -120,7 +188,7 @@ def _in_one_line(value: Any) -> Any:
 
 def in_yaml(document: Any) -> str:
     """Params as YAML, with their comments unless these would change what it says."""
-    text, values = io.StringIO(), json.loads(json.dumps(document))
+    text, values = io.StringIO(), _plain(document)
     YAML().dump(document, text)
     with contextlib.suppress(YAMLError):
         if YAML(typ="safe", pure=True).load(text.getvalue()) == values:
@@ -130,48 +198,81 @@ def in_yaml(document: Any) -> str:
     return plain.getvalue()
 
 
-def run(name: str, sweep: Sweep) -> list[Result]:
-    """Run every point of a sweep with every seed, in the sweep's workspace; an experiment is kept of each.
+def _plain(value: Any) -> Any:
+    """The same without comments."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def check(wanted: Sequence[Trial]) -> None:
+    """Refuse what a stage would refuse hours later, when its point's turn comes.
+
+    Raises:
+        ParamsError: a section of a trial's params is not allowed; the message has all that is wrong with it.
+        StoppedError: they cannot be checked.
+    """
+    done = subprocess.run(  # noqa: S603 - no shell, and a program of our own
+        [sys.executable, "-c", _CHECK],
+        env=processes.environment(),
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == ParamsError.exit_code:
+        raise ParamsError(done.stdout.strip())
+    if done.returncode:
+        exit_code, message = reproduction.failure(done.returncode, done.stderr.splitlines())
+        raise StoppedError(message, exit_code)
+
+
+def run(name: str, stage: str, wanted: Sequence[Trial]) -> list[Result]:
+    """Run trials in the sweep's workspace; an experiment is kept of each.
+
+    Args:
+        name: the sweep's.
+        stage: whose scores tell what came of a trial.
+        wanted: the trials.
 
     Raises:
         StoppedError: a stage failed; what was done is kept.
         GitError: Git cannot keep an experiment.
     """
     results = []
-    wanted = [(point, seed) for point in points(sweep) for seed in sweep.seeds]
     prepare()
     files = _files() if experiments.baseline() else None
     with progress.bar(total=len(wanted), description=f"sweep {name}", unit="points") as bar:
-        for point, seed in wanted:
-            results.append(Result(point.name, seed, _scores(sweep, point, seed)))
+        for trial in wanted:
+            results.append(Result(trial.point, trial.seed, _scores(stage, trial.params)))
             if files:
-                experiments.save(f"sweep-{name}-{point.name}-seed-{seed}", files, folder=WORKSPACE)
+                experiments.save(f"sweep-{name}-{trial.point}-seed-{trial.seed}", files, folder=WORKSPACE)
             bar.update()
-            bar.set_postfix_str(f"{point.name}: val_loss {results[-1].scores['val_loss']:.4f}", refresh=False)
+            bar.set_postfix_str(f"{trial.point}: val_loss {results[-1].scores['val_loss']:.4f}", refresh=False)
     return results
 
 
 def prepare() -> None:
     """Copy the project's code to the sweep's workspace, and have DVC share the project's cache there."""
-    shutil.rmtree(WORKSPACE / "inbox", ignore_errors=True)
+    shutil.rmtree(WORKSPACE / paths.INBOX, ignore_errors=True)
     demo.copy(Path(), WORKSPACE)
     if LOCK.exists():
         shutil.copyfile(LOCK, WORKSPACE / LOCK)  # an experiment is a version of the whole pipeline, later stages too
-    for path in filter(Path.is_file, Path("inbox").rglob("*")):
+    for path in demo.files(paths.INBOX):
         if not (WORKSPACE / path).exists():
-            outputs.link(path, WORKSPACE / path)
+            # a link to a link would be one itself, and lead elsewhere from there
+            outputs.link(path.resolve(), WORKSPACE / path)
     with Repo(os.curdir) as repo:
         cache = repo.cache.local_cache_dir
     outputs.write_text(WORKSPACE / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
 
 
-def _scores(sweep: Sweep, point: Point, seed: int) -> dict[str, float]:
-    seeds = {f"{stage}.seed": seed for stage in STAGES}
-    document = changed(YAML().load(paths.PARAMS), {**sweep.given, **seeds, **point.changes})
-    outputs.write_text(WORKSPACE / paths.PARAMS, in_yaml(document))
+def _scores(stage: str, written: str) -> dict[str, float]:
+    outputs.write_text(WORKSPACE / paths.PARAMS, written)
+    memo = paths.cache().resolve()  # which the user may have named relative to the folder that is left here
     with contextlib.chdir(WORKSPACE):
-        _reproduce(sweep.stage)
-        return scores_of(sweep.stage)
+        _reproduce(stage, memo)
+        return scores_of(stage)
 
 
 def scores_of(stage: str) -> dict[str, float]:
@@ -185,18 +286,13 @@ def scores_of(stage: str) -> dict[str, float]:
     return {score: metrics[score] for score in SCORES}
 
 
-def _reproduce(stage: str) -> None:
+def _reproduce(stage: str, memo: Path) -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", stage]
-    code, said = processes.run(command, environment(), secrets={}, say=lambda _: None)
+    environment = workspace.environment() | {"DOGS_VS_CATS_CACHE": str(memo)}
+    code, said = processes.run(command, environment, secrets={}, say=lambda _: None)
     if code:
-        _, message = reproduction.failure(code, said)
-        raise StoppedError(message)
-
-
-def environment() -> dict[str, str]:
-    """The variables DVC is started with: rows of features come from the project's own memo."""
-    memo = str((Path(os.pardir) / os.pardir / paths.WORKSPACE_CACHE).resolve())
-    return {"DOGS_VS_CATS_CACHE": memo} | workspace.environment()
+        exit_code, message = reproduction.failure(code, said)
+        raise StoppedError(message, exit_code)
 
 
 def _files() -> list[Path]:
@@ -259,17 +355,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processes.interruptible()
     try:
         sweep = read(name)
-        with workspace.held(f"sweep {name}", print, place=WORKSPACE):
-            results = run(name, sweep)
-    except ParamsError as error:
+        wanted = trials(sweep)
+        check(wanted)
+        with disk.room({WORKSPACE: 0}), workspace.held(f"sweep {name}", print, place=WORKSPACE):
+            results = run(name, sweep.stage, wanted)
+        scores = compared(results)
+        outputs.write_text(COMPARISONS / f"{name}.csv", rows(results))
+        outputs.write_text(COMPARISONS / f"{name}.svg", picture(sweep, scores))
+    except (ParamsError, DiskError) as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except (StoppedError, experiments.GitError, workspace.BusyError) as error:
         print(f"{error}\nWhat was done is kept; run the same command to go on.", file=sys.stderr)
-        return 1
-    scores = compared(results)
-    outputs.write_text(COMPARISONS / f"{name}.csv", rows(results))
-    outputs.write_text(COMPARISONS / f"{name}.svg", picture(sweep, scores))
+        return error.exit_code if isinstance(error, StoppedError) else 1
     print(f"{table(sweep, scores)}\n\nPicture: {COMPARISONS / name}.svg\nTable:   {COMPARISONS / name}.csv")
     return 0
 

@@ -43,7 +43,10 @@ class Params(params.Section):
 
 
 class Origin(NamedTuple):
-    """A checked archive of photographs, and where it came from: an address, or a path relative to the project."""
+    """An archive of photographs, checked unless it was made here, and where they came from.
+
+    That is an address, or a path relative to the project.
+    """
 
     archive: Path
     place: str
@@ -98,7 +101,7 @@ def from_inbox(inbox: Path, target: Path, *, limits: archives.Limits) -> Origin:
     Args:
         inbox: the folder they lie in.
         target: the archive to make.
-        limits: what an archive may hold.
+        limits: what the user's archive may hold.
 
     Raises:
         DataError: there is nothing, several archives, or both folders and an archive; or the archive is refused.
@@ -178,6 +181,8 @@ def _forgotten_if_damaged(fetched: Path) -> Iterator[None]:
     """Have an archive that the block refuses fetched anew next time."""
     try:
         yield
+    except archives.TooMuch:  # which is whole, and let through by other limits
+        raise
     except DataError:
         transport.forget(fetched)
         raise

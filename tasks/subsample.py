@@ -37,7 +37,6 @@ from transfer.photos import UnreadablePhoto
 log = logging.getLogger(__name__)
 
 STAGE = "subsample"
-MAX_BYTES = 64 << 20  # of a photograph's file; those of phones have a third of that at most
 
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -106,11 +105,11 @@ def contents(archive: zipfile.ZipFile, member: str) -> bytes:
     """Read a member of an archive, and no more of it than it announces.
 
     Raises:
-        UnreadablePhoto: it is larger than `MAX_BYTES`, or damaged.
+        UnreadablePhoto: it is larger than `photos.MAX_BYTES`, or damaged.
         OSError: the disk refuses.
     """
     try:
-        return archives.read(archive, archive.getinfo(member), most=MAX_BYTES)
+        return archives.read(archive, archive.getinfo(member), most=photos.MAX_BYTES)
     except DataError as reason:
         raise UnreadablePhoto(str(reason)) from None
 

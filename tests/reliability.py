@@ -71,12 +71,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Let a report carry its test's cases from the process that tests."""
     outcome: Any = yield
-    if call.when == "call":
-        cases = [list(mark.args) for mark in item.iter_markers(MARK)]
-        outcome.get_result().user_properties.append((MARK, cases))
+    cases = [list(mark.args) for mark in item.iter_markers(MARK)]
+    outcome.get_result().user_properties.append((MARK, cases))
 
 
 class _Writer:
@@ -84,16 +83,19 @@ class _Writer:
 
     def __init__(self) -> None:
         self._seconds: dict[Case, float] = {}
+        self._failed: set[Case] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note how long a case took."""
+        """Note how long a case took, or that it failed."""
+        if report.failed:
+            self._failed |= {*_cases(report.user_properties)}
         if report.when == "call" and report.passed:
             for case in _cases(report.user_properties):
                 self._seconds[case] = max(report.duration, self._seconds.get(case, 0.0))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the table, unless a case is missing: it failed, was skipped or was not asked for."""
-        if missing := [case for case in marked() if case not in self._seconds]:
+        if missing := [case for case in marked() if case not in self._seconds or case in self._failed]:
             print(f"\n{DOCUMENT.name} is left as it is, as these were not shown:", *missing, sep="\n")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             return

@@ -41,6 +41,7 @@ class Fault(NamedTuple):
     cut_after: int | None = None  # bytes of the body, then the connection ends
     stall_after: int | None = None  # bytes of the body, then silence
     trickle: float | None = None  # seconds between one byte and the next
+    trickling_header: float | None = None  # the same, of a header without an end
 
 
 class StandIn:
@@ -232,12 +233,21 @@ class _Handler(BaseHTTPRequestHandler):
             if value is not None:
                 self.send_header(name, value)
         self.send_header("Connection", "close")
+        if fault.trickling_header is not None:
+            self._write_header_without_end(fault.trickling_header)
+            return
         self.end_headers()
         stop = fault.cut_after if fault.cut_after is not None else fault.stall_after
         with suppress(ConnectionError):  # Kaggle's client leaves after the headers
             self._write(body[:stop], fault)
         if fault.stall_after is not None:
             self.stand_in.released.wait()
+
+    def _write_header_without_end(self, seconds: float) -> None:
+        self.flush_headers()
+        with suppress(ConnectionError):
+            while not self.stand_in.released.wait(seconds):
+                self.wfile.write(b"x")
 
     def _write(self, body: bytes, fault: Fault) -> None:
         if fault.trickle is not None:

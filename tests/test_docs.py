@@ -27,7 +27,7 @@ STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 LADDER_PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "ladder/params.yaml")
 LADDER: dict[str, Any] = YAML(typ="safe").load(ROOT / "ladder/dvc.yaml")["stages"]
 LADDER_TARGETS = {*LADDER, *(f"train@{rung}" for rung in LADDER["train"]["matrix"]["rung"])}
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<address>[^)\s]+)\)")
@@ -91,7 +91,7 @@ def document(request: pytest.FixtureRequest) -> Path:
 
 def test_a_make_target_that_is_named_exists(document: Path) -> None:
     """A reader can type every `make ...`."""
-    named = {match[1] for command in commands(document) if (match := re.match(r"make ([a-z]+)", command))}
+    named = {match[1] for command in commands(document) if (match := re.match(r"make ([a-z-]+)", command))}
     assert named <= TARGETS
 
 
@@ -246,7 +246,7 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
     assert set(re.findall(r"--[a-z]+", "\n".join(commands(document)))) == options
     codes = {0, 2, errors.DataError.exit_code, 74, predict.READER_HAS_GONE} | INTERRUPTED
     assert set(first_column(document, "exit code")) == {str(code) for code in codes}
-    assert f"may have {arguments.MAX_BYTES >> 20} MiB, and {photos.MAX_PIXELS:,} pixels" in text
+    assert f"may have {photos.MAX_BYTES >> 20} MiB, and {photos.MAX_PIXELS:,} pixels" in text
     most = arguments.LIMITS
     assert f"{most.members:,} members, and unpack to {most.gigabytes:g} GB and to {most.expansion:g} times" in text
     assert f"{predict.EDGE:,} pixels an edge" in text
@@ -255,9 +255,7 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
 def test_the_limits_that_documents_state_are_those_of_the_code() -> None:
     """A photograph, an archive and the memo may be as large as the documents say."""
     photographs = (ROOT / "docs/photographs.md").read_text(encoding="utf-8")
-    limits = (
-        f"over {subsample.MAX_BYTES >> 20} MiB, over {photos.MAX_PIXELS:,} pixels, or over {photos.MAX_SCANS} scans"
-    )
+    limits = f"over {photos.MAX_BYTES >> 20} MiB, over {photos.MAX_PIXELS:,} pixels, or over {photos.MAX_SCANS} scans"
     assert limits in photographs
     assert f"of the {duplicates.BITS} bits" in photographs
     rows = re.findall(r"^\| `download\.limits\.(\w+)` \| ([\d,]+) \|", photographs, re.MULTILINE)

@@ -261,6 +261,7 @@ class _Frugal:
 
     def __init__(self, file: IO[bytes], limits: Limits, name: str) -> None:
         self._file, self._limits, self._name = file, limits, name
+        self.name = getattr(file, "name", name)  # what an archive calls itself by
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1, /) -> bytes:
@@ -326,7 +327,8 @@ def _refuse_hostile(member: zipfile.ZipInfo) -> None:
     leads_out = name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:[/\\]", name)
     if not name or leads_out or _UNPRINTABLE.search(name) or stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(
-            f"An archive's members must be plain files below it. Received: {name!r}. Pack the photographs again."
+            f"An archive's members must be plain files below it. Received: {name!r}. "
+            "Rename it; if the photographs came packed, pack them again."
         )
 
 

@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from transfer import archives
+from transfer import archives, photos
 from transfer.errors import DataError
 
 STANDARD_INPUT = "-"
-MAX_BYTES = 256 << 20  # of a photograph, which is read whole
 LIMITS = archives.Limits(members=200_000, gigabytes=100, expansion=100)  # members are read one by one, never unpacked
 
 
@@ -105,7 +104,7 @@ def _in_archive(path: str, opened: ExitStack) -> Iterator[Photograph]:
         yield _unreadable(path, error)
     else:
         yield from (
-            Photograph(f"{path}/{member.filename}", partial(archives.read, archive, member, most=MAX_BYTES))
+            Photograph(f"{path}/{member.filename}", partial(archives.read, archive, member, most=photos.MAX_BYTES))
             for member in archives.photographs(archive)
         )
 
@@ -127,7 +126,7 @@ def _read_standard_input() -> bytes:
 
 
 def _whole(file: BinaryIO) -> bytes:
-    data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise DataError(f"larger than {MAX_BYTES >> 20} MiB")
+    data = file.read(photos.MAX_BYTES + 1)
+    if len(data) > photos.MAX_BYTES:
+        raise DataError(f"larger than {photos.MAX_BYTES >> 20} MiB")
     return data

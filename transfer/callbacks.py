@@ -122,6 +122,8 @@ class LowerOnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]
         """Begin as if the earlier epochs had just been seen; the learning rate is as they left it already."""
         super().on_train_begin(logs)
         reached = float(self.model.optimizer.learning_rate)
+        if self._history:  # Keras counts differently once the rate is at its lowest
+            self.model.optimizer.learning_rate = self._history[0]["learning_rate"]
         _replay(super().on_epoch_end, self._history)
         self.model.optimizer.learning_rate = reached
 

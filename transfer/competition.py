@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from transfer import transport
-from transfer.errors import AccessError, DataError, NetworkError
+from transfer.errors import AccessError, DataError
 from transfer.transport import PassingError, Patience
 
 NAME = "dogs-vs-cats"
@@ -44,10 +44,7 @@ def fetch(target: Path, patience: Patience | None = None) -> None:
         raise AccessError(f"Kaggle gives photographs to those with an account. Received: no credentials. {_HELP}")
     patience = patience or Patience()
     address = transport.patiently(lambda: _address(patience), patience=patience, what=f"asking Kaggle for {NAME}")
-    try:
-        transport.fetch(address, target, patience=patience)
-    except AccessError:  # a signed address lives for minutes; the next run gets a new one
-        raise NetworkError("Kaggle's address of the archive has expired. What arrived is kept. Run again.") from None
+    transport.fetch(address, target, patience=patience, signed=True)
 
 
 def has_credentials() -> bool:

@@ -15,7 +15,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 _REFUSALS = _FULL | _FORBIDDEN | {errno.EFBIG, errno.EIO, errno.EROFS}
 _BLOCK = 4096  # what a file's bytes are rounded up to on nearly all disks
-_HALF_WRITTEN = re.compile(r"\..+\.\d+(\.\w+)?")  # how `outputs` calls what is not whole yet
+_HALF_WRITTEN = re.compile(r"\..+\.[\w-]+\.\d+(\.\w+)?")  # how `outputs` calls what is not whole yet
 _GO_ON = "then run again: what is whole is kept."
 
 
@@ -165,15 +165,22 @@ def _without_inodes(folder: Path) -> str:
 
 
 def _forbidden(place: Path, said: str) -> str:
-    closed = next((one for one in (place, *place.parents) if os.path.lexists(one) and not _is_open(one)), place)
+    closed = _closed(place)
     ours = not os.path.lexists(closed) or closed.lstat().st_uid == os.geteuid()
     cure = f"{'chmod -R u+rwX' if ours else 'sudo chown -R $(id -un)'} {shlex.quote(str(closed))}"
     return f"{_shown(closed)} must be yours to read and write. Received: {said}. Run `{cure}`, {_GO_ON}"
 
 
-def _is_open(path: Path) -> bool:
-    """Whether this user may use it; files need not be writable, as they are replaced."""
-    return os.access(path, os.R_OK | os.W_OK | os.X_OK if _is_folder(path) else os.R_OK)
+def _closed(place: Path) -> Path:
+    """What keeps this user from a path: itself, the folder it is or would be in, or one on the way there.
+
+    A file need not be writable, as files are replaced; if nothing else keeps the user from it, that is what does.
+    """
+    folder = os.R_OK | os.W_OK | os.X_OK
+    way = [one for one in place.parents if os.path.lexists(one)]
+    needed = [(place, folder if _is_folder(place) else os.R_OK), *((one, os.W_OK | os.X_OK) for one in way[:1])]
+    needed += [(one, os.X_OK) for one in way[1:]]
+    return next((one for one, rights in needed if os.path.lexists(one) and not os.access(one, rights)), place)
 
 
 def _named(error: OSError) -> Path | None:

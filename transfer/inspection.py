@@ -16,6 +16,7 @@ import h5py
 
 from transfer.backend import keras, tf
 
+_MAX_DEPTH = 8  # groups below each other in a file of weights; this project's networks have five
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = {_CONFIG, "metadata.json", _WEIGHTS}
 _KNOWN: dict[str | None, set[str]] = {
@@ -50,8 +51,8 @@ def refuse_what_is_no_network_of_ours(path: Path) -> None:
             than the layers this project uses; its weights lie elsewhere, or are fewer than the layers have.
         Exception: it is damaged: whatever zipfile, json, h5py and Keras raise then.
     """
-    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise ValueError("it must be a whole `.keras` archive")
+    if path.suffix != ".keras":
+        raise ValueError("it must be a `.keras` archive")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sorted(member.filename for member in members) != sorted(_MEMBERS):
@@ -89,21 +90,39 @@ def _numbers(weights: bytes) -> int:
     """How many numbers an HDF5 file holds, all of which must lie in it.
 
     Raises:
-        ValueError: something in it leads elsewhere, or takes more room in memory than in the file.
+        ValueError: something in it leads elsewhere, or takes more room in memory than in the file, as a chunk may
+            that holds more than its dataset.
     """
-    links: dict[str, Any] = {}
     with h5py.File(io.BytesIO(weights), "r") as file:
-        file.visititems_links(links.__setitem__)
-        elsewhere = [name for name, link in links.items() if not isinstance(link, h5py.HardLink)]
-        if elsewhere:
-            raise ValueError(f"its weights have the link {elsewhere[0]!r}, which leads elsewhere")
-        datasets = [member for name in links if isinstance(member := file[name], h5py.Dataset)]
-        if any(dataset.external or dataset.is_virtual or dataset.dtype.kind not in "fiub" for dataset in datasets):
-            raise ValueError("its weights must be numbers stored in the file itself")
+        datasets = list(_datasets(file, _MAX_DEPTH, set()))
+        if any(dataset.external or dataset.is_virtual or dataset.chunks for dataset in datasets):
+            raise ValueError("its weights must be stored in the file itself, each in one piece")
+        if any(dataset.dtype.kind not in "fiub" for dataset in datasets):
+            raise ValueError("its weights must be numbers")
         sizes = [dataset.nbytes for dataset in datasets]
         if any(dataset.id.get_storage_size() < dataset.nbytes for dataset in datasets) or sum(sizes) > len(weights):
             raise ValueError("its weights take more room in memory than in the file")
         return sum(dataset.size for dataset in datasets)
+
+
+def _datasets(group: h5py.Group, depth: int, seen: set[int]) -> Iterator[h5py.Dataset]:
+    """The arrays below a group, each once; a file can be so deep or so entangled that it takes days to walk."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(  # noqa: TRY004 - a value, whatever Python calls it
+                f"its weights have the link '{group.name.lstrip('/')}/{name}', which leads elsewhere"
+            )
+        child = group[name]
+        place = h5py.h5o.get_info(child.id).addr
+        if place in seen:
+            continue
+        seen.add(place)
+        if isinstance(child, h5py.Dataset):
+            yield child
+        elif depth:
+            yield from _datasets(child, depth - 1, seen)
+        else:
+            raise ValueError("its weights lie deeper than any network of this project's has them")
 
 
 def _outline(config: dict[str, Any]) -> keras.Model:

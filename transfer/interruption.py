@@ -1,7 +1,6 @@
 """Interruption: a process that is asked to end does so in time and says so, whatever it is in the middle of."""
 
 import atexit
-import logging
 import math
 import os
 import select
@@ -12,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
-
-log = logging.getLogger(__name__)
 
 GRACE = 5  # seconds to end in good order: one less than flows give a stage
 REQUESTS = {
@@ -44,12 +41,16 @@ def requests() -> list[signal.Signals]:
 def leave_when_asked() -> None:
     """Have a request to end answered on the spot, while the process has nothing in hand: not yet, or no more.
 
-    When Python itself is at its end, and has no ear for signals, the process has said all it had to.
+    A stage that lost the DVC that started it is asked to end too, now and later: nobody would take its result, and the
+    next `dvc repro` would run beside it. When Python itself is at its end, and has no ear for signals, the process has
+    said all it had to.
     """
     heard = os.dup(_STANDARD_ERROR)  # TensorFlow's import silences the other
     for number in requests():
         signal.signal(number, lambda number, _: leave(Interrupted(number), heard))
         atexit.register(signal.signal, number, signal.SIG_IGN)
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_end_with_dvc, args=(heard,), daemon=True).start()
 
 
 @contextmanager
@@ -57,8 +58,7 @@ def heeded() -> Iterator[None]:
     """Have a request to end raise `Interrupted` in the block.
 
     If the process has not ended `GRACE` seconds later, as one in the middle of a long operation of TensorFlow's has
-    not, it is left as if killed, but with its last words. A stage that lost the DVC that started it is asked to end
-    too: nobody would take its result, and the next `dvc repro` would run beside it.
+    not, it is left as if killed, but with its last words.
     """
     asked: Interrupted | None = None
 
@@ -89,10 +89,7 @@ def _watch(receiving: int) -> None:
     """Hear requests while the main thread may be busy, until no one can send any more."""
     asked, deadline = None, math.inf
     while True:
-        if not asked and "DVC_STAGE" in os.environ and os.getppid() != _PARENT:
-            log.warning("The DVC that started this has ended.")
-            os.kill(os.getpid(), signal.SIGTERM)
-        if select.select([receiving], [], [], max(0.0, min(_LOOK, deadline - time.monotonic())))[0]:
+        if select.select([receiving], [], [], _until(deadline))[0]:
             number = os.read(receiving, 1)
             if not number:
                 os.close(receiving)
@@ -103,8 +100,23 @@ def _watch(receiving: int) -> None:
             leave(asked)
 
 
+def _until(deadline: float) -> float | None:
+    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+
+
+def _end_with_dvc(descriptor: int) -> None:
+    while os.getppid() == _PARENT:
+        time.sleep(_LOOK)
+    _write(descriptor, "The DVC that started this has ended.")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def leave(asked: Interrupted, descriptor: int = _STANDARD_ERROR) -> NoReturn:
     """End the process with its last words, waiting for nothing: neither for a thread nor for TensorFlow's own end."""
-    with suppress(OSError):  # nobody may be left to read them
-        os.write(descriptor, f"{asked}\n".encode())
+    _write(descriptor, str(asked))
     os._exit(asked.exit_code)
+
+
+def _write(descriptor: int, words: str) -> None:
+    with suppress(OSError):  # nobody may be left to read them
+        os.write(descriptor, f"{words}\n".encode())

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from transfer import outputs
-from transfer.errors import DataError
+from transfer.errors import DataError, remake
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SPLITS = ("", "train", "validation", "test")
@@ -55,7 +55,7 @@ def read(path: Path) -> list[Entry]:
             raise DataError(
                 f"{path} must have the columns {', '.join(_COLUMNS)}, sizes in pixels, and be as its stage wrote it. "
                 f"Received: {received}. "
-                "Rerun the stage that makes it."
+                f"{remake(path.parent.name)}"
             ) from None
 
 

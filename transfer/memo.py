@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from transfer import features, outputs, paths
+from transfer.errors import BusyError
 
 GIGABYTES = 10.0  # what it may take of the disk: some 100,000 rows of photographs of 224 x 224 pixels
 
@@ -32,7 +33,10 @@ class Memo:
         return self._folder / f"{photo}.npz"
 
     def has(self, photo: str) -> bool:
-        """Whether the row is there and whole; one that is damaged or of another shape is forgotten."""
+        """Whether the row is there and whole, and remember that it is used; one that is damaged is forgotten.
+
+        Only the access time is set: DVC takes a changed modification time for changed content.
+        """
         try:
             row = features.read_row(self.path(photo), recipe=self.recipe, photo=photo)
         except FileNotFoundError:
@@ -42,6 +46,9 @@ class Memo:
         whole = row is not None and [part.shape for part in row] == self._shapes
         if not whole:
             self.path(photo).unlink(missing_ok=True)
+        with suppress(OSError):  # another user's row, in a shared memo, or a disk that is read-only
+            modified = self.path(photo).stat().st_mtime_ns
+            os.utime(self.path(photo), ns=(max(modified, time.time_ns()), modified))
         return whole
 
     def keep(self, photo: str, row: features.Row) -> None:
@@ -49,15 +56,19 @@ class Memo:
         features.write_row(self.path(photo), row, recipe=self.recipe, photo=photo)
 
     def link(self, photo: str, folder: Path) -> None:
-        """Put the row into `folder` and remember that it was used.
+        """Put the row into `folder`.
 
-        Only the access time is set: DVC takes a changed modification time for changed content.
+        Raises:
+            BusyError: another process has forgotten it meanwhile.
         """
         source = self.path(photo)
-        status = source.stat()
-        with suppress(OSError):  # another user's row, in a shared memo, or a disk that is read-only
-            os.utime(source, ns=(max(status.st_mtime_ns, time.time_ns()), status.st_mtime_ns))
-        outputs.link(source, folder / source.name)
+        try:
+            outputs.link(source, folder / source.name)
+        except FileNotFoundError:
+            raise BusyError(
+                f"The memo must keep the rows that are in use. Received: {source.name} forgotten by another run. "
+                "Run again: it alone is computed."
+            ) from None
 
 
 def forget_least_recently_used(*, gigabytes: float = GIGABYTES) -> int:

@@ -3,14 +3,19 @@
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transfer import disk
+
+_HOST = re.sub(r"\W+", "-", platform.node()) or "-"  # its processes can be asked for; those of others share a folder
+_ABANDONED = 24 * 3600  # seconds after which what another host's process writes is taken for left
 
 
 @contextmanager
@@ -24,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_behind(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = _beside(path)
     try:
         with disk.room({path.parent: 0}):
             yield beside
@@ -42,7 +47,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_behind(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = _beside(path)
     replaced = beside.with_name(f"{beside.name}.old")
     beside.mkdir()
     try:
@@ -50,12 +55,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
             yield beside
             for written in (*beside.rglob("*"), beside):
                 _sync(written)
-        if path.exists():
-            path.replace(replaced)
         try:
+            if path.exists():
+                path.replace(replaced)
             beside.replace(path)
         except BaseException:
-            if replaced.exists():
+            if replaced.exists() and not path.exists():
                 replaced.replace(path)
             raise
         _sync(path.parent)
@@ -76,7 +81,7 @@ def remove_folder(path: Path) -> None:
     if not path.exists():
         return
     _remove_left_behind(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = _beside(path)
     path.replace(beside)
     shutil.rmtree(beside, ignore_errors=True)
 
@@ -111,16 +116,25 @@ def link(source: Path, target: Path) -> None:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
+    return digest(path, "sha256")
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """Digest of a file's bytes by an algorithm of hashlib's, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}")
 
 
 def _remove_left_behind(path: Path) -> None:
     """Remove what killed processes left beside `path`, but for an old folder that nothing has replaced yet."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.(?P<process>\d+)(\.(?P<kind>\w+))?")
+    name = re.compile(rf"\.{re.escape(path.name)}\.(?P<host>[\w-]+)\.(?P<process>\d+)(\.(?P<kind>\w+))?")
     for other in list(path.parent.iterdir()):
         match = name.fullmatch(other.name)
-        if not match or _runs_elsewhere(int(match["process"])):
+        if not match or (_is_recent(other) if match["host"] != _HOST else _runs_elsewhere(int(match["process"]))):
             continue
         if match["kind"] == "old" and not path.exists():
             other.replace(path)
@@ -128,6 +142,13 @@ def _remove_left_behind(path: Path) -> None:
             shutil.rmtree(other)
         else:
             other.unlink(missing_ok=True)
+
+
+def _is_recent(path: Path) -> bool:
+    try:
+        return path.stat().st_mtime > time.time() - _ABANDONED
+    except FileNotFoundError:
+        return True
 
 
 def _runs_elsewhere(process: int) -> bool:

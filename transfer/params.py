@@ -1,5 +1,6 @@
 """Params: params.yaml read and checked, one section a stage."""
 
+from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,7 +27,7 @@ def load(stage: str, section: type[SectionT]) -> SectionT:
     Raises:
         ParamsError: the file is missing or no YAML, or `parse` refuses the section.
     """
-    return parse(stage, _document().get(stage), section)
+    return parse(stage, read().get(stage), section)
 
 
 def sections() -> list[str]:
@@ -35,41 +36,56 @@ def sections() -> list[str]:
     Raises:
         ParamsError: the file is missing or no YAML.
     """
-    return [str(name) for name in _document()]
+    return [str(name) for name in read()]
 
 
-def parse(stage: str, values: object, section: type[SectionT]) -> SectionT:
+def read(file: Path = paths.PARAMS, *, comments: bool = False) -> dict[str, Any]:
+    """Read a file of sections, unchecked.
+
+    Args:
+        file: which.
+        comments: keep them, and the layout, for the file to be written again.
+
+    Raises:
+        ParamsError: the file is missing, no YAML, or something else than sections.
+    """
+    try:
+        document = YAML(typ="rt" if comments else "safe", pure=True).load(file)
+    except FileNotFoundError:
+        raise ParamsError(f"{file} is missing. Run from the folder that holds dvc.yaml.") from None
+    except (YAMLError, ValueError) as error:  # the second is of a text that is not UTF-8, or of a date that is none
+        raise ParamsError(f"{file} is no readable YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ParamsError(f"{file} must hold sections, each under its name. Received: {document!r}")
+    return document
+
+
+def parse(stage: str, values: object, section: type[SectionT], *, file: Path = paths.PARAMS) -> SectionT:
     """Check the values of one section.
+
+    Args:
+        stage: the section's name.
+        values: what it holds.
+        section: what it must hold.
+        file: where it was read.
 
     Raises:
         ParamsError: a parameter is missing, unknown or not allowed; the message has a line for each,
             with its name, what is allowed and what was received.
     """
     if not isinstance(values, dict):
-        raise ParamsError(f"{paths.PARAMS} needs a section `{stage}` with {_fields(section)}. Received: {values!r}")
+        raise ParamsError(f"{file} needs a section `{stage}` with {_fields(section)}. Received: {values!r}")
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("\n".join(_sentence(stage, detail, section) for detail in error.errors())) from None
+        raise ParamsError("\n".join(_sentence(stage, detail, section, file) for detail in error.errors())) from None
 
 
-def _document() -> dict[str, Any]:
-    try:
-        document = YAML(typ="safe", pure=True).load(paths.PARAMS)
-    except FileNotFoundError:
-        raise ParamsError(f"{paths.PARAMS} is missing. Run from the folder that holds dvc.yaml.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{paths.PARAMS} is no readable YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise ParamsError(f"{paths.PARAMS} must hold a section for each stage. Received: {document!r}")
-    return document
-
-
-def _sentence(stage: str, detail: ErrorDetails, section: type[Section]) -> str:
+def _sentence(stage: str, detail: ErrorDetails, section: type[Section], file: Path) -> str:
     name = ".".join([stage, *map(str, detail["loc"])])
     match detail["type"]:
         case "missing":
-            return f"`{name}` is missing from {paths.PARAMS}."
+            return f"`{name}` is missing from {file}."
         case "extra_forbidden" | "invalid_key":
             parent = name.rpartition(".")[0]
             known = _fields(_at(section, detail["loc"][:-1]))

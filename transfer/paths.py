@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from transfer.errors import ParamsError
+
 WORKSPACE_CACHE = Path(".cache")
 PARAMS = Path("params.yaml")
 INBOX = Path("inbox")
@@ -15,8 +17,19 @@ def artifact(stage: str, *parts: str) -> Path:
 
 
 def cache(*parts: str) -> Path:
-    """Path of what workspaces may share, safe to delete: below `DOGS_VS_CATS_CACHE`, or `.cache/` without it."""
-    return Path(os.environ.get("DOGS_VS_CATS_CACHE") or WORKSPACE_CACHE).expanduser().joinpath(*parts)
+    """Path of what workspaces may share, safe to delete: below `DOGS_VS_CATS_CACHE`, or `.cache/` without it.
+
+    Raises:
+        ParamsError: the variable names the home of somebody who is unknown here.
+    """
+    named = os.environ.get("DOGS_VS_CATS_CACHE")
+    try:
+        return Path(named or WORKSPACE_CACHE).expanduser().joinpath(*parts)
+    except RuntimeError:
+        raise ParamsError(
+            f"DOGS_VS_CATS_CACHE must name a folder. Received: {named!r}, the home of nobody known here. "
+            "Set it to another, or unset it."
+        ) from None
 
 
 def scratch(*parts: str) -> Path:

@@ -20,6 +20,7 @@ MAX_SIZE = 1024  # pixels an edge of the square that a network takes
 Box = tuple[float, float, float, float]
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+MAX_BYTES = 64 << 20  # of a photograph's file, which is read whole; those of phones have a third of that at most
 MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
 MAX_SCANS = 100  # of a JPEG, over its whole picture; ten are usual, and each takes time however few its bytes
 BACKGROUND = (124, 117, 104)  # ImageNet's mean colour: what VGG16's preprocessing turns into zero

@@ -253,6 +253,7 @@ def _process() -> None:
     """The command as a process, which ends without a word when its reader has gone, as `head` goes."""
     try:
         main()
+        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
         sys.exit(READER_HAS_GONE)

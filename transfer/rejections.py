@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transfer import outputs
-from transfer.errors import DataError
+from transfer.errors import DataError, remake
 
 _COLUMNS = ("name", "reason")
 _BETWEEN = ": "  # a reason and its detail
@@ -42,7 +42,7 @@ def read(path: Path) -> list[Rejection]:
         except (KeyError, AttributeError, ValueError, csv.Error) as error:
             raise DataError(
                 f"{path} must be a table with the columns {', '.join(_COLUMNS)}. Received: {error!r}. "
-                "Rerun the stage that makes it."
+                f"{remake(path.parent.name)}"
             ) from None
 
 

@@ -1,6 +1,7 @@
 """A stage as a process: its exit code and its last words are what the outside relies on."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         with interruption.heeded():
             main()
+            sys.stdout.flush()
     except StageError as error:
         _end(error.exit_code, str(error))
     except interruption.Interrupted as asked:
@@ -35,4 +37,8 @@ def run(main: Callable[[], None]) -> None:
 
 def _end(exit_code: int, message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again at its end, and end with a code of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exit_code)

@@ -2,14 +2,16 @@
 
 import email.utils
 import fcntl
-import hashlib
 import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -25,6 +27,7 @@ _CHUNK = 1 << 16
 _GOOD_MANY = 1 << 20  # bytes
 _HOPS = 10  # redirects
 _PASSING = frozenset({408, 425, 429})  # and all of 500 to 599
+_EXPIRED = frozenset({400, 401, 403})  # of a signature: Google's storage answers 400, Amazon's 403
 _NUMBER = re.compile(r"[0-9]{1,15}")  # what a server sends may be no number, or one of a thousand digits
 _RANGE = re.compile(rf"bytes (?P<start>{_NUMBER.pattern})-{_NUMBER.pattern}/(?P<total>{_NUMBER.pattern})")
 _STRONG_ETAG = re.compile(r'"[!#-~]*"')
@@ -69,6 +72,7 @@ class _Wanted(NamedTuple):
     target: Path
     size: int | None  # bytes
     patience: Patience
+    signed: bool
 
     @property
     def place(self) -> str:
@@ -97,6 +101,7 @@ def fetch(
     checksum: Checksum | None = None,
     size: int | None = None,
     patience: Patience | None = None,
+    signed: bool = False,
 ) -> None:
     """Bring `address` to `target`, unless it lies there whole already.
 
@@ -109,9 +114,11 @@ def fetch(
         checksum: what the bytes must add up to, where known.
         size: bytes, where known.
         patience: how much trouble to put up with.
+        signed: whether the address holds a signature, and thus lives for minutes: refused, it has expired.
 
     Raises:
-        NetworkError: the connection stayed cut, silent or refused, or the server stayed in trouble.
+        NetworkError: the connection stayed cut, silent or refused, the server stayed in trouble, or the address has
+            expired.
         BusyError: another process is fetching the same file.
         AccessError: the server wants an account, or a proxy on the way.
         DataError: the server has no such file or another one than expected, or nothing leads to it safely.
@@ -120,7 +127,7 @@ def fetch(
     if is_whole(target, checksum):
         return
     logging.getLogger(urllib3.__name__).setLevel(logging.ERROR)  # its warnings show whole addresses
-    wanted = _Wanted(address, target, size, patience or Patience())
+    wanted = _Wanted(address, target, size, patience or Patience(), signed)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(_beside(target, "part")) as file:
         if is_whole(target, checksum):  # another run has brought it meanwhile
@@ -139,7 +146,7 @@ def is_whole(target: Path, checksum: Checksum | None = None) -> bool:
     if not target.exists() or not (checksum or kept.exists()):
         return False
     expected = checksum or Checksum("sha256", kept.read_text(encoding="ascii", errors="replace").strip())
-    return _digest(target, expected.algorithm) == expected.digest
+    return outputs.digest(target, expected.algorithm) == expected.digest
 
 
 def mark_whole(target: Path) -> None:
@@ -287,7 +294,10 @@ def _continue(wanted: _Wanted, file: IO[bytes]) -> None:
         file.truncate(span.start)
         file.seek(span.start)
         with disk.room({wanted.target.parent: total - span.start if total else 0}):
-            _write_identity(wanted.target, _Identity(_validator(response), total))
+            validator = _validator(response) or (
+                known.validator if span.start else None
+            )  # an answer in part needs none
+            _write_identity(wanted.target, _Identity(validator, total))
             _append(response, file, total, wanted)
     if file.tell() < (total or 0):
         raise PassingError(f"cut after {file.tell():,} of {total:,} bytes")
@@ -297,6 +307,8 @@ def _check(response: requests.Response, wanted: _Wanted, *, in_part: bool) -> No
     """Refuse an answer that brings no file, or no part of one where it may."""
     codes = requests.codes
     accepted = {codes.ok, *([codes.partial_content, codes.requested_range_not_satisfiable] if in_part else [])}
+    if wanted.signed and response.status_code in _EXPIRED:
+        raise NetworkError(f"The address of {wanted.place} has expired. What arrived is kept. Run again.")
     if response.status_code not in accepted:
         refuse(response.status_code, wanted.place, response.headers.get("Retry-After"))
     if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
@@ -316,8 +328,9 @@ def _arrived_at(wanted: _Wanted, headers: dict[str, str]) -> requests.Response:
     address = wanted.address
     for _ in range(_HOPS + 1):
         with _explained(wanted), _Session() as session:
-            response = session.get(
-                address, headers=headers, stream=True, timeout=(wanted.patience.connect, wanted.patience.silence)
+            timeout = wanted.patience.connect, wanted.patience.silence
+            response = _in_time(
+                partial(session.get, address, headers=headers, stream=True, timeout=timeout), 2 * sum(timeout)
             )
         if not response.is_redirect:
             return response
@@ -348,6 +361,29 @@ def _onward(wanted: _Wanted, address: str, location: str) -> str:
         f"{wanted.place} must lead on by HTTPS, or from plain HTTP by HTTP. Received: a redirect to {scheme[:20]}. "
         "Choose another source, or report this."
     )
+
+
+def _in_time(call: Callable[[], T], seconds: float) -> T:
+    """What a call brings, if it does in time: a byte of a header now and then keeps a socket's own limit away for ever.
+
+    Raises:
+        PassingError: it has not come back; it is left behind.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise PassingError(f"no whole answer for {seconds:.0f} s") from None
 
 
 @contextmanager
@@ -417,7 +453,7 @@ def _arriving(response: requests.Response, wanted: _Wanted) -> Iterator[bytes]:
     since, arrived = time.monotonic(), 0
     while True:
         with _explained(wanted):
-            data = response.raw.read1(_CHUNK, decode_content=False)
+            data = _in_time(partial(response.raw.read1, _CHUNK, decode_content=False), 2 * wanted.patience.silence)
         if not data:
             return
         yield data
@@ -430,8 +466,8 @@ def _arriving(response: requests.Response, wanted: _Wanted) -> Iterator[bytes]:
 
 
 def _verify(wanted: _Wanted, file: IO[bytes], checksum: Checksum | None) -> None:
-    partial = _beside(wanted.target, "part")
-    if checksum is None or (received := _digest(partial, checksum.algorithm)) == checksum.digest:
+    part = _beside(wanted.target, "part")
+    if checksum is None or (received := outputs.digest(part, checksum.algorithm)) == checksum.digest:
         return
     file.truncate(0)
     raise DataError(
@@ -441,16 +477,16 @@ def _verify(wanted: _Wanted, file: IO[bytes], checksum: Checksum | None) -> None
 
 
 @contextmanager
-def _alone(partial: Path) -> Iterator[IO[bytes]]:
+def _alone(part: Path) -> Iterator[IO[bytes]]:
     """Open the partial file for this process alone."""
-    with partial.open("ab", buffering=0) as file:  # nothing is left in memory that a full disk refuses at the end
+    with part.open("ab", buffering=0) as file:  # nothing is left in memory that a full disk refuses at the end
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = partial.stat().st_ino == os.fstat(file.fileno()).st_ino  # else it was done and moved meanwhile
+            ours = part.stat().st_ino == os.fstat(file.fileno()).st_ino  # else it was done and moved meanwhile
         except (BlockingIOError, FileNotFoundError):
             ours = False
         if not ours:
-            raise BusyError(f"Another run is fetching {partial.stem}. Run again when it is done.")
+            raise BusyError(f"Another run is fetching {part.stem}. Run again when it is done.")
         yield file
 
 
@@ -483,18 +519,13 @@ def _seconds(retry_after: str | None) -> float | None:
     if (number := _number(retry_after)) is not None:
         return float(number)
     try:
-        return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
 
 
 def _number(text: str) -> int | None:
     return int(text) if _NUMBER.fullmatch(text.strip()) else None
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _beside(target: Path, ending: str) -> Path:

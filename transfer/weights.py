@@ -5,6 +5,7 @@ Ours has a group for each convolution, `block1_conv1` to `block5_conv3`, with th
 """
 
 import errno
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,7 +126,7 @@ def _child(parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
 
 def _convolution(file: str, name: str, group: h5py.Group | None) -> Convolution:
     kernel, bias = ARCHITECTURE[name], ARCHITECTURE[name][-1:]
-    found = [] if group is None else list(_datasets(group, _MAX_DEPTH))
+    found = [] if group is None else list(_datasets(group, _MAX_DEPTH, set()))
     datasets = {dataset.shape: dataset for dataset in found}
     if len(found) != 2 or set(datasets) != {kernel, bias}:
         received = " and ".join(map(str, datasets)) or "nothing"
@@ -137,20 +138,28 @@ def _convolution(file: str, name: str, group: h5py.Group | None) -> Convolution:
     return Convolution(_array(file, name, datasets[kernel]), _array(file, name, datasets[bias]))
 
 
-def _datasets(group: h5py.Group, depth: int) -> Iterator[h5py.Dataset]:
+def _datasets(group: h5py.Group, depth: int, seen: set[int]) -> Iterator[h5py.Dataset]:
+    """The arrays below a group; none is looked for twice where groups hold each other under many names."""
     for name in group:
         child = _child(group, name)
         if isinstance(child, h5py.Dataset):
             yield child
-        elif child is not None and depth:
-            yield from _datasets(child, depth - 1)
+        elif child is not None and depth and (place := h5py.h5o.get_info(child.id).addr) not in seen:
+            seen.add(place)
+            yield from _datasets(child, depth - 1, seen)
 
 
 def _array(file: str, name: str, dataset: h5py.Dataset) -> Array:
-    elsewhere = dataset.is_virtual or dataset.external
-    if dataset.dtype.kind != "f" or elsewhere:
-        received = "data stored in another file" if elsewhere else f"the type {dataset.dtype}"
-        raise DataError(f"{file}: `{name}` must be floats stored in the file itself. Received: {received}.")
+    received = f"the type {dataset.dtype}" if dataset.dtype.kind != "f" else ""
+    if dataset.is_virtual or dataset.external:
+        received = "data stored in another file"
+    if dataset.chunks and math.prod(dataset.chunks) > dataset.size:  # read whole, whatever is wanted of it
+        received = f"a piece of {dataset.chunks} numbers for an array of {dataset.shape}"
+    if received:
+        raise DataError(
+            f"{file}: `{name}` must be floats stored in the file itself. Received: {received}. "
+            "Use weights of Keras's VGG16."
+        )
     with np.errstate(over="ignore"):  # becomes infinity, refused below
         array: Array = dataset[()].astype(np.float32)
     if not np.isfinite(array).all():

@@ -1,5 +1,8 @@
+import importlib
 import io
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import demo
+from tests import disks
+from transfer import params
 
 ROOT = Path(__file__).parents[2]
+CHECKPOINTS = {"monitor": "val_loss", "save_best_only": False}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -36,8 +42,8 @@ def read(workspace: Path) -> Any:
 def test_changed_params_keep_their_place_and_comments() -> None:
     """Only the values named change; the others, the order and the comments stay."""
     yaml, text = YAML(), io.StringIO()
-    params = yaml.load("a:\n  b: 1  # one\n  c: {d: 2, e: 3}\nf: 4\n")
-    yaml.dump(demo.merged(params, {"a": {"b": 5, "c": {"e": 6}}}), text)
+    values = yaml.load("a:\n  b: 1  # one\n  c: {d: 2, e: 3}\nf: 4\n")
+    yaml.dump(demo.merged(values, {"a": {"b": 5, "c": {"e": 6}}}), text)
     assert text.getvalue() == "a:\n  b: 5  # one\n  c: {d: 2, e: 6}\nf: 4\n"
 
 
@@ -52,6 +58,51 @@ def test_what_the_demo_changes_are_params() -> None:
         return unknown(change, value) if isinstance(change, dict) else []
 
     assert unknown(demo.PARAMS, read(ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "changes"),
+    [
+        ("fine_tune", "training", {"model_checkpoint": CHECKPOINTS | {"save_freq": 15}}),
+        ("train_head", "training", {"model_checkpoint": CHECKPOINTS | {"save_freq": 60}}),
+        ("extract_features", "augmentation", {"horizontal_flip": False, "rotation": 0.0, "zoom": 1.0}),
+    ],
+    ids=["fine_tune", "train_head", "extract_features"],
+)
+def test_what_a_user_may_ask_for_does_not_forbid_the_demo(
+    project: Path, stage: str, section: str, changes: dict[str, Any]
+) -> None:
+    """Params that go with the user's own others go with the demo's."""
+    Params = importlib.import_module(f"tasks.{stage}").Params  # noqa: N806 - its name there
+    mine = read(project)
+    mine["extract_features"]["views"] = 0
+    mine[stage][section] |= changes
+    params.parse(stage, mine[stage], Params)
+    YAML().dump(mine, project / "params.yaml")
+    demo.prepare(project, project / ".cache/demo")
+    params.parse(stage, read(project / ".cache/demo")[stage], Params)
+
+
+def test_what_the_demo_resets_is_as_it_comes() -> None:
+    """Where the user has changed nothing, the demo changes only what makes it small."""
+    for stage in ("train_head", "fine_tune"):
+        assert read(ROOT)[stage]["training"]["model_checkpoint"] is None
+    assert read(ROOT)["extract_features"]["augmentation"]["horizontal_flip"] is True
+
+
+def test_files_are_found_through_links(tmp_path: Path) -> None:
+    """Folders that are links are entered, but not again from within themselves; links to nothing are no files."""
+    (tmp_path / "inbox/dogs").mkdir(parents=True)
+    (tmp_path / "elsewhere/more").mkdir(parents=True)
+    (tmp_path / "inbox/cats").symlink_to(tmp_path / "elsewhere")
+    for name in ("inbox/dogs/1.jpg", "elsewhere/1.jpg", "elsewhere/more/2.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "inbox/dogs/2.jpg").symlink_to("nothing")
+    (tmp_path / "inbox/dogs/up").symlink_to("..")
+    (tmp_path / "elsewhere/more/all").symlink_to(tmp_path / "inbox")
+    found = [str(path.relative_to(tmp_path)) for path in demo.files(tmp_path / "inbox")]
+    assert found == ["inbox/cats/1.jpg", "inbox/cats/more/2.jpg", "inbox/dogs/1.jpg"]
+    assert demo.files(tmp_path / "nowhere") == []
 
 
 def test_preparing_touches_nothing_of_the_project(project: Path) -> None:
@@ -103,3 +154,18 @@ def test_a_stage_that_fails_fails_the_demo(
     said = capfd.readouterr()
     assert "`download.source` must be" in said.err
     assert "Report:" not in said.out
+
+
+@pytest.mark.reliability("disk", "full when the demo or a sweep copies the code", "exit 74; the folder is named")
+@pytest.mark.parametrize("command", [["demo"], ["sweep", "optimizer"]], ids=lambda command: command[0])
+def test_a_workspace_that_does_not_fit(project: Path, command: list[str]) -> None:
+    """A disk that is full before DVC is started ends both in one line."""
+    shutil.copy2(ROOT / "sweeps.yaml", project)
+    with disks.small(project / ".cache", "size=64k") as disk:
+        there = [*disk.entering, "sh", "-c", 'cd .. && exec "$@"', "sh", sys.executable, "-m", f"flows.{command[0]}"]
+        environment = {**demo.environment(), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*there, *command[1:]], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 74, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"The disk of `.cache/{command[0]}/")
+    assert "Received: no space left on device" in line

@@ -1,5 +1,6 @@
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,19 @@ def test_a_remote_that_is_down_is_no_traceback(arguments: tuple[str, ...]) -> No
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "127.0.0.1:1" in done.stderr.splitlines()[-1]
+
+
+def test_a_push_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends it with the code for that, without a traceback."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dvc.repo.Repo", interrupted)
+    monkeypatch.setattr(sys, "argv", ["flows.remote", "push"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(remote.__file__), run_name="__main__")
+    assert end.value.code == 130
 
 
 def test_the_commands_say_what_they_did(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:

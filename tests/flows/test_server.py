@@ -1,4 +1,6 @@
+import os
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -79,6 +81,24 @@ def test_a_run_uses_the_server_that_is_named(prefect_server: str, capfd: pytest.
         with server.connected():
             assert used() == prefect_server
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+def test_a_run_does_not_begin_without_the_server_that_is_named(tmp_path: Path) -> None:
+    """Where the named server does not answer, a run ends in a line that says so, and no other is started."""
+    address = server.at(server.free_port())
+    result = subprocess.run(
+        [sys.executable, "-m", "flows.pipeline"],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PREFECT_API_URL": address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"No Prefect server answers at {address}, which PREFECT_API_URL names.")
+    assert not (tmp_path / "prefect/server.log").exists()
 
 
 def test_a_run_finds_the_server_of_this_machine(prefect_server: str) -> None:

@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from flows import sweep
+from flows import processes, sweep
 from tests.conftest import ROOT, Reproduced
 from tests.flows.conftest import clone, git
 from transfer import params
@@ -49,6 +50,7 @@ def project(reproduced: Reproduced, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run sweeps as a user does."""
     environment = {name: value for name, value in os.environ.items() if name != "DOGS_VS_CATS_CACHE"}
+    environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "flows.sweep", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -97,17 +99,119 @@ def test_a_sweep_compares_its_points_and_touches_nothing(project: Path) -> None:
             "widths",
             r"`widths\.stage` must be 'train_head' or 'fine_tune'",
         ),
-        (SWEEPS.partition("  grid")[0], "widths", "either `grid` or `points`"),
+        (SWEEPS.replace("  stage: train_head\n", ""), "widths", r"`widths\.stage` is missing from sweeps\.yaml"),
+        ("widths:", "widths", r"sweeps\.yaml needs a section `widths`"),
+        (SWEEPS.partition("  grid")[0], "widths", "either `grid` or `points`.*Received: neither"),
+        (f"{SWEEPS}  points: {{a: {{}}}}", "widths", "either `grid` or `points`.*Received: both"),
+        (SWEEPS.replace("[[4], []]", "[]"), "widths", r"`train_head\.head\.dense` must have .* Received: \[\]"),
+        (SWEEPS.replace("[[4], []]", "[[4], [4]]"), "widths", r"each once\. Received: \[\[4\], \[4\]\]"),
+        (SWEEPS.replace("[0, 1]", "[]"), "widths", r"`seeds` must have .* Received: \[\]"),
+        (SWEEPS.replace("[0, 1]", "[1, 1]"), "widths", r"`seeds` must have .* Received: \[1, 1\]"),
+        (SWEEPS.replace("[0, 1]", "[0, -1]"), "widths", r"`widths\.seeds\.1` must be greater than or equal to 0"),
+        (f"{SWEEPS.replace('[[4], []]', '[a b, a]')}    c.d: [c, b c]", "widths", "more than once: a b c"),
+        (SWEEPS * 2, "widths", r"sweeps\.yaml is no readable YAML.*duplicate key"),
+        ("widths: {", "widths", r"sweeps\.yaml is no readable YAML"),
+        ("", "widths", r"sweeps\.yaml must hold sections"),
+        (None, "widths", r"sweeps\.yaml is missing"),
     ],
 )
 def test_a_sweep_that_is_none_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, name: str, message: str
 ) -> None:
     """The message says what there is, or what is wrong."""
     monkeypatch.chdir(tmp_path)
-    Path("sweeps.yaml").write_text(text)
-    with pytest.raises(ParamsError, match=message):
+    if text is not None:
+        Path("sweeps.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=f"(?s){message}"):
         sweep.read(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"^params\.yaml is missing"),
+        ("train_head: {", r"^params\.yaml is no readable YAML"),
+        ("train_head: {seed: 2024-13-45}", r"^params\.yaml is no readable YAML"),
+        ("train_head: {seed: 0}", r"^Point `\[4\]`: .*Received: `train_head\.training\.epochs`"),
+    ],
+)
+def test_params_that_cannot_be_varied_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, message: str
+) -> None:
+    """The file is named where it is wrong, and the point where that is."""
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("params.yaml").write_text(text)
+    found = sweep.Sweep(
+        stage="train_head",
+        seeds=[0],
+        given={"train_head.training.epochs": 1},
+        grid={"train_head.head.dense": [[4]]},
+    )
+    with pytest.raises(ParamsError, match=message):
+        sweep.trials(found)
+
+
+def test_no_point_is_trained_before_all_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stage would refuse of the last point is told at once, all of it, with the exit code of wrong params."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy2(ROOT / "params.yaml", tmp_path)
+    wrong = {"train_head.head.l2": -1, "train_head.training.optimizer": "sdg", "download.source": date(2024, 1, 2)}
+    points = {"adam": {}, "misspelt": wrong}
+    with Path("sweeps.yaml").open("w") as file:
+        YAML().dump({"optimizers": {"stage": "train_head", "seeds": [0, 1], "points": points}}, file)
+    done = run("optimizers")
+    assert (done.returncode, done.stdout) == (78, "")
+    first, *others = done.stderr.splitlines()
+    assert first.startswith("Point `misspelt`: `download.source` must be")
+    assert [line.split("`")[1] for line in others] == ["train_head.head.l2", "train_head.training.optimizer"]
+    assert not Path(".cache").exists()
+
+
+def test_a_stage_that_fails_later_has_the_last_word(project: Path) -> None:
+    """The sweep ends with the stage's own message and exit code."""
+    sweeps = {"more": {"stage": "train_head", "seeds": [0], "points": {"mine": {"download.source": "inbox"}}}}
+    YAML().dump(sweeps, project / "sweeps.yaml")
+    done = run("more")
+    assert done.returncode == 65, done.stderr
+    assert done.stderr.startswith("Put photographs into a folder a class")
+    assert done.stderr.endswith("run the same command to go on.\n")
+
+
+@pytest.mark.parametrize(("named", "memo"), [(None, ".cache"), ("a memo", "a memo"), ("/a/memo", "/a/memo")])
+def test_a_point_uses_the_memo_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None, memo: str
+) -> None:
+    """A memo that is named relative to the project is the same for stages that run in the sweep's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DOGS_VS_CATS_CACHE", raising=False)
+    if named:
+        monkeypatch.setenv("DOGS_VS_CATS_CACHE", named)
+    used: list[str] = []
+
+    def fail(_command: object, environment: dict[str, str], **_: object) -> tuple[int, list[str]]:
+        used.append(environment["DOGS_VS_CATS_CACHE"])
+        return 1, []
+
+    monkeypatch.setattr(processes, "run", fail)
+    with pytest.raises(sweep.StoppedError):
+        sweep._scores("train_head", "")
+    assert used == [str(tmp_path / memo)]
+
+
+def test_links_in_the_inbox_are_followed(project: Path, tmp_path: Path) -> None:
+    """Photographs are in the sweep's folder too, whether they, their class's folder or neither are links."""
+    (tmp_path / "elsewhere/cats").mkdir(parents=True)
+    (tmp_path / "elsewhere/cats/1.jpg").write_bytes(b"linked folder")
+    (project / "inbox/dogs").mkdir(parents=True)
+    (project / "inbox/dogs/1.jpg").write_bytes(b"no link")
+    (project / "inbox/dogs/2.jpg").symlink_to("../../2.jpg")
+    (project / "2.jpg").write_bytes(b"linked file")
+    (project / "inbox/cats").symlink_to(tmp_path / "elsewhere/cats")
+    sweep.prepare()
+    inbox = sweep.WORKSPACE / "inbox"
+    found = {str(path.relative_to(inbox)): path.read_bytes() for path in inbox.rglob("*.jpg") if not path.is_symlink()}
+    assert found == {"cats/1.jpg": b"linked folder", "dogs/1.jpg": b"no link", "dogs/2.jpg": b"linked file"}
 
 
 def test_only_params_that_exist_are_varied() -> None:

@@ -1,4 +1,5 @@
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import worker
+from flows import processes, server, worker
 
 ROOT = Path(__file__).parents[2]
 RUN = """\
@@ -72,6 +73,19 @@ def test_without_a_server_there_is_a_line_what_to_do(tmp_path: Path) -> None:
     assert address in line
     assert "`make serve`" in line
     assert "PREFECT_API_URL" in line
+
+
+def test_looking_for_the_server_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the worker with the code for that, without a traceback, before there is anything to end."""
+
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "answers", interrupted)
+    monkeypatch.setattr(processes, "interruptible", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(worker.__file__), run_name="__main__")
+    assert end.value.code == 130
 
 
 def test_runs_end_in_good_order(tmp_path: Path) -> None:

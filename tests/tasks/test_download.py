@@ -343,6 +343,20 @@ def test_microsoft(server: StandIn, tmp_path: Path) -> None:
     assert len(server.gets) == 2
 
 
+@pytest.mark.reliability(
+    "archives", "a fetched archive that is whole, over a limit", "kept: with a higher limit it is not fetched again"
+)
+def test_what_is_over_a_limit_is_not_fetched_again(server: StandIn, tmp_path: Path) -> None:
+    """A limit that is too low costs no second transfer."""
+    server.body = MICROSOFT
+    checksum = Checksum("sha256", hashlib.sha256(MICROSOFT).hexdigest())
+    from_microsoft = partial(download.from_microsoft, tmp_path, address=server.address, checksum=checksum)
+    with pytest.raises(archives.TooMuch):
+        from_microsoft(limits=LIMITS.model_copy(update={"members": 1}), size=len(MICROSOFT))
+    from_microsoft(limits=LIMITS, size=len(MICROSOFT))
+    assert len(server.gets) == 1
+
+
 @pytest.mark.reliability("network", "wrong checksum", "ends with 65; nothing is kept, so that the next run starts anew")
 def test_another_file_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     """Whatever lies at Microsoft's address now, only the known archive is taken."""

@@ -474,9 +474,9 @@ def test_files_too_large_for_a_photograph_are_not_read(
     deflated: zipfile.ZipFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """64 MiB is the limit; a small archive cannot fill the memory."""
-    assert subsample.MAX_BYTES == 64 * 1024 * 1024
+    assert photos.MAX_BYTES == 64 * 1024 * 1024
     assert len(subsample.contents(deflated, "cat.1.jpg")) == 100_000
-    monkeypatch.setattr(subsample, "MAX_BYTES", 99_999)
+    monkeypatch.setattr(photos, "MAX_BYTES", 99_999)
     with pytest.raises(UnreadablePhoto, match="larger than"):
         subsample.contents(deflated, "cat.1.jpg")
 

@@ -1,4 +1,7 @@
+import errno
 import io
+import os
+import re
 import stat
 import struct
 import tracemalloc
@@ -391,6 +394,26 @@ def _refusal(path: Path) -> str:
     except DataError as refusal:
         return str(refusal)
     return ""
+
+
+@pytest.mark.reliability(
+    "archives", "on a disk that fails while it is read", "the archive is named, not called damaged"
+)
+@pytest.mark.parametrize("limits", [LIMITS, None])
+def test_a_disk_that_fails_is_not_the_archive_s_fault(
+    saved: Save, monkeypatch: pytest.MonkeyPatch, limits: Limits | None
+) -> None:
+    """What the disk refuses while a member is read is said of the archive's file."""
+    path = saved(_packed("cat/1.jpg", "dog/1.jpg"))
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with archives.opened(path, limits=limits) as archive:
+        member = archive.infolist()[0]
+        monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            archives.read(archive, member, most=1000)
 
 
 @pytest.mark.reliability(

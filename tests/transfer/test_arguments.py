@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer import arguments
+from transfer import arguments, photos
 from transfer.errors import DataError
 
 
@@ -156,5 +156,5 @@ def test_standard_input_is_one_photograph(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_file_of_any_size_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is too large for a photograph is not read whole."""
-    monkeypatch.setattr(arguments, "MAX_BYTES", 4)
+    monkeypatch.setattr(photos, "MAX_BYTES", 4)
     assert reason("2.jpg") == "larger than 0 MiB"

@@ -67,16 +67,33 @@ def test_the_best_epoch_is_the_one_keras_restores(losses: tuple[float, ...], min
     assert callbacks.best([], monitor="val_loss") is None
 
 
-def test_a_resumed_plateau_lowers_the_rate_once() -> None:
-    """Epochs that lowered the learning rate before the kill do not lower it again, and their patience still counts."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.05), "mse")  # 0.1, halved after the third epoch
-    plateau: dict[str, Any] = {"factor": 0.5, "patience": 2, "min_delta": 0.0, "cooldown": 0, "min_lr": 0.03}
+@pytest.mark.parametrize("killed_after", range(1, 9))
+@pytest.mark.parametrize("cooldown", [0, 1])
+@pytest.mark.parametrize("min_lr", [0.0, 1e-5, 1e-4])
+def test_a_resumed_plateau_lowers_the_rate_when_it_would_have(
+    *, killed_after: int, cooldown: int, min_lr: float
+) -> None:
+    """Wherever a training was killed, each epoch's learning rate is an undisturbed training's."""
+    plateau: dict[str, Any] = {"factor": 0.3, "patience": 2, "min_delta": 0.0, "cooldown": cooldown, "min_lr": min_lr}
     settings = callbacks.ReduceLROnPlateau.model_validate({"monitor": "val_loss", **plateau})
-    epochs = history(0.4, 0.4, 0.4, 0.4)
-    resumed = callbacks.LowerOnPlateau(settings, epochs)
-    resumed.set_model(model)
-    resumed.on_train_begin()
-    assert float(model.optimizer.learning_rate) == pytest.approx(0.05)
-    resumed.on_epoch_end(4, {"val_log_loss": 0.4})
-    assert float(model.optimizer.learning_rate) == pytest.approx(0.03)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(5e-4), "mse")
+    epochs = history(*[0.4] * 10)
+    callback = callbacks.LowerOnPlateau(settings, [])
+    rates = []
+    for epoch in epochs:
+        if epoch["epoch"] in (1, killed_after + 1):
+            callback = callbacks.LowerOnPlateau(settings, epochs[: int(epoch["epoch"]) - 1])
+            callback.set_model(model)
+            callback.on_train_begin()
+        epoch["learning_rate"] = float(model.optimizer.learning_rate)
+        rates.append(epoch["learning_rate"])
+        callback.on_epoch_end(int(epoch["epoch"]) - 1, {"val_log_loss": epoch["val_loss"]})
+    undisturbed = keras.callbacks.ReduceLROnPlateau(monitor="val_log_loss", mode="min", **plateau)
+    model.optimizer.learning_rate = 5e-4
+    undisturbed.set_model(model)
+    undisturbed.on_train_begin()
+    for epoch, rate in enumerate(rates):
+        assert float(model.optimizer.learning_rate) == rate
+        undisturbed.on_epoch_end(epoch, {"val_log_loss": 0.4})
+    assert rates[-1] < rates[0]

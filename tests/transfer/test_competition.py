@@ -191,10 +191,18 @@ def test_stalled_archive_ends(kaggle: StandIn, tmp_path: Path) -> None:
 @pytest.mark.reliability(
     "network", "the address that Kaggle gave has expired", "ends with 75; the next run asks for a new one and goes on"
 )
-def test_expired_address_is_worth_a_new_run(kaggle: StandIn, tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_expired_address_is_worth_a_new_run(kaggle: StandIn, tmp_path: Path, status: int) -> None:
     """An address that is refused by the storage is a passing trouble, not a question of the rules."""
-    kaggle.faults = [RIGHT, Fault(status=403)]
+    kaggle.faults = [RIGHT, Fault(status=status)]
     with pytest.raises(NetworkError, match="expired"):
+        competition.fetch(tmp_path / "archive.zip", QUICK)
+
+
+def test_proxy_that_shuts_out_is_no_expired_address(kaggle: StandIn, tmp_path: Path) -> None:
+    """A proxy that wants a password is named, and not tried again."""
+    kaggle.faults = [RIGHT, Fault(status=407)]
+    with pytest.raises(AccessError, match="The proxy must let you through"):
         competition.fetch(tmp_path / "archive.zip", QUICK)
 
 

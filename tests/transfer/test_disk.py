@@ -126,6 +126,17 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     assert words.startswith("`params.yaml` must be yours to read and write. Received: permission denied. ")
 
 
+def test_a_file_that_may_not_be_written_to(tmp_path: Path) -> None:
+    """A file of somebody else's in a folder for all is named, and no folder above it, however closed."""
+    (tmp_path / "memo").mkdir(mode=0o777)
+    (tmp_path / "memo/kaggle.zip.part").touch(mode=0o444)
+    tmp_path.chmod(0o555)
+    words = last_words(run("Path('memo/kaggle.zip.part').open('ab')", tmp_path, *disks.bound_by_permissions()))
+    tmp_path.chmod(0o755)
+    assert words.startswith("`memo/kaggle.zip.part` must be yours to read and write. ")
+    assert "Run `chmod -R u+rwX memo/kaggle.zip.part`" in words
+
+
 def test_what_belongs_to_somebody_else_is_to_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changing the mode of another user's files is not allowed, as of those a container's root has made."""
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)

@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -168,7 +170,26 @@ def store_objects(file: h5py.File) -> None:
 
 def swell(file: h5py.File) -> None:
     """A terabyte of zeros that takes no room in the file."""
-    file["layers/dense/vars"].create_dataset("2", (1 << 38,), "<f4", chunks=(1 << 20,), compression="gzip")
+    file["layers/dense/vars"].create_dataset("2", (1 << 38,), "<f4")
+
+
+def swell_in_pieces(file: h5py.File) -> None:
+    """A few numbers that lie in a piece of gigabytes, which is unpacked whole to read them."""
+    pieces = {"chunks": (1 << 28,), "maxshape": (None,), "compression": "gzip"}
+    file["layers/dense/vars"].create_dataset("2", (4,), "<f4", **pieces)
+
+
+def entangle(file: h5py.File) -> None:
+    """Groups that hold themselves, which can be walked in more ways than there is time for."""
+    for number in range(100):
+        file[f"layers/{number}"] = file["layers"]
+
+
+def deepen(file: h5py.File) -> None:
+    """A group in a group and so on, which HDF5 takes half a minute to visit."""
+    group = file["layers"]
+    for _ in range(900):
+        group = group.create_group("in")
 
 
 def cut_a_layer(file: h5py.File) -> None:
@@ -212,6 +233,8 @@ MEMBERS = pytest.mark.reliability(
             "more room in memory than in the file",
             marks=BOMB,
         ),
+        pytest.param(swell_in_pieces, "in one piece", marks=BOMB),
+        pytest.param(deepen, "deeper than any", marks=BOMB),
         pytest.param(cut_a_layer, r"but only \d+ are stored in it", marks=SHAPES),
         pytest.param(narrow, "", marks=SHAPES),
     ],
@@ -226,6 +249,16 @@ def test_weights_must_lie_in_the_file(
     with pytest.raises(DataError, match=f"not a network this project saved: .*{reason}") as refusal:
         opened({**saved, "model.weights.h5": weights.getvalue()})
     assert "\n" not in str(refusal.value)
+
+
+def test_groups_that_hold_themselves_are_walked_once(
+    saved: dict[str, bytes], opened: Callable[..., keras.Model]
+) -> None:
+    """What is the same group by a hundred names is one group."""
+    weights = io.BytesIO(saved["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        entangle(file)
+    assert opened({**saved, "model.weights.h5": weights.getvalue()})
 
 
 @pytest.mark.reliability(
@@ -269,6 +302,20 @@ def test_compressed_members_are_refused(saved: dict[str, bytes], opened: Callabl
         opened({**saved, "model.weights.h5": bytes(1 << 24)}, zipfile.ZIP_DEFLATED)
 
 
+def test_a_file_that_the_disk_refuses_is_no_damaged_network(
+    saved: dict[str, bytes], opened: Callable[..., keras.Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may not be read, or cannot, is the disk's matter."""
+    opened(saved)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(io, "open", refuse)  # as zipfile opens files
+    with pytest.raises(PermissionError, match=r"Permission denied: 'model\.keras'"):
+        models.load(Path("model.keras"))
+
+
 @pytest.mark.reliability(
     "tampered", "a model in another of Keras's formats, with less care for safety", "refused without being opened"
 )
@@ -282,7 +329,7 @@ def test_other_formats_are_refused(tmp_path: Path, saved: dict[str, bytes], name
         keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)]).save(tmp_path / name)
     else:
         (tmp_path / name).write_bytes(saved["model.weights.h5"])
-    with pytest.raises(DataError, match=r"it must be a whole `\.keras` archive"):
+    with pytest.raises(DataError, match=r"it must be a `\.keras` archive"):
         models.load(tmp_path / name)
 
 

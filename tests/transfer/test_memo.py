@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from transfer import features, memo, paths
+from transfer.errors import BusyError
 
 PHOTO = "ab" * 32
 ROW = features.row_from(np.ones((2, 2, 4), np.float32), np.ones((1, 1, 4), np.float32))
@@ -90,22 +91,36 @@ def test_linking_takes_no_space_and_changes_no_modification_time(tmp_path: Path)
     rows = of({})
     rows.keep(PHOTO, ROW)
     before = rows.path(PHOTO).stat()
+    assert rows.has(PHOTO)
     rows.link(PHOTO, tmp_path / "0")
     after = (tmp_path / "0" / f"{PHOTO}.npz").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_the_least_recently_used_rows_are_forgotten_first(tmp_path: Path) -> None:
-    """The memo keeps to its size, and what was linked last stays."""
+def test_the_least_recently_used_rows_are_forgotten_first() -> None:
+    """The memo keeps to its size, and what was looked up last stays."""
     rows = of({})
     names = [f"{number:064}" for number in range(4)]
     for age, name in enumerate(names):
         rows.keep(name, ROW)
         os.utime(rows.path(name), (1_000_000 + age, 1_000_000 + age))
-    rows.link(names[0], tmp_path / "0")
+    assert rows.has(names[0])
     size = rows.path(names[0]).stat().st_size
     assert memo.forget_least_recently_used(gigabytes=2.5 * size / 1e9) == 2
     assert [rows.has(name) for name in names] == [True, False, False, True]
+
+
+@pytest.mark.reliability(
+    "two at once", "rows that one run has looked up are forgotten by another", "ends with 75; they alone are computed"
+)
+def test_a_row_that_was_forgotten_meanwhile_is_worth_a_new_run(tmp_path: Path) -> None:
+    """A memo that is shared has room for the rows of all, or the one that lost some of them runs again."""
+    rows = of({})
+    rows.keep(PHOTO, ROW)
+    assert rows.has(PHOTO)
+    assert memo.forget_least_recently_used(gigabytes=0) == 1
+    with pytest.raises(BusyError, match="forgotten by another run"):
+        rows.link(PHOTO, tmp_path / "0")
 
 
 def test_a_memo_within_its_size_forgets_nothing() -> None:

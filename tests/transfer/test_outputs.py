@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,21 @@ outputs.remove_folder(Path("state"))
 """
 
 
+def written_by(process: int, path: Path, host: str = "") -> Path:
+    """Where a process writes what gets a path when it is whole; of this host, unless another is named."""
+    with outputs.whole_file(path.with_name("any")) as beside:
+        beside.touch()
+    path.with_name("any").unlink()
+    _, _, here, _ = beside.name.split(".")
+    return path.with_name(f".{path.name}.{host or here}.{process}")
+
+
+def ended() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        return process.pid
+
+
 def killed(program: str, folder: Path) -> bool:
     """Whether a program, run in a folder, was killed."""
     environment = {**os.environ, "PYTHONPATH": str(Path(outputs.__file__).parents[1])}
@@ -116,21 +132,20 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
 
 def test_whatever_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     """What was written beside a file, on the way to it and in place of a folder goes with the next of its name."""
-    with subprocess.Popen(["true"]) as gone:
-        pass
+    gone = written_by(ended(), tmp_path / "model.keras")
     for kind in ("", ".keras", ".old"):
-        (tmp_path / f".model.keras.{gone.pid}{kind}").write_bytes(b"half")
+        gone.with_name(f"{gone.name}{kind}").write_bytes(b"half")
     outputs.write_text(tmp_path / "model.keras", "whole")
     assert names(tmp_path) == ["model.keras"]
 
 
 def test_a_folder_whose_replacement_was_killed_is_put_back(tmp_path: Path) -> None:
     """Killed between the old folder's going and the new one's coming, a process leaves the old one to be had."""
-    with subprocess.Popen(["true"]) as gone:
-        pass
-    (tmp_path / f".photos.{gone.pid}.old").mkdir()
-    (tmp_path / f".photos.{gone.pid}.old" / "old.jpg").touch()
-    (tmp_path / f".photos.{gone.pid}").mkdir()
+    gone = written_by(ended(), tmp_path / "photos")
+    replaced = gone.with_name(f"{gone.name}.old")
+    replaced.mkdir()
+    (replaced / "old.jpg").touch()
+    gone.mkdir()
     with outputs.whole_folder(tmp_path / "photos"):
         assert names(tmp_path / "photos") == ["old.jpg"]
     assert names(tmp_path) == ["photos"]
@@ -150,7 +165,7 @@ def test_a_folder_is_removed_whole(tmp_path: Path) -> None:
 
 def test_what_a_running_process_writes_is_left_alone(tmp_path: Path) -> None:
     """A stage that still runs elsewhere keeps its half-written folder; so does anything with another name."""
-    running = tmp_path / f".photos.{os.getppid()}"
+    running = written_by(os.getppid(), tmp_path / "photos")
     running.mkdir()
     (tmp_path / ".photos.keep").mkdir()
     (tmp_path / ".other.1").touch()
@@ -159,15 +174,53 @@ def test_what_a_running_process_writes_is_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted([running.name, ".photos.keep", ".other.1", "photos"])
 
 
+@pytest.mark.reliability(
+    "two at once", "two machines write into one folder, as a shared cache", "neither removes what the other writes"
+)
+def test_what_another_host_writes_is_left_alone_for_a_day(tmp_path: Path) -> None:
+    """Nobody can ask for another host's process, so only what is old is taken for left behind."""
+    written = written_by(ended(), tmp_path / "file", host="another")
+    written.touch()
+    outputs.write_text(tmp_path / "file", "ours")
+    assert written.exists()
+    os.utime(written, (time.time() - 25 * 3600,) * 2)
+    outputs.write_text(tmp_path / "file", "ours")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("moved", ["photos", ".old"])
+def test_a_folder_is_replaced_or_not_whenever_that_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    """Interrupted as soon as one of the two is moved, a process leaves the old folder or the new one."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "old.jpg").touch()
+    move = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        done = move(path, target)
+        if target.name.endswith(moved) and path.parent == target.parent and not done.with_name("hit").exists():
+            done.with_name("hit").touch()
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt), outputs.whole_folder(tmp_path / "photos") as beside:
+        (beside / "new.jpg").touch()
+    assert names(tmp_path) == ["hit", "photos"]
+    assert names(tmp_path / "photos") == (["old.jpg"] if moved == ".old" else ["new.jpg"])
+
+
 @pytest.mark.reliability("killed", "power cut", "bytes are on the disk before the name is: there is the old or the new")
 def test_bytes_are_on_the_disk_before_their_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file and folder is forced to the disk before it gets its name, and its name thereafter."""
     done: list[tuple[str, str]] = []
     sync, move = os.fsync, Path.replace
+    unfinished = written_by(os.getpid(), tmp_path / "file").name.removeprefix(".file")
 
     def fsync(descriptor: int) -> None:
         sync(descriptor)
-        done.append(("on disk", Path(f"/proc/self/fd/{descriptor}").readlink().name.replace(str(os.getpid()), "PID")))
+        done.append(("on disk", Path(f"/proc/self/fd/{descriptor}").readlink().name.replace(unfinished, "")))
 
     def replace(path: Path, target: Path) -> Path:
         done.append(("named", target.name))
@@ -176,13 +229,13 @@ def test_bytes_are_on_the_disk_before_their_name_is(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", replace)
     outputs.write_text(tmp_path / "text", "whole")
-    assert done == [("on disk", ".text.PID"), ("named", "text"), ("on disk", tmp_path.name)]
+    assert done == [("on disk", ".text"), ("named", "text"), ("on disk", tmp_path.name)]
     done.clear()
     with outputs.whole_folder(tmp_path / "photos") as beside:
         (beside / "cat").mkdir()
         (beside / "cat" / "1.jpg").touch()
     *written, named, last = done
-    assert {*written} == {("on disk", name) for name in (".photos.PID", "cat", "1.jpg")}
+    assert {*written} == {("on disk", name) for name in (".photos", "cat", "1.jpg")}
     assert (named, last) == (("named", "photos"), ("on disk", tmp_path.name))
 
 

@@ -1,8 +1,10 @@
+import io
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from pydantic import Field, model_validator
+from ruamel import yaml
 
 from transfer import params
 from transfer.errors import ParamsError
@@ -105,6 +107,14 @@ def test_a_section_must_be_one(values: object) -> None:
         params.parse("bake", values, Bake)
 
 
+@pytest.mark.parametrize("values", [None, {key: value for key, value in GOOD.items() if key != "eggs"}])
+def test_another_file_is_named(values: object) -> None:
+    """Sections of other files are checked alike, and their mistakes are not looked for in params.yaml."""
+    with pytest.raises(ParamsError, match=r"cakes\.yaml") as caught:
+        params.parse("bake", values, Bake, file=Path("cakes.yaml"))
+    assert "params.yaml" not in str(caught.value)
+
+
 def test_checked_params_cannot_be_changed() -> None:
     """What was checked is what is used."""
     with pytest.raises(ValueError, match="frozen"):
@@ -129,11 +139,12 @@ def test_params_are_read_from_the_working_folder(tmp_path: Path, monkeypatch: py
         (b"bake: {cake: ", "is no readable YAML"),
         (b"bake: {}\nbake: {}\n", "is no readable YAML"),
         (b"\xff\xfe\x00", "is no readable YAML"),
-        (b"", "must hold a section for each stage"),
-        (b"- 1\n", "must hold a section for each stage"),
+        (b"bake: {cake: 2024-13-45}\n", "is no readable YAML: month must be in 1..12"),
+        (b"", "must hold sections"),
+        (b"- 1\n", "must hold sections"),
         (b"other: {}\n", "needs a section `bake`"),
     ],
-    ids=["code", "cut", "twice the same", "not UTF-8", "empty", "a list", "without the section"],
+    ids=["code", "cut", "twice the same", "not UTF-8", "no date", "empty", "a list", "without the section"],
 )
 def test_an_unreadable_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
@@ -144,6 +155,17 @@ def test_an_unreadable_file_is_refused(
     with pytest.raises(ParamsError, match=f"params.yaml {message}"):
         params.load("bake", Bake)
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("comments", [False, True])
+def test_a_file_can_be_read_with_its_comments(tmp_path: Path, comments: bool) -> None:  # noqa: FBT001
+    """What is read is the same either way, and is written again as it was only if that is asked for."""
+    file, written = tmp_path / "cakes.yaml", io.StringIO()
+    file.write_text("bake:\n  cake: plum # or apple\n")
+    read = params.read(file, comments=comments)
+    yaml.YAML().dump(read, written)
+    assert read == {"bake": {"cake": "plum"}}
+    assert (written.getvalue() == file.read_text()) == comments
 
 
 def test_a_missing_file_is_a_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,10 +73,15 @@ def test_a_disk_that_refuses_has_its_own_exit_code(tmp_path: Path, raised: str, 
 
 
 @pytest.mark.reliability("disk", "full where standard output goes", "exit 74 and one line")
-def test_answers_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flush", [True, False])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_answers_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, flush: bool, unbuffered: str
+) -> None:
     """What a command prints may go to a file on a full disk, too."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with Path("/dev/full").open("w") as full:
-        ended = run("print('an answer', flush=True)", tmp_path, stdout=full)
+        ended = run(f"print('an answer', flush={flush})", tmp_path, stdout=full)
     assert ended.returncode == 74
     assert ended.stderr.startswith("The disk must have room")
     assert ended.stderr.count("\n") == 1

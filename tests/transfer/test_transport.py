@@ -136,6 +136,15 @@ def test_cut_transfer_is_resumed_by_a_later_run(server: StandIn, target: Path) -
     assert target.read_bytes() == BODY
 
 
+def test_answers_in_part_need_no_validator(server: StandIn, target: Path) -> None:
+    """What a server has once known its file by holds though its answers in part leave it out, as RFC 9110 lets them."""
+    in_part = Fault(cut_after=1_200_000, headers={"ETag": None})
+    server.faults = [Fault(cut_after=1_200_000), in_part]
+    _fetch(server, target)
+    assert [each.headers.get("Range") for each in server.gets] == [None, "bytes=1200000-", "bytes=2400000-"]
+    assert target.read_bytes() == BODY
+
+
 def test_progress_renews_patience(server: StandIn, target: Path) -> None:
     """A line that is cut more often than there are tries still brings the file, as long as it brings something."""
     server.faults = [Fault(cut_after=1_200_000)] * 2
@@ -341,6 +350,17 @@ def test_trickle_ends(server: StandIn, target: Path) -> None:
     server.faults = [Fault(trickle=0.02)] * 2
     with _refused(NetworkError, "only [0-9]+ bytes in 0 s"):
         _fetch(server, target, patience=QUICK._replace(silence=0.3, tries=2))
+    assert len(server.gets) == 2
+
+
+@pytest.mark.reliability(
+    "network", "headers that trickle, without end", "taken for cut after 160 seconds; after six tries, ends with 75"
+)
+def test_answer_that_never_begins_ends(server: StandIn, target: Path) -> None:
+    """A byte of a header now and then, each in time, is no answer."""
+    server.faults = [Fault(trickling_header=0.02)] * 2
+    with _refused(NetworkError, "no whole answer for 1 s"):
+        _fetch(server, target, patience=QUICK._replace(connect=0.3, silence=0.3, tries=2))
     assert len(server.gets) == 2
 
 

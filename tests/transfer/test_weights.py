@@ -142,9 +142,25 @@ def _repeat(file: h5py.File) -> None:
     file["block1_conv1/again"] = file["block1_conv1/bias"]
 
 
+def _swell(file: h5py.File) -> None:
+    del file["block1_conv1/bias"]
+    pieces = {"chunks": (1 << 28,), "maxshape": (None,), "compression": "gzip"}
+    file["block1_conv1"].create_dataset("bias", (64,), "<f4", **pieces)
+
+
+def _entangle(file: h5py.File) -> None:
+    del file["block1_conv1/bias"]
+    for number in range(100):
+        file[f"block1_conv1/{number}"] = file["block1_conv1"]
+
+
 SHAPES = pytest.mark.reliability("tampered", "a file of weights with other shapes than VGG16's", "65 with both shapes")
 ELSEWHERE = pytest.mark.reliability(
     "tampered", "a file of weights whose numbers lie in another file", "65; the other file is not read"
+)
+
+BOMB = pytest.mark.reliability(
+    "tampered", "a file of weights that takes gigabytes or days to read", "65 before it is read"
 )
 
 
@@ -162,6 +178,8 @@ ELSEWHERE = pytest.mark.reliability(
         pytest.param(_map_from_outside, "another file", marks=ELSEWHERE),
         (_store_objects, "the type object"),
         (_repeat, "3 arrays"),
+        pytest.param(_swell, r"a piece of \(268435456,\)", marks=BOMB),
+        pytest.param(_entangle, r"Received: \(3, 3, 3, 64\)\.", marks=BOMB),
     ],
 )
 def test_spoilt_weights_are_refused(spoil: Callable[[h5py.File], None], message: str, ours: Path) -> None:
