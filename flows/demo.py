@@ -52,19 +52,11 @@ def copy(project: Path, workspace: Path) -> None:
     (workspace / ".dvc" / "config").write_text(config.replace("[core]", "[core]\n    no_scm = true"), encoding="utf-8")
 
 
-def files(path: Path, within: tuple[Path, ...] = ()) -> list[Path]:
-    """Every file at or below a path but Python's own; folders that are links are entered, as stages do.
-
-    Args:
-        path: a file or folder; nothing if there is none.
-        within: the folders it was reached through, which a link back to does not lead into again.
-    """
+def files(path: Path) -> list[Path]:
+    """Every file at or below a path but Python's own; nothing if there is none."""
     if path.is_file():
         return [path]
-    folder = path.resolve()
-    if not path.is_dir() or path.name == "__pycache__" or any(each.is_relative_to(folder) for each in within):
-        return []
-    return [file for entry in sorted(path.iterdir()) for file in files(entry, (*within, folder))]
+    return [file for file in sorted(path.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
 
 
 def prepare(project: Path, workspace: Path) -> None:

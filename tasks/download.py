@@ -104,10 +104,12 @@ def from_inbox(inbox: Path, target: Path, *, limits: archives.Limits) -> Origin:
         limits: what the user's archive may hold.
 
     Raises:
-        DataError: there is nothing, several archives, or both folders and an archive; or the archive is refused.
+        DataError: there is nothing, several archives, or both folders and an archive; a folder is a link; or the
+            archive is refused.
     """
     zips = sorted(path for path in inbox.glob("*.[zZ][iI][pP]") if not path.name.startswith("."))
     photographs = _photographs(inbox)
+    _refuse_linked_folders(inbox, photographs)
     if len(zips) + bool(photographs) != 1:
         received = [*zips, *sorted({path.parent for path in photographs})]
         raise DataError(
@@ -220,6 +222,17 @@ def _photographs(folder: Path) -> list[Path]:
         for path in folder.glob(pattern)
         if archives.is_photograph(PurePosixPath(path.relative_to(folder))) and path.is_file()
     )
+
+
+def _refuse_linked_folders(inbox: Path, photographs: Iterable[Path]) -> None:
+    """DVC does not look behind them: it would never see that a photograph was added."""
+    folders = {inbox / folder for path in photographs for folder in path.relative_to(inbox).parents} - {inbox}
+    if linked := sorted(folder for folder in folders if folder.is_symlink()):
+        raise DataError(
+            "A class folder must be a folder itself, or DVC sees no change in it. "
+            f"Received: the link {_names(linked)}. "
+            f"Move or copy the folder there; `{inbox.as_posix()}` itself, and an archive, may be links."
+        )
 
 
 def _contents(inbox: Path) -> str:

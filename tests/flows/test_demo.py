@@ -90,21 +90,6 @@ def test_what_the_demo_resets_is_as_it_comes() -> None:
     assert read(ROOT)["extract_features"]["augmentation"]["horizontal_flip"] is True
 
 
-def test_files_are_found_through_links(tmp_path: Path) -> None:
-    """Folders that are links are entered, but not again from within themselves; links to nothing are no files."""
-    (tmp_path / "inbox/dogs").mkdir(parents=True)
-    (tmp_path / "elsewhere/more").mkdir(parents=True)
-    (tmp_path / "inbox/cats").symlink_to(tmp_path / "elsewhere")
-    for name in ("inbox/dogs/1.jpg", "elsewhere/1.jpg", "elsewhere/more/2.jpg"):
-        (tmp_path / name).touch()
-    (tmp_path / "inbox/dogs/2.jpg").symlink_to("nothing")
-    (tmp_path / "inbox/dogs/up").symlink_to("..")
-    (tmp_path / "elsewhere/more/all").symlink_to(tmp_path / "inbox")
-    found = [str(path.relative_to(tmp_path)) for path in demo.files(tmp_path / "inbox")]
-    assert found == ["inbox/cats/1.jpg", "inbox/cats/more/2.jpg", "inbox/dogs/1.jpg"]
-    assert demo.files(tmp_path / "nowhere") == []
-
-
 def test_preparing_touches_nothing_of_the_project(project: Path) -> None:
     """A prepared workspace has the project's own code and other params; the project's files are as they were."""
     before = contents(project)

@@ -141,13 +141,24 @@ def test_folders_in_the_inbox(run: Run, workspace: Path) -> None:
     assert _photos(workspace).read_bytes() == first
 
 
+@pytest.mark.reliability(
+    "photographs", "a class folder in the inbox that is a link", "65 with its name: DVC would see no change in it"
+)
 def test_linked_folders_in_the_inbox(run: Run, workspace: Path) -> None:
-    """A class folder may be a link to where the photographs are."""
+    """A class folder must be one, or photographs that are added to it would never be noticed."""
     _fill(workspace.parent / "elsewhere", "1.jpg")
     _fill(workspace / "inbox", "dogs/1.jpg")
     (workspace / "inbox" / "cats").symlink_to(workspace.parent / "elsewhere", target_is_directory=True)
+    _refused(run("inbox"), 65, "Received: the link `inbox/cats`", "Move or copy the folder there")
+
+
+def test_an_inbox_that_is_a_link(run: Run, workspace: Path) -> None:
+    """The inbox, archives and photographs may be links to where they are: DVC looks behind those."""
+    _fill(workspace.parent, "elsewhere/cats/1.jpg", "elsewhere/dogs/1.jpg", "2.jpg")
+    (workspace / "inbox").symlink_to(workspace.parent / "elsewhere", target_is_directory=True)
+    (workspace / "inbox/dogs/2.jpg").symlink_to(workspace.parent / "2.jpg")
     assert run("inbox").returncode == 0
-    assert _names(workspace) == ["cats/1.jpg", "dogs/1.jpg"]
+    assert _names(workspace) == ["cats/1.jpg", "dogs/1.jpg", "dogs/2.jpg"]
 
 
 @pytest.mark.parametrize(
