@@ -49,8 +49,9 @@ def read(file: Path = paths.PARAMS, *, comments: bool = False) -> dict[str, Any]
     Raises:
         ParamsError: the file is missing, no YAML, or something else than sections.
     """
+    yaml = YAML() if comments else YAML(typ="safe", pure=True)
     try:
-        document = YAML(typ="rt" if comments else "safe", pure=True).load(file)
+        document = yaml.load(file)
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing. Run from the folder that holds dvc.yaml.") from None
     except (YAMLError, ValueError) as error:  # the second is of a text that is not UTF-8, or of a date that is none
