@@ -294,9 +294,8 @@ def _continue(wanted: _Wanted, file: IO[bytes]) -> None:
         file.truncate(span.start)
         file.seek(span.start)
         with disk.room({wanted.target.parent: total - span.start if total else 0}):
-            validator = _validator(response) or (
-                known.validator if span.start else None
-            )  # an answer in part needs none
+            # which an answer in part may leave out (RFC 9110, section 15.3.7)
+            validator = _validator(response) or (known.validator if span.start else None)
             _write_identity(wanted.target, _Identity(validator, total))
             _append(response, file, total, wanted)
     if file.tell() < (total or 0):
