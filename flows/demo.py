@@ -31,7 +31,13 @@ PARAMS: dict[str, dict[str, Any]] = {
 
 
 def merged(values: Any, changes: dict[str, Any]) -> Any:
-    """Params with some values changed, section by section; comments and order are kept."""
+    """Params with some values changed, section by section; comments and order are kept.
+
+    Raises:
+        ParamsError: a value has the place of a section.
+    """
+    if not isinstance(values, dict):
+        raise ParamsError(f"{paths.PARAMS} must have a section with {', '.join(changes)}. Received: {values!r}")
     for name, change in changes.items():
         values[name] = merged(values.get(name, {}), change) if isinstance(change, dict) else change
     return values
@@ -63,7 +69,7 @@ def prepare(project: Path, workspace: Path) -> None:
     """Copy what a run needs of the project, with the demo's params.
 
     Raises:
-        ParamsError: params.yaml is missing or no YAML.
+        ParamsError: params.yaml is missing, no YAML, or has a value in the place of a section.
     """
     copy(project, workspace)
     YAML().dump(merged(params.read(project / paths.PARAMS, comments=True), PARAMS), workspace / paths.PARAMS)

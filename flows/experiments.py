@@ -69,7 +69,7 @@ def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Pa
     head = _git("rev-parse", "--verify", "HEAD")
     message = f"Flow run {name}\n\n{_TRAILER}: {run}" if run else name
     commit = _git("commit-tree", _tree(files, folder), "-p", head, "-m", message, environment=_identity())
-    proper = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "run"
+    proper = allowed(name)
     listed = _git("for-each-ref", "--format=%(refname) %(refname:lstrip=4)", "refs/exps").splitlines()
     taken = [ref for ref, _, known in (line.partition(" ") for line in listed) if known == proper]
     if run is None:
@@ -78,6 +78,11 @@ def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Pa
     saved = Saved(f"{proper}-{run[:8]}" if taken and run else proper, commit)
     _git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{saved.name}", commit, "")
     return saved
+
+
+def allowed(name: str) -> str:
+    """A name as Git allows it; others may become the same."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "run"
 
 
 def latest() -> Saved | None:

@@ -82,10 +82,12 @@ class Sweep(params.Section):
         for name, values in {"seeds": self.seeds, **self.grid}.items():
             if not values or len(set(map(str, values))) < len(values):
                 raise ValueError(f"`{name}` must have at least one value, and each once. Received: {values}")
-        if twice := [name for name, times in Counter(point.name for point in points(self)).items() if times > 1]:
+        names = [point.name for point in points(self)]
+        times = Counter(map(experiments.allowed, names))
+        if alike := [name for name in names if times[experiments.allowed(name)] > 1]:
             raise ValueError(
-                "the values of each point of a `grid`, in a row, must be a name of its own. "
-                f"Received more than once: {', '.join(twice)}. Write them as `points`."
+                "the name of each point, in a `grid` its values in a row, must differ by letters or digits, "
+                f"as experiments are named for them. Received: {', '.join(alike)}. Name them, as `points`."
             )
         return self
 

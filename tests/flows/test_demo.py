@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from flows import demo
 from tests import disks
 from transfer import params
+from transfer.errors import ParamsError
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = {"monitor": "val_loss", "save_best_only": False}
@@ -45,6 +46,12 @@ def test_changed_params_keep_their_place_and_comments() -> None:
     values = yaml.load("a:\n  b: 1  # one\n  c: {d: 2, e: 3}\nf: 4\n")
     yaml.dump(demo.merged(values, {"a": {"b": 5, "c": {"e": 6}}}), text)
     assert text.getvalue() == "a:\n  b: 5  # one\n  c: {d: 2, e: 6}\nf: 4\n"
+
+
+def test_a_value_in_the_place_of_a_section_is_refused() -> None:
+    """A mistake in params.yaml that no stage has met yet is no traceback of the demo's."""
+    with pytest.raises(ParamsError, match=r"must have a section with epochs\. Received: 3"):
+        demo.merged({"train_head": {"training": 3}}, {"train_head": {"training": {"epochs": 4}}})
 
 
 def test_what_the_demo_changes_are_params() -> None:
