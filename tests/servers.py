@@ -41,7 +41,7 @@ class Fault(NamedTuple):
     cut_after: int | None = None  # bytes of the body, then the connection ends
     stall_after: int | None = None  # bytes of the body, then silence
     trickle: float | None = None  # seconds between one byte and the next
-    trickling_header: float | None = None  # the same, of a header without an end
+    trickling_header: float | None = None  # the same, of a header without an end; with `chunked` of one behind the body
 
 
 class StandIn:
@@ -233,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             if value is not None:
                 self.send_header(name, value)
         self.send_header("Connection", "close")
-        if fault.trickling_header is not None:
+        if fault.trickling_header is not None and not fault.chunked:
             self._write_header_without_end(fault.trickling_header)
             return
         self.end_headers()
@@ -244,8 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.stand_in.released.wait()
 
     def _write_header_without_end(self, seconds: float) -> None:
-        self.flush_headers()
         with suppress(ConnectionError):
+            self.flush_headers()
             while not self.stand_in.released.wait(seconds):
                 self.wfile.write(b"x")
 
@@ -259,7 +259,10 @@ class _Handler(BaseHTTPRequestHandler):
             for start in range(0, len(body), 100_000):
                 part = body[start : start + 100_000]
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
-            if fault.cut_after is None:
+            if fault.trickling_header is not None:
+                self.wfile.write(b"0\r\n")
+                self._write_header_without_end(fault.trickling_header)
+            elif fault.cut_after is None:
                 self.wfile.write(b"0\r\n\r\n")
         else:
             self.wfile.write(body)

@@ -52,7 +52,7 @@ def refuse_what_is_no_network_of_ours(path: Path) -> None:
         Exception: it is damaged: whatever zipfile, json, h5py and Keras raise then.
     """
     if path.suffix != ".keras":
-        raise ValueError("it must be a `.keras` archive")
+        raise ValueError("it must be a whole `.keras` archive")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if sorted(member.filename for member in members) != sorted(_MEMBERS):
@@ -95,13 +95,13 @@ def _numbers(weights: bytes) -> int:
     """
     with h5py.File(io.BytesIO(weights), "r") as file:
         datasets = list(_datasets(file, _MAX_DEPTH, set()))
-        if any(dataset.external or dataset.is_virtual or dataset.chunks for dataset in datasets):
-            raise ValueError("its weights must be stored in the file itself, each in one piece")
-        if any(dataset.dtype.kind not in "fiub" for dataset in datasets):
-            raise ValueError("its weights must be numbers")
+        if any(dataset.external or dataset.is_virtual or dataset.dtype.kind not in "fiub" for dataset in datasets):
+            raise ValueError("its weights must be numbers stored in the file itself")
         sizes = [dataset.nbytes for dataset in datasets]
         if any(dataset.id.get_storage_size() < dataset.nbytes for dataset in datasets) or sum(sizes) > len(weights):
             raise ValueError("its weights take more room in memory than in the file")
+        if any(dataset.chunks for dataset in datasets):
+            raise ValueError("its weights must each be stored in one piece")
         return sum(dataset.size for dataset in datasets)
 
 

@@ -1,7 +1,6 @@
 """Interruption: a process that is asked to end does so in time and says so, whatever it is in the middle of."""
 
 import atexit
-import math
 import os
 import select
 import signal
@@ -87,21 +86,17 @@ def heeded() -> Iterator[None]:
 
 def _watch(receiving: int) -> None:
     """Hear requests while the main thread may be busy, until no one can send any more."""
-    asked, deadline = None, math.inf
+    asked, deadline = None, None
     while True:
-        if select.select([receiving], [], [], _until(deadline))[0]:
+        if select.select([receiving], [], [], deadline and max(0.0, deadline - time.monotonic()))[0]:
             number = os.read(receiving, 1)
             if not number:
                 os.close(receiving)
                 return
             if asked is None and number[0] in REQUESTS:
                 asked, deadline = Interrupted(number[0]), time.monotonic() + GRACE
-        if asked and time.monotonic() >= deadline:
+        if asked and deadline and time.monotonic() >= deadline:
             leave(asked)
-
-
-def _until(deadline: float) -> float | None:
-    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
 
 
 def _end_with_dvc(descriptor: int) -> None:

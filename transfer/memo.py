@@ -43,13 +43,13 @@ class Memo:
             return False
         except features.DamagedRow:
             row = None
-        whole = row is not None and [part.shape for part in row] == self._shapes
-        if not whole:
+        if row is None or [part.shape for part in row] != self._shapes:
             self.path(photo).unlink(missing_ok=True)
+            return False
         with suppress(OSError):  # another user's row, in a shared memo, or a disk that is read-only
             modified = self.path(photo).stat().st_mtime_ns
             os.utime(self.path(photo), ns=(max(modified, time.time_ns()), modified))
-        return whole
+        return True
 
     def keep(self, photo: str, row: features.Row) -> None:
         """Add a row."""

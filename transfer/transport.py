@@ -362,8 +362,13 @@ def _onward(wanted: _Wanted, address: str, location: str) -> str:
     )
 
 
-def _in_time(call: Callable[[], T], seconds: float) -> T:
+def _in_time(call: Callable[[], T], seconds: float, *, give_up: Callable[[], None] = lambda: None) -> T:
     """What a call brings, if it does in time: a byte of a header now and then keeps a socket's own limit away for ever.
+
+    Args:
+        call: what is done in a thread of its own.
+        seconds: how long it may take.
+        give_up: has a call that took longer let go of what others need, such as the response that it reads.
 
     Raises:
         PassingError: it has not come back; it is left behind.
@@ -382,6 +387,7 @@ def _in_time(call: Callable[[], T], seconds: float) -> T:
     except TimeoutError:
         if future.done():
             raise
+        give_up()
         raise PassingError(f"no whole answer for {seconds:.0f} s") from None
 
 
@@ -404,8 +410,8 @@ def _shut_out(status: int, place: str) -> AccessError:
 def _agreed(response: requests.Response, start: int, known: _Identity, file: IO[bytes]) -> _Span:
     """What an answer brings: the file from where it was cut, or all of it."""
     if response.status_code == requests.codes.ok:
-        chunked = "Transfer-Encoding" in response.headers  # then no length counts
-        return _Span(0, None if chunked else _number(response.headers.get("Content-Length", "")))
+        length = response.headers.get("Content-Length", "")
+        return _Span(0, None if _is_chunked(response) else _number(length))  # where there are chunks no length counts
     match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if match and _validator(response) in (None, known.validator):
         span = _Span(int(match["start"]), int(match["total"]))
@@ -413,6 +419,10 @@ def _agreed(response: requests.Response, start: int, known: _Identity, file: IO[
             return span
     file.truncate(0)
     raise PassingError("the file has changed since it was cut")
+
+
+def _is_chunked(response: requests.Response) -> bool:
+    return "Transfer-Encoding" in response.headers
 
 
 def _size(wanted: _Wanted, announced: int | None) -> int | None:
@@ -450,9 +460,12 @@ def _append(response: requests.Response, file: IO[bytes], total: int | None, wan
 def _arriving(response: requests.Response, wanted: _Wanted) -> Iterator[bytes]:
     """What arrives, as soon as it does, and not slower than patience has it."""
     since, arrived = time.monotonic(), 0
+    limit = 2 * wanted.patience.silence
+    read = partial(response.raw.read1, _CHUNK, decode_content=False)
     while True:
         with _explained(wanted):
-            data = _in_time(partial(response.raw.read1, _CHUNK, decode_content=False), 2 * wanted.patience.silence)
+            # only chunks have lines that keep a socket awake: a thread a read costs more than half the rate
+            data = _in_time(read, limit, give_up=response.raw.shutdown) if _is_chunked(response) else read()
         if not data:
             return
         yield data

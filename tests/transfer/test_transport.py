@@ -364,6 +364,14 @@ def test_answer_that_never_begins_ends(server: StandIn, target: Path) -> None:
     assert len(server.gets) == 2
 
 
+def test_body_that_never_ends_ends(server: StandIn, target: Path) -> None:
+    """The same of a header behind a body in chunks: what arrived is whole, but nobody says so."""
+    server.faults = [Fault(chunked=True, trickling_header=0.02)] * 2
+    with _refused(NetworkError, "no whole answer for 1 s"):
+        transport.fetch(server.address, target, patience=QUICK._replace(silence=0.3, tries=2))
+    assert not target.exists()
+
+
 def test_slow_line_has_time(server: StandIn, target: Path) -> None:
     """A body that takes many times as long as a silence may last arrives, if it is not slower than the slowest."""
     server.faults = [Fault(trickle=0.01)]
