@@ -77,9 +77,8 @@ def forget_least_recently_used(*, gigabytes: float = GIGABYTES) -> int:
     What killed processes left half written goes too, once it is a day old.
     """
     for partial in paths.cache("features").glob("*/.*.npz.*"):
-        with suppress(FileNotFoundError):
-            if partial.stat().st_mtime < time.time() - 24 * 3600:
-                partial.unlink()
+        if outputs.is_abandoned(partial):
+            partial.unlink(missing_ok=True)
     rows = list(_rows())
     return _forget(rows, sum(status.st_size for _, status in rows) - gigabytes * 1e9)
 

@@ -15,7 +15,7 @@ from typing import Any
 from transfer import disk
 
 _HOST = re.sub(r"\W+", "-", platform.node()) or "-"  # its processes can be asked for; those of others share a folder
-_ABANDONED = 24 * 3600  # seconds after which what another host's process writes is taken for left
+_ABANDONED = 24 * 3600  # seconds
 
 
 @contextmanager
@@ -125,6 +125,14 @@ def digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether what a process of any host writes is so old that it is taken for left; not what is gone meanwhile."""
+    try:
+        return path.stat().st_mtime < time.time() - _ABANDONED
+    except FileNotFoundError:
+        return False
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}")
 
@@ -134,7 +142,9 @@ def _remove_left_behind(path: Path) -> None:
     name = re.compile(rf"\.{re.escape(path.name)}\.(?P<host>[\w-]+)\.(?P<process>\d+)(\.(?P<kind>\w+))?")
     for other in list(path.parent.iterdir()):
         match = name.fullmatch(other.name)
-        if not match or (_is_recent(other) if match["host"] != _HOST else _runs_elsewhere(int(match["process"]))):
+        if not match:
+            continue
+        if _runs_elsewhere(int(match["process"])) if match["host"] == _HOST else not is_abandoned(other):
             continue
         if match["kind"] == "old" and not path.exists():
             other.replace(path)
@@ -142,13 +152,6 @@ def _remove_left_behind(path: Path) -> None:
             shutil.rmtree(other)
         else:
             other.unlink(missing_ok=True)
-
-
-def _is_recent(path: Path) -> bool:
-    try:
-        return path.stat().st_mtime > time.time() - _ABANDONED
-    except FileNotFoundError:
-        return True
 
 
 def _runs_elsewhere(process: int) -> bool:
