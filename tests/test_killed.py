@@ -25,19 +25,15 @@ DATA = ("download", "fetch_weights", "subsample", "split")
 SEED = 5  # of the moments
 KILLS = 4  # of each data stage
 SHELLS = ["/bin/sh", "/bin/bash"]  # the first may stay between DVC and a stage: DVC's where SHELL is not set
-IN_PLACE = (
-    "dvc.lock",
-    ".dvc/tmp/rwlock",
-)  # what DVC writes in place
+IN_PLACE = ("dvc.lock", ".dvc/tmp/rwlock")  # as DVC writes these
+
+Held = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
 asked_to_end = pytest.mark.reliability(
     "killed",
     "Ctrl-C, SIGTERM or a closed terminal, at any moment of a stage",
     "ends within 10 s; the last line says that what was complete is kept; exit code 130, 143 or 129",
 )
-
-
-Held = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
 
 @pytest.fixture
