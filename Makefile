@@ -8,7 +8,7 @@ VENV := .venv/installed
 # without isolation, which would fetch what builds a package from its source without comparing hashes
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation
 
-# stages are started as `python -m tasks.<stage>`
+# stages are started as `python -m tasks <stage>`
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
@@ -50,7 +50,7 @@ demo: $(VENV)
 	@.venv/bin/python -m flows.demo
 
 run: $(VENV)
-	@.venv/bin/python -m tasks
+	@.venv/bin/python -m tasks --check
 	@.venv/bin/python -m dvc repro
 
 ladder: $(VENV)

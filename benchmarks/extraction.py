@@ -30,16 +30,17 @@ def write_photographs(folder: Path) -> None:
         for name in sorted(name for name in photographs.namelist() if name.endswith(".jpg"))[:PHOTOGRAPHS]:
             (folder / Path(name).name).write_bytes(photographs.read(name))
     else:
-        from transfer import drawings
+        from transfer.sources import synthetic
 
         for number in range(PHOTOGRAPHS):
-            (folder / f"{number}.jpg").write_bytes(drawings.draw("circle", number, size=432, seed=0))
+            (folder / f"{number}.jpg").write_bytes(synthetic.draw("circle", number, size=432, seed=0))
 
 
 def bare() -> float:
     """Photographs a second of the network alone, on one batch in memory, TensorFlow using its threads as it likes."""
-    from transfer import vgg16, weights
     from transfer.backend import keras, tf
+
+    from transfer.network import vgg16, weights
 
     imagenet = weights.random(seed=0)
     layers = [*vgg16.frozen_layers(imagenet, through="block4_pool"), *vgg16.top_layers(imagenet, above="block4_pool")]
@@ -56,7 +57,10 @@ def bare() -> float:
 def whole(folder: Path, *, views: bool) -> float:
     """Photographs a second of the stage's own code: files read, decoded, resized or augmented, rows written."""
     from tasks import extract_features
-    from transfer import augmentation, extraction, features, manifest, outputs, weights
+    from transfer.features import extraction, store
+    from transfer.images import augmentation, manifest
+    from transfer.network import weights
+    from transfer.runtime import files
 
     settings = extract_features.Params(
         image_size=SIZE,
@@ -76,16 +80,16 @@ def whole(folder: Path, *, views: bool) -> float:
         seed=0,
     )
     shots = [
-        extract_features.Shot(manifest.Entry(path.name, "", outputs.sha256(path), 0, 0), int(views))
+        extract_features.Shot(manifest.Entry(path.name, "", files.sha256(path), 0, 0), int(views))
         for path in folder.glob("*.jpg")
     ]
-    extraction.give_each_replica_a_core()
-    compute = extraction.network(weights.random(seed=0), image_size=SIZE, boundary="block4_pool")
+    extraction.use_one_thread_per_replica()
+    compute = extraction.build_network(weights.random(seed=0), image_size=SIZE, boundary="block4_pool")
     compute(np.zeros((1, SIZE, SIZE, 3), np.uint8))
 
-    def keep(shot: extract_features.Shot, row: features.Row) -> None:
+    def keep(shot: extract_features.Shot, row: store.Row) -> None:
         path = folder / f"{shot.photograph.sha256}.npz"
-        features.write_row(path, row, recipe="0" * 64, photo=shot.photograph.sha256)
+        store.write_row(path, row, recipe="0" * 64, photo=shot.photograph.sha256)
 
     def pixels(batch: list[extract_features.Shot]) -> np.ndarray:
         return extract_features.pixels(batch, settings=settings, folder=folder)

@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from tasks import fine_tune, train_head
-from transfer import features, heads, manifest, params, training, vgg16, views, weights
-from transfer.backend import keras
+from transfer.features import dataset, store
+from transfer.images import manifest
+from transfer.network import heads, vgg16, weights
+from transfer.network.backend import keras
+from transfer.runtime import params
+from transfer.training import fit
 
 PHOTOGRAPHS = 96
 SIZE = 224
@@ -29,17 +33,17 @@ def head() -> keras.Model:
     return heads.build(settings, feature_map=feature_map, classes=2, seed=0)
 
 
-def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) -> views.Views:
+def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) -> dataset.FeatureDataset:
     """Compute the rows of `pixels` and show them as the stage `fine_tune` sees them."""
     recipe = {"benchmark": True}
-    features.write_recipes(folder, [recipe])
+    store.write_recipes(folder, [recipe])
     frozen = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *vgg16.frozen_layers(imagenet, through=BOUNDARY)])
     entries = [manifest.Entry(str(n), "ab"[n % 2], f"{n:064}", SIZE, SIZE, "train") for n in range(len(pixels))]
     for entry, activation in zip(entries, frozen.predict(pixels, batch_size=BATCH, verbose=0), strict=True):
-        row = features.row_from(activation, activation[:1, :1])
+        row = store.to_row(activation, activation[:1, :1])
         path = folder / "0" / f"{entry.sha256}.npz"
-        features.write_row(path, row, recipe=features.digest(recipe), photo=entry.sha256)
-    return views.Views(folder, entries, classes=["a", "b"], part="boundary", batch_size=BATCH, seed=0)
+        store.write_row(path, row, recipe=store.recipe_digest(recipe), photo=entry.sha256)
+    return dataset.FeatureDataset(folder, entries, classes=["a", "b"], part="boundary", batch_size=BATCH, seed=0)
 
 
 def seconds(model: keras.Model, *data: object) -> float:
@@ -73,7 +77,7 @@ def main() -> None:
         cached = cached_views(Path(folder), pixels, imagenet)
         settings = params.load("fine_tune", fine_tune.Params).training
         for model in (top, whole):
-            training.compile_model(model, settings, batches=len(cached))
+            fit.compile_model(model, settings, batches=len(cached))
         rounds = [(seconds(whole, pixels, labels), seconds(top, cached)) for _ in range(ROUNDS + 1)][1:]
     ratio = [slow / fast for slow, fast in rounds]
     print(f"{SIZE} px, {PHOTOGRAPHS} photographs an epoch, {ROUNDS} rounds; milliseconds a photograph: median")

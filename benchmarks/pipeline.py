@@ -64,9 +64,9 @@ def main() -> None:
             demo.prepare(ROOT, workspace)
             photographs = {"download": {"generated": {"photographs": count}}, "subsample": {"photographs": count}}
             set_params(workspace, {**CHANGES, **photographs})
-            run(workspace, "tasks.fetch_weights")
+            run(workspace, "tasks", "fetch_weights")
             for stage in STAGES:
-                peaks[stage].append(run(workspace, f"tasks.{stage}")[1])
+                peaks[stage].append(run(workspace, "tasks", stage)[1])
         run(workspace, "dvc", "repro")
         nothing = [run(workspace, "dvc", "repro")[0] for _ in range(5)]
         rows = sum(1 for _ in (workspace / "artifacts" / "extract_features").rglob("*.npz"))

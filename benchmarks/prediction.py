@@ -30,8 +30,10 @@ class Timing(NamedTuple):
 
 def write_model(folder: Path) -> Path:
     """Leave a network as `fine_tune` saves it, of random weights, with its card."""
-    from transfer import heads, models, vgg16, weights
     from transfer.backend import keras
+
+    from transfer.network import card as cards
+    from transfer.network import heads, saving, vgg16, weights
 
     drawn = weights.random(seed=0)
     settings = heads.Params(
@@ -40,8 +42,8 @@ def write_model(folder: Path) -> Path:
     head = heads.build(settings, feature_map=vgg16.shape_after(vgg16.POOLED, image_size=SIZE), classes=2, seed=0)
     layers = [*vgg16.frozen_layers(drawn, through="block4_pool"), *vgg16.top_layers(drawn, above="block4_pool"), head]
     network = keras.Sequential([keras.Input((SIZE, SIZE, 3), dtype="uint8"), *layers])
-    card = models.card(["cat", "dog"], {"image_size": SIZE, "resizing": "crop"}, {}, {}, {})
-    models.write(folder / "model.keras", network, card)
+    card = cards.describe(["cat", "dog"], {"image_size": SIZE, "resizing": "crop"}, {}, {}, {})
+    saving.write(folder / "model.keras", network, card)
     return folder / "model.keras"
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows import processes
-from transfer import disk, params, paths
-from transfer.errors import DiskError, ParamsError
+from transfer.runtime import disk, params, paths
+from transfer.runtime.errors import DiskError, ParamsError
 
 WORKSPACE = Path(".cache/demo")
 COPIED = ("dvc.yaml", ".dvcignore", ".dvc/plots", "inbox/README.md", "tasks", "transfer")
@@ -94,7 +94,7 @@ def environment() -> dict[str, str]:
 def main() -> None:
     """Reproduce the pipeline in the workspace and say where to look."""
     try:
-        with disk.room({WORKSPACE: 0}):
+        with disk.space_for({WORKSPACE: 0}):
             prepare(Path(), WORKSPACE)
     except (ParamsError, DiskError) as error:
         print(error, file=sys.stderr)

@@ -26,7 +26,7 @@ from prefect.utilities.annotations import quote
 
 from flows import credentials, experiments, graph, processes, reproduction, server, summary, workspace
 from flows.reproduction import Outcome
-from transfer import progress
+from transfer.runtime import progress
 
 PUSHES = [5.0, 60.0]  # seconds to wait when nothing could be pushed
 RETRIES = [5.0, 60.0, 300.0]  # seconds to wait after trouble that may pass; a stage has tried for a while by itself
@@ -151,7 +151,7 @@ def with_progress(stage: str, say: Callable[[str], None]) -> Callable[[str], Non
 
     def saying(line: str) -> None:
         say(line)
-        done = progress.percentage(line)
+        done = progress.parse_percentage(line)
         if done is None:
             return
         with suppress(Exception):  # a server that does not answer for a moment must not cost a stage

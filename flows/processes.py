@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from transfer import interruption
+from transfer.runtime import signals
 
-GRACE = interruption.GRACE + 1  # seconds from the request to end to the end
+GRACE = signals.GRACE + 1  # seconds from the request to end to the end
 _STOPPING = 20.0  # seconds for a server or a worker to do the same in good order
 _ROUNDS = 3
 _PAUSE = 0.1  # seconds between looks
@@ -131,7 +131,7 @@ def child(
 
 def interruptible() -> None:
     """Let all that asks a stage to end raise KeyboardInterrupt here."""
-    for number in interruption.requests():
+    for number in signals.handled_signals():
         signal.signal(number, signal.default_int_handler)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows import processes, remote, workspace
-from transfer.errors import NetworkError
+from transfer.runtime.errors import NetworkError
 
 _FAILED = re.compile(r"ERROR: failed to reproduce .*, exited with (?P<exit_code>-?\d+)")
 _OF_DVC = re.compile(r"ERROR: (?P<message>.+)")

@@ -8,7 +8,9 @@ from typing import Any
 
 from flows.experiments import Difference
 from flows.reproduction import Outcome
-from transfer import curves, paths
+from transfer.evaluation import figures
+from transfer.runtime import paths
+from transfer.training import history
 
 Row = dict[str, Any]
 
@@ -59,13 +61,11 @@ def params(differences: Iterable[Difference]) -> list[Row]:
 
 def learning_curves() -> str:
     """The learning curves of both trainings as Markdown that holds its picture; empty where there are none yet."""
-    from transfer import figures  # noqa: PLC0415 - matplotlib takes a second, and few runs train
-
     try:
         rows = json.loads(paths.artifact("evaluate", "plots", "learning_curves.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ""
-    drawing = figures.learning_curves([curves.Epoch(**row) for row in rows]).replace("currentColor", _GREY)
+    drawing = figures.learning_curves([history.CurvePoint(**row) for row in rows]).replace("currentColor", _GREY)
     picture = base64.b64encode(drawing.encode()).decode()
     return f"![Loss and accuracy of each epoch](data:image/svg+xml;base64,{picture})"
 

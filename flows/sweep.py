@@ -28,8 +28,10 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from flows import demo, experiments, graph, processes, reproduction, workspace
-from transfer import disk, figures, outputs, params, paths, progress
-from transfer.errors import DiskError, ParamsError
+from transfer.evaluation import figures
+from transfer.runtime import disk, params, paths, progress
+from transfer.runtime.errors import DiskError, ParamsError
+from transfer.runtime.files import link, write_text
 
 SWEEPS = Path("sweeps.yaml")
 LOCK = Path("dvc.lock")
@@ -263,14 +265,14 @@ def prepare() -> None:
     for path in demo.files(paths.INBOX):
         if not (WORKSPACE / path).exists():
             # a link to a link would be one itself, and lead elsewhere from there
-            outputs.link(path.resolve(), WORKSPACE / path)
+            link(path.resolve(), WORKSPACE / path)
     with Repo(os.curdir) as repo:
         cache = repo.cache.local_cache_dir
-    outputs.write_text(WORKSPACE / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
+    write_text(WORKSPACE / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
 
 
 def _scores(stage: str, written: str) -> dict[str, float]:
-    outputs.write_text(WORKSPACE / paths.PARAMS, written)
+    write_text(WORKSPACE / paths.PARAMS, written)
     memo = paths.cache().resolve()  # which the user may have named relative to the folder that is left here
     with contextlib.chdir(WORKSPACE):
         _reproduce(stage, memo)
@@ -344,9 +346,11 @@ def picture(sweep: Sweep, scores: Mapping[str, Mapping[str, Sequence[float]]]) -
     if len(sweep.grid) == 2:
         means = iter(map(statistics.mean, losses.values()))
         down, across = sweep.grid.items()
-        return figures.field([[next(means) for _ in across[1]] for _ in down[1]], down, across, "validation log loss")
+        return figures.heat_map(
+            [[next(means) for _ in across[1]] for _ in down[1]], down, across, "validation log loss"
+        )
     accuracies = {name: of["val_accuracy"] for name, of in scores.items()}
-    return figures.dots({"validation log loss": losses, "validation accuracy": accuracies})
+    return figures.strip_plot({"validation log loss": losses, "validation accuracy": accuracies})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -359,11 +363,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sweep = read(name)
         wanted = trials(sweep)
         check(wanted)
-        with disk.room({WORKSPACE: 0}), workspace.held(f"sweep {name}", print, place=WORKSPACE):
+        with disk.space_for({WORKSPACE: 0}), workspace.held(f"sweep {name}", print, place=WORKSPACE):
             results = run(name, sweep.stage, wanted)
         scores = compared(results)
-        outputs.write_text(COMPARISONS / f"{name}.csv", rows(results))
-        outputs.write_text(COMPARISONS / f"{name}.svg", picture(sweep, scores))
+        write_text(COMPARISONS / f"{name}.csv", rows(results))
+        write_text(COMPARISONS / f"{name}.svg", picture(sweep, scores))
     except (ParamsError, DiskError) as error:
         print(error, file=sys.stderr)
         return error.exit_code

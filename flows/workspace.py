@@ -13,7 +13,7 @@ import psutil
 from dvc.lock import make_lock
 
 from flows import processes
-from transfer import outputs
+from transfer.runtime import files
 
 MARK = "DOGS_VS_CATS_PIPELINE"  # in the environment of all that a run starts: its workspace
 PATIENCE = 3600.0  # seconds to wait for others; a whole run on two cores takes half of that
@@ -107,7 +107,7 @@ def forget_dead_holders() -> None:
             },
         }
         if living != locks:
-            outputs.write_json(_DVC_LOCKS, living)
+            files.write_json(_DVC_LOCKS, living)
 
 
 def _dvc_locks() -> dict[str, Any] | None:

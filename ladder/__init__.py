@@ -2,7 +2,7 @@
 
 import sys
 
-from transfer import interruption
+from transfer.runtime import signals
 
 if sys.argv[0] == "-m":  # what Python has there until it has found the stage, whose imports may take seconds
-    interruption.leave_when_asked()
+    signals.exit_on_signals()

@@ -10,9 +10,14 @@ import numpy as np
 from pydantic import Field
 
 from ladder import pictures, rungs, upstream
-from transfer import curves, figures, manifest, models, outputs, params, paths, scores, stage
-from transfer.errors import DataError
-from transfer.scores import Labels
+from transfer.evaluation import figures, scores
+from transfer.evaluation.scores import Labels
+from transfer.images import manifest
+from transfer.network import saving
+from transfer.network.card import Card, read_card, verified_card
+from transfer.runtime import files, params, paths, stage
+from transfer.runtime.errors import DataError
+from transfer.training.history import read_history
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +77,7 @@ class Result(NamedTuple):
 def from_nothing(rung: str, photographs: Sequence[manifest.Entry], *, confidence: float) -> Result:
     """Score a rung that was trained here on the test split."""
     folder = paths.artifact("train", rung)
-    card, network = models.card_of(folder / "model.keras", cure=CURE), models.load(folder / "model.keras")
+    card, network = verified_card(folder / "model.keras", cure=CURE), saving.load(folder / "model.keras")
     pixels = pictures.read(
         upstream.artifact("subsample"),
         photographs,
@@ -82,10 +87,10 @@ def from_nothing(rung: str, photographs: Sequence[manifest.Entry], *, confidence
     )
     labels: Labels = np.array([card.classes.index(photograph.class_name) for photograph in photographs])
     batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
-    probabilities = np.concatenate([models.probabilities(network, batch) for batch in batches])
+    probabilities = np.concatenate([saving.predict(network, batch) for batch in batches])
     right = int((probabilities.argmax(axis=1) == labels).sum())
     low, high = scores.wilson_interval(right, len(labels), confidence=confidence)
-    history = curves.read_history(folder / "history.csv")
+    history = read_history(folder / "history.csv")
     return Result(
         weights=network.count_params(),
         epochs=len(history),
@@ -106,13 +111,13 @@ def on_vgg16(everything: Sequence[manifest.Entry], *, confidence: float) -> dict
     """
     found = json.loads(upstream.artifact("evaluate", "metrics.json").read_text(encoding="utf-8"))
     measured = json.loads(paths.artifact("measure_extraction", "metrics.json").read_text(encoding="utf-8"))
-    weights = models.load(upstream.artifact("fine_tune", "model.keras")).count_params()
+    weights = saving.load(upstream.artifact("fine_tune", "model.keras")).count_params()
     views = len(_card(upstream.artifact("fine_tune")).trained_on["features"])
     splits = [photograph.split for photograph in everything]
     rows = splits.count("train") * views + splits.count("validation")
     results, training = {}, 0.0
     for rung in ON_VGG16:
-        history = curves.read_history(upstream.artifact(rung, "history.csv"))
+        history = read_history(upstream.artifact(rung, "history.csv"))
         training += _seconds(history)
         accuracy, photographs = found[rung]["accuracy"], found["test_photographs"]
         low, high = scores.wilson_interval(round(accuracy * photographs), photographs, confidence=confidence)
@@ -129,7 +134,7 @@ def on_vgg16(everything: Sequence[manifest.Entry], *, confidence: float) -> dict
     return results
 
 
-def refuse_strangers(cards: Mapping[str, models.Card], photographs: str) -> None:
+def refuse_strangers(cards: Mapping[str, Card], photographs: str) -> None:
     """Stop if a network was trained on another split: test photographs may have been among those it learned from.
 
     Args:
@@ -202,7 +207,7 @@ def main() -> None:
     everything = manifest.read(manifest_file)
     cards = {rung: _card(paths.artifact("train", rung)) for rung in rungs.FROM_NOTHING}
     cards |= {rung: _card(upstream.artifact(rung)) for rung in ON_VGG16}
-    refuse_strangers(cards, outputs.sha256(manifest_file))
+    refuse_strangers(cards, files.sha256(manifest_file))
     test = [photograph for photograph in everything if photograph.split == "test"]
     results = {rung: from_nothing(rung, test, confidence=settings.confidence) for rung in rungs.FROM_NOTHING}
     results |= on_vgg16(everything, confidence=settings.confidence)
@@ -210,15 +215,15 @@ def main() -> None:
     folder = paths.artifact(STAGE)
     in_words = table(results, confidence=settings.confidence)
     drawing = picture(results, photographs=len(test), confidence=settings.confidence)
-    outputs.write_json(folder / "metrics.json", {rung: each._asdict() for rung, each in results.items()})
-    outputs.write_text(folder / "table.md", in_words)
-    outputs.write_text(folder / "picture.svg", drawing)
+    files.write_json(folder / "metrics.json", {rung: each._asdict() for rung, each in results.items()})
+    files.write_text(folder / "table.md", in_words)
+    files.write_text(folder / "picture.svg", drawing)
     log.info("%s", in_words)
     log.info("Table:   %s\nPicture: %s", folder / "table.md", folder / "picture.svg")
 
 
-def _card(folder: Path) -> models.Card:
-    return models.read_card(folder / "model.json", cure=CURE)
+def _card(folder: Path) -> Card:
+    return read_card(folder / "model.json", cure=CURE)
 
 
 def _seconds(history: Sequence[Mapping[str, float]]) -> float:

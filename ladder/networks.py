@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from transfer import chance
-from transfer.backend import keras
-from transfer.params import Section
+from transfer.network.backend import keras
+from transfer.runtime import seeding
+from transfer.runtime.params import Section
 
 _MOMENTUM = 0.9  # Keras's 0.99 needs hundreds of batches to settle; two thousand photographs make forty an epoch
 _SHIFT, _SCALE = -1.0, 1 / 127.5  # pixels from 0 to 255 become numbers from -1 to 1
@@ -144,4 +144,4 @@ def _dropout(rate: float, *, name: str, seed: int) -> keras.layers.Dropout:
 
 
 def _drawn(seed: int, name: str) -> int:
-    return chance.digest(seed, name) % 2**31
+    return seeding.digest(seed, name) % 2**31

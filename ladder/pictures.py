@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer import augmentation, chance, manifest, photos, progress, views
+from transfer.features import dataset
+from transfer.images import augmentation, decoding, manifest
+from transfer.runtime import progress, seeding
 
 FINER = 2  # how much larger an edge is kept that views are drawn from: as fine as `augmentation.view` samples
 
-Batch = tuple[photos.Pixels, NDArray[np.float32]]
+Batch = tuple[decoding.Pixels, NDArray[np.float32]]
 
 
 def read(
-    folder: Path, photographs: Sequence[manifest.Entry], *, size: int, resizing: photos.Resizing, name: str
-) -> photos.Pixels:
+    folder: Path, photographs: Sequence[manifest.Entry], *, size: int, resizing: decoding.Resizing, name: str
+) -> decoding.Pixels:
     """Read photographs into one array of shape (photographs, size, size, 3), RGB, 0 to 255.
 
     Args:
@@ -39,13 +41,13 @@ def read(
     return pixels
 
 
-def square(folder: Path, photograph: manifest.Entry, *, size: int, resizing: photos.Resizing) -> photos.Pixels:
+def square(folder: Path, photograph: manifest.Entry, *, size: int, resizing: decoding.Resizing) -> decoding.Pixels:
     """Read one photograph; see `read`."""
-    image = photos.read_kept(folder / photograph.path, sha256=photograph.sha256)
-    return photos.resized(image, size=size, resizing=resizing)
+    image = decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
+    return decoding.resize(image, size=size, resizing=resizing)
 
 
-class Pictures(views.Batches):
+class Pictures(dataset.Dataset):
     """Batches of pictures and labels.
 
     Args:
@@ -63,7 +65,7 @@ class Pictures(views.Batches):
 
     def __init__(
         self,
-        pixels: photos.Pixels,
+        pixels: decoding.Pixels,
         photographs: Sequence[manifest.Entry],
         *,
         classes: Sequence[str],
@@ -92,15 +94,15 @@ class Pictures(views.Batches):
     def _order(self, epoch: int) -> list[int]:
         plan = self._plan
         if self._seed is not None and plan[0] != epoch:
-            key = partial(chance.digest, self._seed, "order", epoch)
+            key = partial(seeding.digest, self._seed, "order", epoch)
             plan = self._plan = (epoch, sorted(plan[1], key=lambda number: key(self._keys[number])))
         return plan[1]
 
-    def _shown(self, number: int, epoch: int) -> photos.Pixels:
-        picture: photos.Pixels = self._pixels[number]
+    def _shown(self, number: int, epoch: int) -> decoding.Pixels:
+        picture: decoding.Pixels = self._pixels[number]
         if self._augmented is None:
             return picture
-        random = np.random.default_rng(chance.digest(self._seed or 0, "view", epoch, self._keys[number]))
+        random = np.random.default_rng(seeding.digest(self._seed or 0, "view", epoch, self._keys[number]))
         return augmentation.view(
             Image.fromarray(picture),
             augmentation.matrix(self._augmented, random),

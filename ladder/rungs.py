@@ -5,8 +5,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import Field
 
 from ladder import networks
-from transfer import training
-from transfer.params import Section
+from transfer.runtime.params import Section
+from transfer.training import fit
 
 NetworkT = TypeVar("NetworkT", networks.Dense, networks.Convolutional, networks.Deep)
 
@@ -16,7 +16,7 @@ class Rung(Section, Generic[NetworkT]):
 
     network: NetworkT
     augmented: bool = Field(description="whether each epoch shows another view of each training photograph")
-    training: training.Params
+    training: fit.Params
 
 
 FROM_NOTHING: dict[str, type[Rung[Any]]] = {

@@ -8,7 +8,10 @@ from pathlib import Path
 from pydantic import Field
 
 from ladder import networks, pictures, rungs, upstream
-from transfer import augmentation, disk, manifest, models, outputs, params, paths, photos, stage, training
+from transfer.images import augmentation, decoding, manifest
+from transfer.network.card import describe
+from transfer.runtime import disk, files, params, paths, stage
+from transfer.training import fit
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +20,7 @@ class Params(params.Section):
     """What all rungs share: the pictures, how they are varied, and the seed."""
 
     image_size: int = Field(ge=16, le=512, description="edge of the pictures, pixels")
-    resizing: photos.Resizing
+    resizing: decoding.Resizing
     augmentation: augmentation.Params
     seed: int = Field(ge=0, description="of first weights, dropout, order and views")
 
@@ -55,28 +58,28 @@ def main() -> None:
     photographs = manifest.read(upstream.artifact("split", "manifest.csv"))
     classes = manifest.classes(photographs)
     inputs = {
-        "photographs": outputs.sha256(upstream.artifact("split", "manifest.csv")),
-        "code": [outputs.sha256(module) for module in sorted(Path(__file__).parent.glob("*.py"))],
+        "photographs": files.sha256(upstream.artifact("split", "manifest.csv")),
+        "code": [files.sha256(module) for module in sorted(Path(__file__).parent.glob("*.py"))],
     }
     asked_for = {**settings.model_dump(), **rung.model_dump()}
-    scratch = training.scratch(name, asked_for, inputs)
+    scratch = fit.scratch(name, asked_for, inputs)
 
     train, validation = shown(
         settings, photographs, augmented=rung.augmented, batch_size=rung.training.batch_size, name=name
     )
     network = networks.build(rung.network, image_size=settings.image_size, classes=len(classes), seed=settings.seed)
-    training.compile_model(network, rung.training, batches=len(train))
+    fit.compile_model(network, rung.training, batches=len(train))
     network.jit_compile = False  # XLA's convolutions and poolings are slower here, and take a minute to compile
     folder = paths.artifact("train", name)
-    disk.require(training.needs(network, network, settings=rung.training, scratch=scratch, results=folder))
-    history = training.fit(
+    disk.require_space(fit.needs(network, network, settings=rung.training, scratch=scratch, results=folder))
+    history = fit.fit(
         network, train, validation, settings=rung.training, seed=settings.seed, scratch=scratch, name=name
     )
 
-    scores = training.summary(history, rung.training)
-    card = models.card(classes, asked_for, inputs, asked_for, scores)
-    training.write(folder / "model.keras", network, history, metrics=scores, card=card)
-    outputs.remove_folder(scratch.parent)  # of abandoned trainings too
+    scores = fit.summary(history, rung.training)
+    card = describe(classes, asked_for, inputs, asked_for, scores)
+    fit.write(folder / "model.keras", network, history, metrics=scores, card=card)
+    files.remove_folder(scratch.parent)  # of abandoned trainings too
 
 
 if __name__ == "__main__":

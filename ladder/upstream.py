@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transfer import paths
+from transfer.runtime import paths
 
 
 def artifact(stage: str, *parts: str) -> Path:

@@ -10,9 +10,10 @@ from typing import IO, Literal, NamedTuple
 
 from pydantic import Field
 
-from transfer import archives, competition, disk, drawings, outputs, params, paths, stage, transport
-from transfer.errors import DataError
-from transfer.transport import Checksum
+from transfer.runtime import disk, files, params, paths
+from transfer.runtime.errors import DataError
+from transfer.sources import archives, http, kaggle, layouts, synthetic
+from transfer.sources.http import Checksum
 
 STAGE = "download"
 MICROSOFT = (
@@ -60,15 +61,15 @@ def from_kaggle(folder: Path, *, limits: archives.Limits) -> Origin:
         limits: what an archive may hold.
     """
     kept = folder / "kaggle.zip"
-    if not transport.is_whole(kept):
+    if not http.is_complete(kept):
         wrapped = folder / "kaggle-wrapped.zip"
-        competition.fetch(wrapped)
-        with _forgotten_if_damaged(wrapped), outputs.whole_file(kept) as beside:
+        kaggle.download(wrapped)
+        with _forgotten_if_damaged(wrapped), files.atomic_write(kept) as beside:
             _unwrap(wrapped, beside, limits=limits)
             _refuse_unknown_layout(beside)
-        transport.mark_whole(kept)
-        transport.forget(wrapped)
-    return Origin(kept, competition.PAGE)
+        http.mark_complete(kept)
+        http.discard(wrapped)
+    return Origin(kept, kaggle.PAGE)
 
 
 def from_microsoft(
@@ -89,7 +90,7 @@ def from_microsoft(
         size: its bytes; another file is refused before it is fetched.
     """
     kept = folder / "microsoft.zip"
-    transport.fetch(address, kept, checksum=checksum, size=size)
+    http.download(address, kept, checksum=checksum, size=size)
     with _forgotten_if_damaged(kept):
         archives.check(kept, limits=limits)
     return Origin(kept, address)
@@ -119,7 +120,7 @@ def from_inbox(inbox: Path, target: Path, *, limits: archives.Limits) -> Origin:
     if zips:
         _unwrap(zips[0], target, limits=limits)
         return Origin(target, zips[0].as_posix())
-    with disk.room({target.parent: sum(path.stat().st_size for path in photographs)}):
+    with disk.space_for({target.parent: sum(path.stat().st_size for path in photographs)}):
         _pack(target, ((path.relative_to(inbox).as_posix(), path.open("rb")) for path in photographs))
     return Origin(target, inbox.as_posix())
 
@@ -130,31 +131,31 @@ def from_drawings(generated: Generated, target: Path) -> Origin:
     _pack(
         target,
         (
-            (f"{class_name}/{index:06}.jpg", io.BytesIO(drawings.draw(class_name, index, size=size, seed=seed)))
+            (f"{class_name}/{index:06}.jpg", io.BytesIO(synthetic.draw(class_name, index, size=size, seed=seed)))
             for number, class_name in enumerate(GENERATED_CLASSES)
             for index in range((generated.photographs + 1 - number) // len(GENERATED_CLASSES))
         ),
     )
-    return Origin(target, drawings.__name__)
+    return Origin(target, synthetic.__name__)
 
 
 def main() -> None:
     """Bring the photographs of the chosen source; leave `photos.zip` and `source.json`."""
     settings = params.load(STAGE, Params)
     target = paths.artifact(STAGE, "photos.zip")
-    with outputs.whole_file(target) as beside:
+    with files.atomic_write(target) as beside:
         with _cure_named():
             origin = _origin(settings, beside)
         _refuse_unknown_layout(origin.archive)
         if origin.archive != beside:
-            outputs.link(origin.archive, beside)
+            files.link(origin.archive, beside)
     description = {
         "source": settings.source,
         "from": origin.place,
         "bytes": target.stat().st_size,
-        "sha256": outputs.sha256(target),
+        "sha256": files.sha256(target),
     }
-    outputs.write_json(paths.artifact(STAGE, "source.json"), description)
+    files.write_json(paths.artifact(STAGE, "source.json"), description)
 
 
 def _origin(settings: Params, target: Path) -> Origin:
@@ -174,7 +175,7 @@ def _cure_named() -> Iterator[None]:
     """Have an archive that holds too much for the block refused with the param that would let it pass."""
     try:
         yield
-    except archives.TooMuch as error:
+    except archives.LimitExceeded as error:
         raise DataError(f"{error} If you trust it, raise `{STAGE}.limits` in {paths.PARAMS} instead.") from None
 
 
@@ -183,10 +184,10 @@ def _forgotten_if_damaged(fetched: Path) -> Iterator[None]:
     """Have an archive that the block refuses fetched anew next time."""
     try:
         yield
-    except archives.TooMuch:  # which is whole, and let through by other limits
+    except archives.LimitExceeded:  # which is whole, and let through by other limits
         raise
     except DataError:
-        transport.forget(fetched)
+        http.discard(fetched)
         raise
 
 
@@ -198,10 +199,10 @@ def _unwrap(archive: Path, target: Path, *, limits: archives.Limits) -> None:
         DiskError: the disk has no room for it, or refuses.
     """
     archives.check(archive, limits=limits)
-    with archives.opened(archive) as outer:
+    with archives.open_archive(archive) as outer:
         inner = [one for one in outer.infolist() if PurePosixPath(one.filename).name == LABELLED and not one.is_dir()]
         if len(inner) != 1:
-            with disk.room({target.parent: archive.stat().st_size}):
+            with disk.space_for({target.parent: archive.stat().st_size}):
                 shutil.copyfile(archive, target)
             return
         name = f"{archive.name}/{inner[0].filename}"
@@ -210,8 +211,8 @@ def _unwrap(archive: Path, target: Path, *, limits: archives.Limits) -> None:
 
 
 def _refuse_unknown_layout(archive: Path) -> None:
-    with archives.opened(archive) as photographs:
-        archives.candidates(photographs)
+    with archives.open_archive(archive) as photographs:
+        layouts.candidates(photographs)
 
 
 def _photographs(folder: Path) -> list[Path]:
@@ -263,7 +264,3 @@ def _pack(target: Path, members: Iterable[tuple[str, IO[bytes]]]) -> None:
                         shutil.copyfileobj(source, packed, 1 << 20)
                 except UnicodeEncodeError:
                     raise DataError(f"A file's name must be UTF-8. Received: {name!r}. Rename the file.") from None
-
-
-if __name__ == "__main__":
-    stage.run(main)

@@ -14,28 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from transfer import (
-    __version__,
-    curves,
-    diagnosis,
-    features,
-    heatmaps,
-    manifest,
-    models,
-    outputs,
-    params,
-    paths,
-    photos,
-    progress,
-    rejections,
-    report,
-    scores,
-    stage,
-    views,
-)
-from transfer.backend import keras, tf
-from transfer.errors import DataError, remake
-from transfer.scores import Findings, Probabilities
+from transfer import __version__
+from transfer.evaluation import diagnosis, heatmaps, report, scores
+from transfer.evaluation.scores import Findings, Probabilities
+from transfer.features import dataset, store
+from transfer.images import decoding, manifest
+from transfer.network import saving
+from transfer.network.backend import keras, tf
+from transfer.network.card import Card, verified_card
+from transfer.runtime import files, params, paths, progress
+from transfer.runtime.errors import DataError, rerun_hint
+from transfer.training import history
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +62,7 @@ class Trained(NamedTuple):
     """A network as its stage left it: the file, `model.json` and `history.csv`."""
 
     file: Path
-    card: models.Card
+    card: Card
     history: list[dict[str, float]]
 
 
@@ -87,18 +76,18 @@ def above(whole: keras.Model, boundary: str) -> keras.Model:
     if boundary not in names:
         raise DataError(
             f"The network must have the layer `{boundary}`, up to which the features are computed. "
-            f"Received: {', '.join(names)}. {remake(TUNED)}"
+            f"Received: {', '.join(names)}. {rerun_hint(TUNED)}"
         )
     index = names.index(boundary)
     return keras.Sequential([keras.Input(whole.layers[index].output.shape[1:]), *whole.layers[index + 1 :]])
 
 
-def predict_all(network: keras.Model, batches: views.Views, *, name: str) -> Probabilities:
+def predict_all(network: keras.Model, batches: dataset.FeatureDataset, *, name: str) -> Probabilities:
     """The probabilities of every photograph, a batch in memory at a time."""
     with progress.bar(total=len(batches), description=f"{STAGE} {name}", unit="batches") as bar:
         predicted = []
         for number in range(len(batches)):
-            predicted.append(models.probabilities(network, batches[number][0].astype(np.float32)))
+            predicted.append(saving.predict(network, batches[number][0].astype(np.float32)))
             bar.update()
     return np.concatenate(predicted)
 
@@ -122,7 +111,7 @@ def refuse_disagreement(
             raise DataError(
                 f"{file} must give {photograph.path} the probabilities it gives its cached activations, up to "
                 f"rounding. Received: {_in_words(direct)} from the photograph, {_in_words(from_cache)} from the cache. "
-                f"One of the two is not what its stage made. {remake('extract_features', TUNED)}"
+                f"One of the two is not what its stage made. {rerun_hint('extract_features', TUNED)}"
             )
 
 
@@ -211,7 +200,7 @@ def _cells(probabilities: Probabilities, classes: Sequence[str]) -> list[str]:
 
 
 def plots(
-    epochs: Sequence[curves.Epoch], findings: Mapping[str, Findings], classes: Sequence[str]
+    epochs: Sequence[history.CurvePoint], findings: Mapping[str, Findings], classes: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """The data of each plot, by its name: what the templates in .dvc/plots draw."""
     return {
@@ -240,11 +229,11 @@ def plots(
 def picture(
     photograph: manifest.Entry,
     probabilities: NDArray[np.float64],
-    heat: heatmaps.Heat,
+    heat: heatmaps.HeatMap,
     *,
     classes: Sequence[str],
     folder: Path,
-    resizing: photos.Resizing,
+    resizing: decoding.Resizing,
 ) -> report.Picture:
     """A photograph as the report shows it.
 
@@ -259,14 +248,14 @@ def picture(
     Raises:
         DataError: its file is not what the manifest says.
     """
-    small = report.thumbnail(photos.read_kept(folder / photograph.path, sha256=photograph.sha256))
+    small = report.thumbnail(decoding.read_photo(folder / photograph.path, sha256=photograph.sha256))
     likeliest = np.argsort(-probabilities, kind="stable")[:2]
     return report.Picture(
         path=photograph.path,
         class_name=photograph.class_name,
         choices=[report.Choice(classes[number], float(probabilities[number])) for number in likeliest],
         thumbnail=report.data_uri(small),
-        heat=report.data_uri(heatmaps.laid_over(small, heat, resizing=resizing)),
+        heat=report.data_uri(heatmaps.overlay(small, heat, resizing=resizing)),
     )
 
 
@@ -288,27 +277,27 @@ def main() -> None:
     """Fill artifacts/evaluate/: metrics.json, predictions.csv, plots/ and report.html."""
     settings = params.load(STAGE, Params)
     everything = manifest.read(paths.artifact("split", "manifest.csv"))
-    rejected = rejections.read(paths.artifact("subsample", "rejected.csv"))
+    rejected = manifest.read_rejected(paths.artifact("subsample", "rejected.csv"))
     classes = manifest.classes(everything)
     photographs = sorted((entry for entry in everything if entry.split == "test"), key=lambda entry: entry.path)
     refuse_missing_classes(photographs, classes)
-    recipes = features.read_recipes(paths.artifact("extract_features"))
+    recipes = store.read_recipes(paths.artifact("extract_features"))
     trained = {name: _trained(name) for name in FILES}
-    inputs = models.inputs(paths.artifact("split", "manifest.csv"), recipes)
+    inputs = store.lineage(paths.artifact("split", "manifest.csv"), recipes)
     refuse_strangers(HEAD, trained[HEAD], classes, inputs)
-    refuse_strangers(TUNED, trained[TUNED], classes, {**inputs, "head": outputs.sha256(trained[HEAD].file)})
+    refuse_strangers(TUNED, trained[TUNED], classes, {**inputs, "head": files.sha256(trained[HEAD].file)})
 
     networks = _networks(trained, recipes[0])
     predicted = _predicted(networks, photographs, classes, recipes[0], checked=settings.checked)
     labels = np.array([classes.index(photograph.class_name) for photograph in photographs])
     findings = {
-        name: scores.find(labels, probabilities, confidence=settings.confidence, bins=settings.bins)
+        name: scores.score(labels, probabilities, confidence=settings.confidence, bins=settings.bins)
         for name, probabilities in predicted.items()
     }
     comparison = scores.compare(labels, predicted[HEAD], predicted[TUNED])
     used = _params_in_words(recipes, trained)
     diagnoses = {name: _diagnosis(name, each, used, classes=len(classes)) for name, each in trained.items()}
-    epochs = curves.end_to_end(
+    epochs = history.concatenate(
         [_phase(name, each)._replace(over_fits_from=diagnoses[name].over_fits_from) for name, each in trained.items()]
     )
     resizing = recipes[0]["resizing"]
@@ -323,23 +312,23 @@ def main() -> None:
         diagnoses=diagnoses,
         learning_curves=report.learning_curves(epochs),
         figures=[report.roc(findings), report.reliability(findings)],
-        mistakes=show(scores.surest_mistakes(labels, predicted[TUNED])[:SHOWN]),
+        mistakes=show(scores.most_confident_errors(labels, predicted[TUNED])[:SHOWN]),
         uncertain=show(scores.least_certain(predicted[TUNED])[:SHOWN]),
         params=used,
         hashes={
             "photographs": inputs["photographs"],
             "weights": recipes[0]["weights"],
-            **{FILES[name]: outputs.sha256(each.file) for name, each in trained.items()},
+            **{FILES[name]: files.sha256(each.file) for name, each in trained.items()},
         },
         versions=_versions(),
     )
-    with outputs.whole_folder(paths.artifact(STAGE)) as folder:
+    with files.atomic_folder(paths.artifact(STAGE)) as folder:
         scored = metrics(findings, comparison, classes, photographs=len(photographs))
-        outputs.write_json(folder / "metrics.json", scored)
-        outputs.write_text(folder / "predictions.csv", predictions(photographs, predicted, classes))
+        files.write_json(folder / "metrics.json", scored)
+        files.write_text(folder / "predictions.csv", predictions(photographs, predicted, classes))
         for name, rows in plots(epochs, findings, classes).items():
-            outputs.write_json(folder / "plots" / f"{name}.json", rows)
-        outputs.write_text(folder / "report.html", report.render(page))
+            files.write_json(folder / "plots" / f"{name}.json", rows)
+        files.write_text(folder / "report.html", report.render(page))
     log.info("%s", table(findings, settings))
     log.info("%d test photographs; do the two differ? McNemar p = %.3g", len(photographs), comparison.p)
     log.info("%s", "; ".join(f"{name}: {diagnosis.in_words(each)}" for name, each in diagnoses.items()))
@@ -351,7 +340,7 @@ def main() -> None:
         log.info("%-8s %s", name, path)
 
 
-def _params_in_words(recipes: Sequence[features.Recipe], trained: Mapping[str, Trained]) -> dict[str, object]:
+def _params_in_words(recipes: Sequence[store.Recipe], trained: Mapping[str, Trained]) -> dict[str, object]:
     """Params of features and trainings, with the augmentation of the views where there are any."""
     recipe = {_PARAM_OF.get(name, name): value for name, value in recipes[-1].items() if name != "weights"}
     return report.flat(
@@ -365,9 +354,9 @@ def _params_in_words(recipes: Sequence[features.Recipe], trained: Mapping[str, T
 _PARAM_OF = {"boundary": "frozen_through"}  # where a recipe has another name for it
 
 
-def _phase(name: str, trained: Trained) -> curves.Phase:
+def _phase(name: str, trained: Trained) -> history.Phase:
     kept = trained.card.scores.get("best_epoch")
-    return curves.Phase(name, trained.history, None if kept is None else int(kept))
+    return history.Phase(name, trained.history, None if kept is None else int(kept))
 
 
 def _diagnosis(name: str, trained: Trained, used: Mapping[str, object], *, classes: int) -> diagnosis.Diagnosis:
@@ -395,24 +384,28 @@ def _made(name: str) -> Path:
 
 def _trained(name: str) -> Trained:
     file = paths.artifact(name, FILES[name])
-    card = models.card_of(file, cure=remake(name))
-    return Trained(file, card, curves.read_history(paths.artifact(name, "history.csv")))
+    card = verified_card(file, cure=rerun_hint(name))
+    return Trained(file, card, history.read_history(paths.artifact(name, "history.csv")))
 
 
-def _networks(trained: Mapping[str, Trained], recipe: features.Recipe) -> Networks:
-    head, whole = (models.load(each.file) for each in trained.values())
+def _networks(trained: Mapping[str, Trained], recipe: store.Recipe) -> Networks:
+    head, whole = (saving.load(each.file) for each in trained.values())
     return Networks(head, whole, above(whole, recipe["boundary"]))
 
 
-def _cached(photographs: Sequence[manifest.Entry], classes: Sequence[str], part: views.Part) -> views.Views:
-    return views.Views(paths.artifact("extract_features"), photographs, classes=classes, part=part, batch_size=BATCH)
+def _cached(
+    photographs: Sequence[manifest.Entry], classes: Sequence[str], part: dataset.Part
+) -> dataset.FeatureDataset:
+    return dataset.FeatureDataset(
+        paths.artifact("extract_features"), photographs, classes=classes, part=part, batch_size=BATCH
+    )
 
 
 def _predicted(
     networks: Networks,
     photographs: Sequence[manifest.Entry],
     classes: Sequence[str],
-    recipe: features.Recipe,
+    recipe: store.Recipe,
     *,
     checked: int,
 ) -> dict[str, Probabilities]:
@@ -434,14 +427,14 @@ def _pictures(
     numbers: Sequence[int],
     *,
     classes: Sequence[str],
-    resizing: photos.Resizing,
+    resizing: decoding.Resizing,
 ) -> list[report.Picture]:
     """Photographs by their numbers, with heat maps of what spoke for their likeliest class, from cached activations."""
     if not numbers:
         return []
     shown, probabilities = [photographs[number] for number in numbers], predicted[numbers]
     rows: NDArray[Any] = _cached(shown, classes, "boundary")[0][0]
-    heats = heatmaps.of(top, rows, probabilities.argmax(axis=1).tolist())
+    heats = heatmaps.grad_cam(top, rows, probabilities.argmax(axis=1).tolist())
     folder = paths.artifact("subsample")
     return [
         picture(*each, classes=classes, folder=folder, resizing=resizing)
@@ -450,13 +443,9 @@ def _pictures(
 
 
 def _directly(
-    whole: keras.Model, photographs: Sequence[manifest.Entry], recipe: features.Recipe
+    whole: keras.Model, photographs: Sequence[manifest.Entry], recipe: store.Recipe
 ) -> Iterator[Probabilities]:
     for photograph in photographs:
-        image = photos.read_kept(paths.artifact("subsample", photograph.path), sha256=photograph.sha256)
-        pixels = photos.resized(image, size=recipe["image_size"], resizing=recipe["resizing"])
-        yield models.probabilities(whole, pixels[np.newaxis])
-
-
-if __name__ == "__main__":
-    stage.run(main)
+        image = decoding.read_photo(paths.artifact("subsample", photograph.path), sha256=photograph.sha256)
+        pixels = decoding.resize(image, size=recipe["image_size"], resizing=recipe["resizing"])
+        yield saving.predict(whole, pixels[np.newaxis])

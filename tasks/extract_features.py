@@ -12,24 +12,10 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from transfer import (
-    augmentation,
-    chance,
-    contact_sheet,
-    disk,
-    extraction,
-    features,
-    manifest,
-    memo,
-    outputs,
-    params,
-    paths,
-    photos,
-    progress,
-    stage,
-    vgg16,
-    weights,
-)
+from transfer.features import cache, extraction, store
+from transfer.images import augmentation, contact_sheet, decoding, manifest
+from transfer.network import vgg16, weights
+from transfer.runtime import disk, files, params, paths, progress, seeding
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +36,8 @@ STORED = {
 class Params(params.Section):
     """What is computed of a photograph; all of it is part of the recipe."""
 
-    image_size: int = Field(ge=vgg16.MIN_IMAGE_SIZE, le=photos.MAX_SIZE, description="edge of the square, pixels")
-    resizing: photos.Resizing
+    image_size: int = Field(ge=vgg16.MIN_IMAGE_SIZE, le=decoding.MAX_SIZE, description="edge of the square, pixels")
+    resizing: decoding.Resizing
     frozen_through: Literal["block1_pool", "block2_pool", "block3_pool", "block4_pool", "block5_conv1", "block5_conv2"]
     views: int = Field(ge=0, le=64, description="augmented copies of each training photograph")
     augmentation: augmentation.Params
@@ -73,11 +59,11 @@ class Shot(NamedTuple):
     view: int
 
 
-def recipe(settings: Params, *, weights_sha256: str, view: int) -> features.Recipe:
+def recipe(settings: Params, *, weights_sha256: str, view: int) -> store.Recipe:
     """Everything a row of this view follows from, besides the photograph."""
     augmented = {"view": view, "seed": settings.seed, **settings.augmentation.model_dump()}
     return {
-        "version": features.RECIPE_VERSION,
+        "version": store.RECIPE_VERSION,
         "weights": weights_sha256,
         "image_size": settings.image_size,
         "resizing": settings.resizing,
@@ -103,7 +89,7 @@ def row_bytes(settings: Params) -> int:
         vgg16.shape_after(layer, image_size=settings.image_size) for layer in (settings.frozen_through, vgg16.POOLED)
     ]
     numbers = sum(math.prod(shape) for shape in shapes)
-    return disk.occupied([int(STORED[settings.frozen_through] * numbers * np.dtype(np.float16).itemsize)])
+    return disk.size_on_disk([int(STORED[settings.frozen_through] * numbers * np.dtype(np.float16).itemsize)])
 
 
 def needs(settings: Params, *, wanted: int, missing: int) -> dict[Path, int]:
@@ -115,24 +101,26 @@ def needs(settings: Params, *, wanted: int, missing: int) -> dict[Path, int]:
         missing: how many of them are to be computed.
     """
     rows, artifacts = paths.cache("features"), paths.artifact("extract_features")
-    copied = 0 if disk.can_link(rows, artifacts) else wanted
-    sheet = disk.occupied([PHOTOGRAPHS_SHOWN * (1 + VIEWS_SHOWN) * settings.image_size**2 // 2])  # half a byte a pixel
+    copied = 0 if disk.can_hard_link(rows, artifacts) else wanted
+    sheet = disk.size_on_disk(
+        [PHOTOGRAPHS_SHOWN * (1 + VIEWS_SHOWN) * settings.image_size**2 // 2]
+    )  # half a byte a pixel
     return {rows: missing * row_bytes(settings), artifacts: copied * row_bytes(settings) + sheet}
 
 
-def pixels(batch: Sequence[Shot], *, settings: Params, folder: Path) -> photos.Pixels:
+def pixels(batch: Sequence[Shot], *, settings: Params, folder: Path) -> decoding.Pixels:
     """Show a few shots, each photograph among them read once; array of shape (shots, size, size, 3)."""
     images = {
-        photograph.path: photos.read_kept(folder / photograph.path, sha256=photograph.sha256)
+        photograph.path: decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
         for photograph in {shot.photograph for shot in batch}
     }
     return np.stack([_shown(shot, images[shot.photograph.path], settings) for shot in batch])
 
 
-def _shown(shot: Shot, image: Image.Image, settings: Params) -> photos.Pixels:
+def _shown(shot: Shot, image: Image.Image, settings: Params) -> decoding.Pixels:
     if shot.view == 0:
-        return photos.resized(image, size=settings.image_size, resizing=settings.resizing)
-    random = np.random.default_rng(chance.digest(settings.seed, shot.photograph.sha256, shot.view))
+        return decoding.resize(image, size=settings.image_size, resizing=settings.resizing)
+    random = np.random.default_rng(seeding.digest(settings.seed, shot.photograph.sha256, shot.view))
     mapping = augmentation.matrix(settings.augmentation, random)
     return augmentation.view(
         image, mapping, size=settings.image_size, resizing=settings.resizing, fill=settings.augmentation.fill
@@ -155,31 +143,31 @@ def main() -> None:
     settings = params.load("extract_features", Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
     weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
-    weights_sha256 = outputs.sha256(weights_file)
+    weights_sha256 = files.sha256(weights_file)
     recipes = [recipe(settings, weights_sha256=weights_sha256, view=view) for view in range(settings.views + 1)]
     layers = (settings.frozen_through, vgg16.POOLED)
     shapes = [vgg16.shape_after(layer, image_size=settings.image_size) for layer in layers]
-    memos = [memo.Memo(each, shapes=shapes) for each in recipes]
+    memos = [cache.FeatureCache(each, shapes=shapes) for each in recipes]
     wanted = shots(photographs, views=settings.views)
     missing = _missing(wanted, memos)
     log.info("extract_features: %d rows, %d of them computed before.", len(wanted), len(wanted) - len(missing))
     needed = needs(settings, wanted=len(wanted), missing=len(missing))
     _make_room(needed, keep={memos[shot.view].path(shot.photograph.sha256) for shot in wanted})
-    with disk.room(needed):
+    with disk.space_for(needed):
         if missing:
             _compute(missing, settings, weights.read(weights_file), memos)
-        with outputs.whole_folder(paths.artifact("extract_features")) as folder:
-            features.write_recipes(folder, recipes)
+        with files.atomic_folder(paths.artifact("extract_features")) as folder:
+            store.write_recipes(folder, recipes)
             for shot in wanted:
                 memos[shot.view].link(shot.photograph.sha256, folder / str(shot.view))
             sheet = examples(photographs, settings, paths.artifact("subsample"))
             sheet.save(folder / "augmentation.jpg", quality=90)
-    memo.forget_least_recently_used()
+    cache.evict_least_recently_used()
 
 
-def _missing(wanted: Sequence[Shot], memos: Sequence[memo.Memo]) -> list[Shot]:
+def _missing(wanted: Sequence[Shot], memos: Sequence[cache.FeatureCache]) -> list[Shot]:
     with (
-        ThreadPoolExecutor(extraction.replicas()) as pool,
+        ThreadPoolExecutor(extraction.core_count()) as pool,
         progress.bar(total=len(wanted), description="extract_features, rows looked up", unit="rows") as bar,
     ):
         missing = []
@@ -194,22 +182,20 @@ def _missing(wanted: Sequence[Shot], memos: Sequence[memo.Memo]) -> list[Shot]:
 
 def _make_room(needed: dict[Path, int], *, keep: set[Path]) -> None:
     rows = paths.cache("features")
-    if forgotten := memo.make_room(disk.short_of(needed)[rows], keep=keep):
+    if forgotten := cache.make_space(disk.shortage(needed)[rows], keep=keep):
         log.warning("extract_features: the disk of %s is full: %d rows of other runs are forgotten.", rows, forgotten)
 
 
-def _compute(missing: Sequence[Shot], settings: Params, imagenet: weights.Weights, memos: Sequence[memo.Memo]) -> None:
-    extraction.give_each_replica_a_core()
+def _compute(
+    missing: Sequence[Shot], settings: Params, imagenet: weights.Weights, memos: Sequence[cache.FeatureCache]
+) -> None:
+    extraction.use_one_thread_per_replica()
     rows = extraction.extract(
         missing,
         pixels=partial(pixels, settings=settings, folder=paths.artifact("subsample")),
-        compute=extraction.network(imagenet, image_size=settings.image_size, boundary=settings.frozen_through),
+        compute=extraction.build_network(imagenet, image_size=settings.image_size, boundary=settings.frozen_through),
         keep=lambda shot, row: memos[shot.view].keep(shot.photograph.sha256, row),
     )
     with progress.bar(total=len(missing), description="extract_features", unit="rows") as bar:
         for done in rows:
             bar.update(done)
-
-
-if __name__ == "__main__":
-    stage.run(main)

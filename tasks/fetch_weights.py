@@ -5,10 +5,12 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from transfer import outputs, params, paths, stage, transport, weights
-from transfer.errors import DataError
-from transfer.transport import Checksum
-from transfer.weights import Weights
+from transfer.network import weights
+from transfer.network.weights import Weights
+from transfer.runtime import files, params, paths
+from transfer.runtime.errors import DataError
+from transfer.sources import http
+from transfer.sources.http import Checksum
 
 STAGE = "fetch_weights"
 IMAGENET = (  # with its checksum, as Keras's own VGG16 fetches it
@@ -45,7 +47,7 @@ def from_imagenet(
         size: its bytes; another file is refused before it is fetched.
     """
     kept = folder / "imagenet.h5"
-    transport.fetch(address, kept, checksum=checksum, size=size)
+    http.download(address, kept, checksum=checksum, size=size)
     return Origin(weights.read(kept), address)
 
 
@@ -68,8 +70,8 @@ def main() -> None:
     origin = _origin(settings)
     target = paths.artifact(STAGE, "vgg16.weights.h5")
     weights.write(target, origin.weights)
-    description = {"source": settings.source, "from": origin.place, "sha256": outputs.sha256(target)}
-    outputs.write_json(paths.artifact(STAGE, "weights.json"), description)
+    description = {"source": settings.source, "from": origin.place, "sha256": files.sha256(target)}
+    files.write_json(paths.artifact(STAGE, "weights.json"), description)
 
 
 def _origin(settings: Params) -> Origin:
@@ -80,7 +82,3 @@ def _origin(settings: Params) -> Origin:
             return from_inbox(paths.INBOX)
         case "random":
             return Origin(weights.random(settings.seed), f"seed {settings.seed}")
-
-
-if __name__ == "__main__":
-    stage.run(main)

@@ -5,9 +5,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from transfer import disk, features, manifest, models, outputs, params, paths, stage, training, vgg16, views, weights
-from transfer.backend import keras
-from transfer.errors import DataError, remake
+from transfer.features import dataset, store
+from transfer.images import manifest
+from transfer.network import saving, vgg16, weights
+from transfer.network.backend import keras
+from transfer.network.card import describe, verified_card
+from transfer.runtime import disk, files, params, paths
+from transfer.runtime.errors import DataError, rerun_hint
+from transfer.training import fit
 
 log = logging.getLogger(__name__)
 
@@ -15,21 +20,21 @@ log = logging.getLogger(__name__)
 class Params(params.Section):
     """How the top is trained, and the seed of dropout, order and views."""
 
-    training: training.Params
+    training: fit.Params
     seed: int = Field(ge=0)
 
 
-def refuse_other_weights(file: Path, recipe: features.Recipe) -> None:
+def refuse_other_weights(file: Path, recipe: store.Recipe) -> None:
     """Stop where the base is not the one that the features were computed with.
 
     Raises:
         DataError: with the file.
     """
-    received = outputs.sha256(file)
+    received = files.sha256(file)
     if received != recipe["weights"]:
         raise DataError(
             f"{file} must be the weights that the features were computed with, whose sha256 begins with "
-            f"{recipe['weights'][:12]}. Received: {received[:12]}. {remake('fetch_weights', 'extract_features')}"
+            f"{recipe['weights'][:12]}. Received: {received[:12]}. {rerun_hint('fetch_weights', 'extract_features')}"
         )
 
 
@@ -37,16 +42,16 @@ def main() -> None:
     """Write artifacts/fine_tune/: model.keras, model.json, history.csv, metrics.json and checkpoints/."""
     settings = params.load("fine_tune", Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
-    recipes = features.read_recipes(paths.artifact("extract_features"))
+    recipes = store.read_recipes(paths.artifact("extract_features"))
     boundary, image_size = recipes[0]["boundary"], recipes[0]["image_size"]
     weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
     refuse_other_weights(weights_file, recipes[0])
     head_file = paths.artifact("train_head", "head.keras")
-    models.card_of(head_file, cure=remake("train_head"))
-    inputs = models.inputs(paths.artifact("split", "manifest.csv"), recipes, head=head_file)
-    scratch = training.scratch("fine_tune", settings.model_dump(), inputs)
+    verified_card(head_file, cure=rerun_hint("train_head"))
+    inputs = store.lineage(paths.artifact("split", "manifest.csv"), recipes, head=head_file)
+    scratch = fit.scratch("fine_tune", settings.model_dump(), inputs)
 
-    train, validation = views.to_train_on(
+    train, validation = dataset.train_and_validation(
         paths.artifact("extract_features"),
         photographs,
         part="boundary",
@@ -54,7 +59,7 @@ def main() -> None:
         seed=settings.seed,
     )
     imagenet = weights.read(weights_file)
-    top = [*vgg16.top_layers(imagenet, above=boundary), models.load(head_file)]
+    top = [*vgg16.top_layers(imagenet, above=boundary), saving.load(head_file)]
     trained = keras.Sequential([keras.Input(vgg16.shape_after(boundary, image_size=image_size)), *top])
     whole = keras.Sequential(
         [
@@ -63,11 +68,11 @@ def main() -> None:
             *top,
         ]
     )
-    training.compile_model(trained, settings.training, batches=len(train))
+    fit.compile_model(trained, settings.training, batches=len(train))
     folder = paths.artifact("fine_tune")
-    disk.require(training.needs(trained, whole, settings=settings.training, scratch=scratch, results=folder))
-    loss_of_head = training.validation_loss(trained, validation)
-    history = training.fit(
+    disk.require_space(fit.needs(trained, whole, settings=settings.training, scratch=scratch, results=folder))
+    loss_of_head = fit.validation_loss(trained, validation)
+    history = fit.fit(
         trained,
         train,
         validation,
@@ -79,17 +84,13 @@ def main() -> None:
         whole=whole,
     )
 
-    scores = training.summary(history, settings.training, loss_to_beat=loss_of_head)
+    scores = fit.summary(history, settings.training, loss_to_beat=loss_of_head)
     if "best_epoch" not in scores:
         log.warning(
             "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", loss_of_head
         )
-    card = models.card(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
+    card = describe(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
     metrics = {"head_val_loss": loss_of_head, **scores}
-    training.write(folder / "model.keras", whole, history, metrics=metrics, card=card)
-    training.write_checkpoints(folder / "checkpoints", scratch)
-    outputs.remove_folder(scratch.parent)  # of abandoned trainings too
-
-
-if __name__ == "__main__":
-    stage.run(main)
+    fit.write(folder / "model.keras", whole, history, metrics=metrics, card=card)
+    fit.write_checkpoints(folder / "checkpoints", scratch)
+    files.remove_folder(scratch.parent)  # of abandoned trainings too

@@ -7,8 +7,9 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from transfer import chance, manifest, outputs, params, paths, stage
-from transfer.errors import DataError
+from transfer.images import manifest
+from transfer.runtime import files, params, paths, seeding
+from transfer.runtime.errors import DataError
 
 STAGE = "split"
 
@@ -47,7 +48,7 @@ def split_of(sha256: str, settings: Params) -> Split:
 
     Test comes first, so that another `validation` moves no photograph into or out of it.
     """
-    fraction = chance.fraction(STAGE, settings.seed, sha256)
+    fraction = seeding.fraction(STAGE, settings.seed, sha256)
     if fraction < settings.test:
         return "test"
     return "validation" if fraction < settings.test + settings.validation else "train"
@@ -68,7 +69,7 @@ def assigned(entries: Iterable[manifest.Entry], settings: Params) -> list[manife
         for number, name in enumerate(names)
         for entry in sorted(
             (entry for entry in to_train_on if entry.class_name == name),
-            key=lambda entry: chance.digest(STAGE, settings.seed, "training_photographs", entry.sha256),
+            key=lambda entry: seeding.digest(STAGE, settings.seed, "training_photographs", entry.sha256),
         )[: (settings.training_photographs + len(names) - 1 - number) // len(names)]
     }
     return [entry for entry in everything if entry.split != "train" or entry in stay]
@@ -107,13 +108,9 @@ def main() -> None:
     by_split = counts(entries)
     refuse_empty(by_split)
     manifest.write(paths.artifact(STAGE, "manifest.csv"), entries)
-    outputs.write_json(paths.artifact(STAGE, "metrics.json"), by_split)
+    files.write_json(paths.artifact(STAGE, "metrics.json"), by_split)
     log.info("%s", "; ".join(f"{split}: {_listed(classes)}" for split, classes in by_split.items()))
 
 
 def _listed(classes: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in classes.items())
-
-
-if __name__ == "__main__":
-    stage.run(main)

@@ -15,24 +15,14 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import Field
 
-from transfer import (
-    archives,
-    chance,
-    disk,
-    duplicates,
-    filenames,
-    manifest,
-    outputs,
-    params,
-    paths,
-    photos,
-    progress,
-    rejections,
-    stage,
-)
-from transfer.archives import Candidate
-from transfer.errors import DataError, ParamsError, remake
-from transfer.photos import UnreadablePhoto
+from transfer.images import decoding, filenames, manifest
+from transfer.images.decoding import UnreadablePhoto
+from transfer.images.near_duplicates import BITS, HashIndex, PerceptualHash, group_duplicates, perceptual_hash
+from transfer.runtime import disk, params, paths, progress, seeding
+from transfer.runtime.errors import DataError, ParamsError, rerun_hint
+from transfer.runtime.files import atomic_folder, write_json
+from transfer.sources import archives, layouts
+from transfer.sources.layouts import Candidate
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +59,7 @@ class Photograph(NamedTuple):
     sha256: str
     width: int
     height: int
-    fingerprint: duplicates.Fingerprint
+    fingerprint: PerceptualHash
 
 
 class Rejection(NamedTuple):
@@ -96,7 +86,7 @@ def ordered(candidates: Iterable[Candidate], *, seed: int) -> Queues:
     A candidate's place follows from the seed and its name, so a smaller choice is the beginning of a larger one.
     """
     queues: defaultdict[str, list[Candidate]] = defaultdict(list)
-    for candidate in sorted(candidates, key=lambda one: (chance.digest(STAGE, seed, one.name), one)):
+    for candidate in sorted(candidates, key=lambda one: (seeding.digest(STAGE, seed, one.name), one)):
         queues[candidate.class_name].append(candidate)
     return dict(sorted(queues.items()))
 
@@ -109,7 +99,7 @@ def contents(archive: zipfile.ZipFile, member: str) -> bytes:
         OSError: the disk refuses.
     """
     try:
-        return archives.read(archive, archive.getinfo(member), most=photos.MAX_BYTES)
+        return archives.read_member(archive, archive.getinfo(member), most=decoding.MAX_BYTES)
     except DataError as reason:
         raise UnreadablePhoto(str(reason)) from None
 
@@ -132,7 +122,7 @@ def copies(archive: zipfile.ZipFile, candidates: Iterable[Candidate]) -> list[Re
             return None
 
     by_name = sorted(candidates, key=lambda one: (one.name, one.member))
-    groups = duplicates.alike(by_name, first=indexed, then=content)
+    groups = group_duplicates(by_name, first=indexed, then=content)
     return [rejection for group in groups for rejection in _rejected_copies(group)]
 
 
@@ -150,10 +140,10 @@ def examine(archive: zipfile.ZipFile, candidate: Candidate) -> Finding:
     """Decode a candidate fully and describe it."""
     try:
         data = contents(archive, candidate.member)
-        image = photos.read(data)
+        image = decoding.decode(data)
     except UnreadablePhoto as reason:
         return Rejection(candidate, "unreadable", str(reason))
-    return Photograph(candidate, sha256(data).hexdigest(), *image.size, duplicates.fingerprint(image))
+    return Photograph(candidate, sha256(data).hexdigest(), *image.size, perceptual_hash(image))
 
 
 def choose(
@@ -173,7 +163,7 @@ def choose(
         near_duplicates: as in `Params`.
         tick: called for each one taken.
     """
-    seen = duplicates.Seen()
+    seen = HashIndex()
     choice = Choice([], [])
     for turn in range(photographs):
         one = _next_taken(findings[turn % len(findings)], choice.rejected, seen, near_duplicates)
@@ -186,7 +176,7 @@ def choose(
 
 
 def _next_taken(
-    findings: Iterator[Finding], rejected: list[Rejection], seen: duplicates.Seen, near_duplicates: int | None
+    findings: Iterator[Finding], rejected: list[Rejection], seen: HashIndex, near_duplicates: int | None
 ) -> Photograph | None:
     for finding in findings:
         one = finding if isinstance(finding, Rejection) else _compared(finding, seen, near_duplicates)
@@ -196,11 +186,11 @@ def _next_taken(
     return None
 
 
-def _compared(one: Photograph, seen: duplicates.Seen, near_duplicates: int | None) -> Finding:
+def _compared(one: Photograph, seen: HashIndex, near_duplicates: int | None) -> Finding:
     nearest = seen.nearest(one.fingerprint)
     if near_duplicates is None or nearest is None or nearest.bits > near_duplicates:
         return one
-    detail = f"of {nearest.name}, {nearest.bits} of {duplicates.BITS} bits differ"
+    detail = f"of {nearest.name}, {nearest.bits} of {BITS} bits differ"
     return Rejection(one.candidate, "near_duplicate", detail)
 
 
@@ -311,7 +301,7 @@ def places(queues: Queues) -> dict[str, str]:
 
 def bytes_of(archive: zipfile.ZipFile, members: Iterable[str]) -> int:
     """How many bytes these members take of a disk once they are files."""
-    return disk.occupied(archive.getinfo(member).file_size for member in members)
+    return disk.size_on_disk(archive.getinfo(member).file_size for member in members)
 
 
 def write(archive: zipfile.ZipFile, choice: Choice, place: Mapping[str, str]) -> None:
@@ -324,15 +314,15 @@ def write(archive: zipfile.ZipFile, choice: Choice, place: Mapping[str, str]) ->
     """
     target = paths.artifact(STAGE, "photos")
     members = [one.candidate.member for one in choice.taken]
-    with disk.room({target: bytes_of(archive, members)}), outputs.whole_folder(target) as folder:
+    with disk.space_for({target: bytes_of(archive, members)}), atomic_folder(target) as folder:
         for one in choice.taken:
             file = folder / place[one.candidate.member]
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(contents(archive, one.candidate.member))
     manifest.write(paths.artifact(STAGE, "manifest.csv"), entries(choice.taken, place))
-    reasons = [rejections.Rejection(one.candidate.member, one.reason, one.detail) for one in choice.rejected]
-    rejections.write(paths.artifact(STAGE, "rejected.csv"), reasons)
-    outputs.write_json(paths.artifact(STAGE, "metrics.json"), counts(choice))
+    reasons = [manifest.Rejected(one.candidate.member, one.reason, one.detail) for one in choice.rejected]
+    manifest.write_rejected(paths.artifact(STAGE, "rejected.csv"), reasons)
+    write_json(paths.artifact(STAGE, "metrics.json"), counts(choice))
 
 
 def entries(taken: Iterable[Photograph], place: Mapping[str, str]) -> list[manifest.Entry]:
@@ -364,9 +354,9 @@ def counts(choice: Choice) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     with ExitStack() as stack:
         try:
-            archive = stack.enter_context(archives.opened(path))
+            archive = stack.enter_context(archives.open_archive(path))
         except DataError as error:
-            raise DataError(f"{error} {remake('download')}") from None
+            raise DataError(f"{error} {rerun_hint('download')}") from None
         yield archive
 
 
@@ -374,13 +364,13 @@ def main() -> None:
     """Choose from artifacts/download/photos.zip and write artifacts/subsample/."""
     settings = params.load(STAGE, Params)
     with _opened(paths.artifact("download", "photos.zip")) as archive:
-        candidates = archives.candidates(archive)
+        candidates = layouts.candidates(archive)
         queues = ordered(candidates, seed=settings.seed)
         refuse_shortage(settings.photographs, queues, [])
         known = copies(archive, candidates)
         refuse_mostly_rejected(known, looked_at=len(candidates))
         refuse_shortage(settings.photographs, queues, known)
-        disk.require({paths.artifact(STAGE): bytes_of(archive, expected(queues, settings.photographs))})
+        disk.require_space({paths.artifact(STAGE): bytes_of(archive, expected(queues, settings.photographs))})
         choice = look(archive, queues, known, settings)
         refuse_mostly_rejected(choice.rejected, looked_at=len(choice.taken) + len(choice.rejected))
         refuse_shortage(settings.photographs, queues, list(dict.fromkeys([*known, *choice.rejected])))
@@ -391,7 +381,3 @@ def main() -> None:
         len(choice.rejected),
         f": {_reasons(choice.rejected)}" if choice.rejected else "",
     )
-
-
-if __name__ == "__main__":
-    stage.run(main)

@@ -4,14 +4,19 @@ from functools import partial
 
 from pydantic import Field
 
-from transfer import disk, features, heads, manifest, models, outputs, params, paths, stage, training, vgg16, views
+from transfer.features import dataset, store
+from transfer.images import manifest
+from transfer.network import heads, vgg16
+from transfer.network.card import describe
+from transfer.runtime import disk, files, params, paths
+from transfer.training import fit
 
 
 class Params(params.Section):
     """The head, how it is trained, and the seed of its first weights, of dropout, order and views."""
 
     head: heads.Params
-    training: training.Params
+    training: fit.Params
     seed: int = Field(ge=0)
 
 
@@ -19,12 +24,12 @@ def main() -> None:
     """Write artifacts/train_head/: head.keras, model.json, history.csv, metrics.json and checkpoints/."""
     settings = params.load("train_head", Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
-    recipes = features.read_recipes(paths.artifact("extract_features"))
+    recipes = store.read_recipes(paths.artifact("extract_features"))
     classes = manifest.classes(photographs)
-    inputs = models.inputs(paths.artifact("split", "manifest.csv"), recipes)
-    scratch = training.scratch("train_head", settings.model_dump(), inputs)
+    inputs = store.lineage(paths.artifact("split", "manifest.csv"), recipes)
+    scratch = fit.scratch("train_head", settings.model_dump(), inputs)
 
-    train, validation = views.to_train_on(
+    train, validation = dataset.train_and_validation(
         paths.artifact("extract_features"),
         photographs,
         part="pooled",
@@ -35,10 +40,10 @@ def main() -> None:
     feature_map = vgg16.shape_after(vgg16.POOLED, image_size=recipes[0]["image_size"])
     head = heads.build(settings.head, feature_map=feature_map, classes=len(classes), seed=settings.seed)
     trained = heads.above_pooling(head, settings.head.pooling)
-    training.compile_model(trained, settings.training, batches=len(train))
+    fit.compile_model(trained, settings.training, batches=len(train))
     folder = paths.artifact("train_head")
-    disk.require(training.needs(trained, head, settings=settings.training, scratch=scratch, results=folder))
-    history = training.fit(
+    disk.require_space(fit.needs(trained, head, settings=settings.training, scratch=scratch, results=folder))
+    history = fit.fit(
         trained,
         train,
         validation,
@@ -49,12 +54,8 @@ def main() -> None:
         whole=head,
     )
 
-    scores = training.summary(history, settings.training)
-    card = models.card(classes, recipes[0], inputs, settings.model_dump(), scores)
-    training.write(folder / "head.keras", head, history, metrics=scores, card=card)
-    training.write_checkpoints(folder / "checkpoints", scratch)
-    outputs.remove_folder(scratch.parent)  # of abandoned trainings too
-
-
-if __name__ == "__main__":
-    stage.run(main)
+    scores = fit.summary(history, settings.training)
+    card = describe(classes, recipes[0], inputs, settings.model_dump(), scores)
+    fit.write(folder / "head.keras", head, history, metrics=scores, card=card)
+    fit.write_checkpoints(folder / "checkpoints", scratch)
+    files.remove_folder(scratch.parent)  # of abandoned trainings too

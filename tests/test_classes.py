@@ -11,10 +11,11 @@ import pytest
 
 from flows import demo
 from tests.conftest import SMALLER
-from transfer import drawings, models
+from transfer.network import saving
+from transfer.sources import synthetic
 
 ROOT = Path(__file__).parent.parent
-CLASSES = sorted(drawings.SHAPES)
+CLASSES = sorted(synthetic.SHAPES)
 EACH = 14  # pictures of a class
 PARAMS: dict[str, dict[str, Any]] = {
     **SMALLER,
@@ -51,7 +52,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in CLASSES:
         (folder / "inbox" / name).mkdir()
         for index in range(EACH):
-            picture = drawings.draw(name, index, size=40, seed=0)
+            picture = synthetic.draw(name, index, size=40, seed=0)
             (folder / "inbox" / name / f"{index}.jpg").write_bytes(picture)
     (folder / "inbox" / "star" / "broken & <b>.jpg").write_bytes(b"no picture")
     dvc(folder, "repro")
@@ -61,7 +62,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("file", ["train_head/head.keras", "fine_tune/model.keras"])
 def test_both_networks_have_an_output_a_class(workspace: Path, file: str) -> None:
     """A network of five classes ends in a softmax of five, and its card names them in their order."""
-    network = models.load(workspace / file)
+    network = saving.load(workspace / file)
     head = network.layers[-1]
     last = getattr(head, "layers", [head])[-1]
     assert network.output_shape == (None, 5)

@@ -14,10 +14,16 @@ from ruamel.yaml import YAML
 from flows import credentials
 from tasks import download, subsample
 from tests import reliability
-from transfer import arguments, diagnosis, duplicates, errors, interruption, memo, photos, predict, transport
+from transfer.evaluation import diagnosis
+from transfer.features import cache
+from transfer.images import decoding, near_duplicates
+from transfer.prediction import __main__ as predict
+from transfer.prediction import inputs
+from transfer.runtime import errors, signals
+from transfer.sources import http
 
 ROOT = Path(__file__).parent.parent
-INTERRUPTED = {interruption.Interrupted(number).exit_code for number in interruption.REQUESTS}
+INTERRUPTED = {signals.Interrupted(number).exit_code for number in signals.MESSAGES}
 README = ROOT / "README.md"
 DOCUMENTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "inbox/README.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
@@ -211,7 +217,7 @@ def test_the_choices_that_documents_list_are_those_of_the_code() -> None:
     }
     sources = get_args(download.Params.model_fields["source"].annotation)
     assert first_column(start, "`download.source`") == list(sources)
-    assert first_column(photographs, "`extract_features.resizing`") == list(get_args(photos.Resizing))
+    assert first_column(photographs, "`extract_features.resizing`") == list(get_args(decoding.Resizing))
     assert first_column(photographs, "reason") == list(get_args(subsample.Reason))
     assert set(first_column(start, "code")) == {str(code) for code in codes | {74} | INTERRUPTED}
 
@@ -246,8 +252,8 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
     assert set(re.findall(r"--[a-z]+", "\n".join(commands(document)))) == options
     codes = {0, 2, errors.DataError.exit_code, 74, predict.READER_HAS_GONE} | INTERRUPTED
     assert set(first_column(document, "exit code")) == {str(code) for code in codes}
-    assert f"may have {photos.MAX_BYTES >> 20} MiB, and {photos.MAX_PIXELS:,} pixels" in text
-    most = arguments.LIMITS
+    assert f"may have {decoding.MAX_BYTES >> 20} MiB, and {decoding.MAX_PIXELS:,} pixels" in text
+    most = inputs.LIMITS
     assert f"{most.members:,} members, and unpack to {most.gigabytes:g} GB and to {most.expansion:g} times" in text
     assert f"{predict.EDGE:,} pixels an edge" in text
 
@@ -255,18 +261,20 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
 def test_the_limits_that_documents_state_are_those_of_the_code() -> None:
     """A photograph, an archive and the memo may be as large as the documents say."""
     photographs = (ROOT / "docs/photographs.md").read_text(encoding="utf-8")
-    limits = f"over {photos.MAX_BYTES >> 20} MiB, over {photos.MAX_PIXELS:,} pixels, or over {photos.MAX_SCANS} scans"
+    limits = (
+        f"over {decoding.MAX_BYTES >> 20} MiB, over {decoding.MAX_PIXELS:,} pixels, or over {decoding.MAX_SCANS} scans"
+    )
     assert limits in photographs
-    assert f"of the {duplicates.BITS} bits" in photographs
+    assert f"of the {near_duplicates.BITS} bits" in photographs
     rows = re.findall(r"^\| `download\.limits\.(\w+)` \| ([\d,]+) \|", photographs, re.MULTILINE)
     assert {name: int(most.replace(",", "")) for name, most in rows} == PARAMS["download"]["limits"]
-    assert f"limited to {memo.GIGABYTES:g} GB" in (ROOT / "docs/storage.md").read_text(encoding="utf-8")
+    assert f"limited to {cache.MAX_GIGABYTES:g} GB" in (ROOT / "docs/storage.md").read_text(encoding="utf-8")
 
 
 def test_the_patience_that_documents_state_is_that_of_the_code() -> None:
     """A bad line is put up with for as long as docs/start.md says."""
     start = (ROOT / "docs/start.md").read_text(encoding="utf-8")
-    patience = transport.Patience()
+    patience = http.RetryPolicy()
     assert f"{patience.silence:.0f} seconds without a byte" in start
     assert f"{patience.silence:.0f} seconds with less than {patience.slowest:,} bytes a second" in start
     assert f"After {patience.tries} tries in a row" in start

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 
 from flows import demo
 from tests.conftest import Reproduced, dvc
-from transfer import outputs
+from transfer.runtime import files
 
 DATA = ("download", "fetch_weights", "subsample", "split")
 SEED = 5  # of the moments
@@ -71,7 +71,7 @@ def due(workspace: Path, *stages: str) -> None:
 def made(workspace: Path) -> dict[str, object]:
     """What lies in `artifacts/`, hidden or not, by its sha256; of histories all but the seconds that epochs took."""
     return {
-        str(path.relative_to(workspace)): timeless(path) if path.name == "history.csv" else outputs.sha256(path)
+        str(path.relative_to(workspace)): timeless(path) if path.name == "history.csv" else files.sha256(path)
         for path in (workspace / "artifacts").rglob("*")
         if path.is_file()
     }
@@ -107,7 +107,7 @@ def started(workspace: Path, *command: str, **variables: str) -> Iterator["subpr
 def stage(workspace: Path, name: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """Have a stage, as DVC starts it."""
     due(workspace, name)
-    return started(workspace, f"tasks.{name}")
+    return started(workspace, "tasks", name)
 
 
 def is_held(process: psutil.Process) -> bool:
@@ -225,13 +225,13 @@ def test_the_extraction_ended_anywhere(workspace: Path, moments: random.Random, 
     shutil.rmtree(memo)
     row = moments.randrange(1, total // 2)
     due(workspace, "extract_features")
-    with held("tasks.extract_features", at="os.rename *.npz", after=row) as process:
+    with held("tasks", "extract_features", at="os.rename *.npz", after=row) as process:
         code, said = asked(process, signal.SIGTERM)
     assert (code, said[-1]) == (143, "Asked to end. What was complete is kept; run the same command to go on.")
     kept = len(list(memo.glob("*/*.npz")))
     assert row <= kept < total
     due(workspace, "extract_features")
-    with held("tasks.extract_features", at="os.rename artifacts/extract_features") as process:
+    with held("tasks", "extract_features", at="os.rename artifacts/extract_features") as process:
         assert f"{total} rows, {kept} of them computed before." in killed(process)
     assert f"{total} rows, {total} of them computed before." in dvc(workspace, "repro")
     assert made(workspace) == expected, f"with SEED = {SEED}"
@@ -258,13 +258,13 @@ def test_a_training_ended_anywhere(
     expected, state = made(workspace), workspace / ".cache/training" / name
     epochs = len(timeless(workspace / "artifacts" / name / "history.csv"))
     due(workspace, name)
-    with held(f"tasks.{name}", at=at) as process:
+    with held("tasks", name, at=at) as process:
         code, said = asked(process, number)
     assert code == 128 + number
     assert said[-1].endswith("What was complete is kept; run the same command to go on.")
     kept = [int(each.name.removeprefix("epoch-")) for each in state.glob("*/epoch-*")]
     due(workspace, name)
-    with held(f"tasks.{name}", at=f"os.rename artifacts/{name}/{network}") as process:
+    with held("tasks", name, at=f"os.rename artifacts/{name}/{network}") as process:
         went_on = re.findall(r"goes on after epoch (\d+)", killed(process))
     assert went_on == ([str(max(kept))] if kept else [])
     assert f"{name}: goes on after epoch {epochs}." in dvc(workspace, "repro")
@@ -281,12 +281,12 @@ def test_the_evaluation_ended_anywhere(workspace: Path, held: Held) -> None:
     """Asked to end while it starts and killed in its last moments, the evaluation is made again."""
     expected = made(workspace)
     due(workspace, "evaluate")
-    with held("tasks.evaluate", at="import tensorflow") as process:
+    with held("tasks", "evaluate", at="import tensorflow") as process:
         assert asked(process, signal.SIGHUP) == (
             129,
             ["The terminal was closed. What was complete is kept; run the same command to go on."],
         )
-    with held("tasks.evaluate", at="os.rename artifacts/evaluate") as process:
+    with held("tasks", "evaluate", at="os.rename artifacts/evaluate") as process:
         killed(process)
     dvc(workspace, "repro")
     assert made(workspace) == expected

@@ -178,7 +178,7 @@ def test_a_typo_is_named_before_anything_runs(tmp_path: Path) -> None:
     mistaken = text.replace("frozen_through:", "frozen_trough:").replace("confidence: 0.95", "confidence: 95")
     (tmp_path / "params.yaml").write_text(mistaken)
     result = subprocess.run(
-        [sys.executable, "-m", "tasks"],
+        [sys.executable, "-m", "tasks", "--check"],
         cwd=tmp_path,
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
         capture_output=True,

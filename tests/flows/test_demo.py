@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 
 from flows import demo
 from tests import disks
-from transfer import params
-from transfer.errors import ParamsError
+from transfer.runtime.errors import ParamsError
+from transfer.runtime.params import parse
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = {"monitor": "val_loss", "save_best_only": False}
@@ -84,10 +84,10 @@ def test_what_a_user_may_ask_for_does_not_forbid_the_demo(
     mine = read(project)
     mine["extract_features"]["views"] = 0
     mine[stage][section] |= changes
-    params.parse(stage, mine[stage], Params)
+    parse(stage, mine[stage], Params)
     YAML().dump(mine, project / "params.yaml")
     demo.prepare(project, project / ".cache/demo")
-    params.parse(stage, read(project / ".cache/demo")[stage], Params)
+    parse(stage, read(project / ".cache/demo")[stage], Params)
 
 
 def test_what_the_demo_resets_is_as_it_comes() -> None:

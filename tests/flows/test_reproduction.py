@@ -17,7 +17,7 @@ from tests.flows.conftest import (
     someone_reproducing,
     write_task,
 )
-from transfer import errors
+from transfer.runtime import errors
 
 METRICS = Path("artifacts/download/metrics.json")
 
@@ -239,7 +239,7 @@ def test_the_rows_that_were_reused_are_read_from_the_stages_own_line() -> None:
     (form,) = [call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)]
     said = [
         "Running stage 'extract_features':",
-        "> exec python -m tasks.extract_features",
+        "> exec python -m tasks extract_features",
         form % (9600, 4800),
         "Done.",
     ]

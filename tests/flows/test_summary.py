@@ -10,7 +10,7 @@ import pytest
 from flows import summary
 from flows.experiments import Difference
 from flows.reproduction import Outcome
-from transfer import curves
+from transfer.training import history
 
 OUTCOMES = {
     "download": Outcome("Unchanged", "Nothing has changed."),
@@ -89,12 +89,12 @@ def test_params_are_shown_as_text() -> None:
 
 def test_learning_curves_are_a_picture_within_markdown() -> None:
     """The Markdown holds an SVG of its own, with lines for each split, that shows on white and on black."""
-    phase = curves.Phase(
+    phase = history.Phase(
         "train_head",
         [{"loss": 1 / n, "accuracy": 0.5, "val_loss": 1 / n, "val_accuracy": 0.6} for n in range(1, 4)],
         best_epoch=3,
     )
-    rows = [epoch._asdict() for epoch in curves.end_to_end([phase])]
+    rows = [epoch._asdict() for epoch in history.concatenate([phase])]
     made("artifacts/evaluate/plots/learning_curves.json", json.dumps(rows))
     match = re.fullmatch(r"!\[[\w ]+\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", summary.learning_curves())
     assert match

@@ -16,8 +16,8 @@ from ruamel.yaml import YAML
 from flows import processes, sweep
 from tests.conftest import ROOT, Reproduced
 from tests.flows.conftest import clone, git
-from transfer import params
-from transfer.errors import ParamsError
+from transfer.runtime import params
+from transfer.runtime.errors import ParamsError
 
 SWEEPS = """\
 widths:

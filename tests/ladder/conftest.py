@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from flows import demo
 from ladder import compare, train
 from tests.conftest import Reproduced, dvc
-from transfer import stage
-from transfer.backend import keras
+from transfer.network.backend import keras
+from transfer.runtime import stage
 
 ROOT = Path(__file__).parents[2]
 NETWORKS: dict[str, dict[str, Any]] = {

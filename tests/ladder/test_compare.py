@@ -10,7 +10,10 @@ from dvc.repo import Repo
 
 from ladder import compare, rungs
 from tests.ladder.conftest import Ladder, run
-from transfer import curves, features, manifest, models, photos
+from transfer.features import store
+from transfer.images import decoding, manifest
+from transfer.network import saving
+from transfer.training.history import read_history
 
 RUNGS = [*rungs.FROM_NOTHING, *compare.ON_VGG16]
 
@@ -23,7 +26,7 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 def seconds(file: Path) -> float:
     """How long a training took."""
-    return sum(epoch["seconds"] for epoch in curves.read_history(file))
+    return sum(epoch["seconds"] for epoch in read_history(file))
 
 
 def test_every_rung_is_in_the_table(ladder: Ladder) -> None:
@@ -40,11 +43,11 @@ def test_every_rung_is_in_the_table(ladder: Ladder) -> None:
 
 def test_a_rung_is_scored_on_the_test_split(ladder: Ladder) -> None:
     """A rung's accuracy is that of its network on the test photographs."""
-    network = models.load(ladder.folder / "artifacts/train/cnn_regularized/model.keras")
+    network = saving.load(ladder.folder / "artifacts/train/cnn_regularized/model.keras")
     entries = manifest.read(ladder.folder / "../artifacts/split/manifest.csv")
     test = [entry for entry in entries if entry.split == "test"]
-    images = [photos.read((ladder.folder / "../artifacts/subsample" / each.path).read_bytes()) for each in test]
-    given = np.asarray(network(np.stack([photos.resized(image, size=16, resizing="crop") for image in images])))[:, 0]
+    images = [decoding.decode((ladder.folder / "../artifacts/subsample" / each.path).read_bytes()) for each in test]
+    given = np.asarray(network(np.stack([decoding.resize(image, size=16, resizing="crop") for image in images])))[:, 0]
     right = [
         (probability > 0.5) == (entry.class_name == "triangle") for probability, entry in zip(given, test, strict=True)
     ]
@@ -66,7 +69,7 @@ def test_vgg16_pays_for_its_features(ladder: Ladder) -> None:
     artifacts = ladder.folder / "../artifacts"
     found, scored = metrics(ladder.folder), json.loads((artifacts / "evaluate/metrics.json").read_text())
     entries = manifest.read(artifacts / "split/manifest.csv")
-    views = len(features.read_recipes(artifacts / "extract_features"))
+    views = len(store.read_recipes(artifacts / "extract_features"))
     counts = {split: sum(entry.split == split for entry in entries) for split in ("train", "validation")}
     rate = json.loads((ladder.folder / "artifacts/measure_extraction/metrics.json").read_text())["seconds_per_row"]
     price = (counts["train"] * views + counts["validation"]) * rate

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ladder import pictures
-from transfer import augmentation, drawings, manifest, photos
-from transfer.errors import DataError
+from transfer.images import augmentation, decoding, manifest
+from transfer.runtime.errors import DataError
+from transfer.sources import synthetic
 
 VARIED = augmentation.Params(
     horizontal_flip=True,
@@ -27,7 +28,7 @@ def drawn(tmp_path: Path) -> list[manifest.Entry]:
     entries = []
     for number in range(3):
         for class_name in ("circle", "triangle"):
-            data = drawings.draw(class_name, number, size=40, seed=0)
+            data = synthetic.draw(class_name, number, size=40, seed=0)
             path = f"{class_name}.{number}.jpg"
             (tmp_path / path).write_bytes(data)
             entries.append(manifest.Entry(path, class_name, hashlib.sha256(data).hexdigest(), 40, 40, "train"))
@@ -56,8 +57,8 @@ def test_without_a_seed_photographs_are_shown_as_they_are(tmp_path: Path, drawn:
     assert [len(given[index][0]) for index in range(len(given))] == [4, 2]
     assert labels == [0, 1] * 3
     for entry, picture in zip(drawn, pixels, strict=True):
-        image = photos.read((tmp_path / entry.path).read_bytes())
-        np.testing.assert_array_equal(picture, photos.resized(image, size=16, resizing="crop"))
+        image = decoding.decode((tmp_path / entry.path).read_bytes())
+        np.testing.assert_array_equal(picture, decoding.resize(image, size=16, resizing="crop"))
 
 
 def test_each_epoch_has_an_order_of_its_own(tmp_path: Path, drawn: list[manifest.Entry]) -> None:

@@ -11,7 +11,9 @@ from ruamel.yaml import YAML
 
 from ladder import pictures
 from tests.ladder.conftest import Ladder, run
-from transfer import models, outputs, photos
+from transfer.images import decoding
+from transfer.network import saving
+from transfer.runtime.files import sha256
 
 
 class PowerCut(Exception):
@@ -38,16 +40,16 @@ def test_a_network_comes_with_its_papers(ladder: Ladder) -> None:
     card = json.loads((folder / "model.json").read_text())
     assert set(left(folder)) == {"model.keras", "model.json", "history.csv", "metrics.json"}
     assert (card["classes"], card["image_size"], card["resizing"]) == (["circle", "triangle"], 16, "crop")
-    assert card["trained_on"]["photographs"] == outputs.sha256(ladder.folder / "../artifacts/split/manifest.csv")
+    assert card["trained_on"]["photographs"] == sha256(ladder.folder / "../artifacts/split/manifest.csv")
     assert card["scores"] == json.loads((folder / "metrics.json").read_text())
     assert not list((ladder.folder / ".cache/training").glob("*/*"))
 
 
 def test_a_network_takes_a_photograph_as_it_is(ladder: Ladder) -> None:
     """The network does its own preprocessing: it takes RGB from 0 to 255 and gives a probability."""
-    network = models.load(ladder.folder / "artifacts/train/cnn_regularized/model.keras")
+    network = saving.load(ladder.folder / "artifacts/train/cnn_regularized/model.keras")
     photograph = next((ladder.folder / "../artifacts/subsample/photos").rglob("*.jpg"))
-    pixels = photos.resized(photos.read(photograph.read_bytes()), size=16, resizing="crop")
+    pixels = decoding.resize(decoding.decode(photograph.read_bytes()), size=16, resizing="crop")
     assert 0 < float(np.asarray(network(pixels[None]))[0, 0]) < 1
 
 
@@ -59,7 +61,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     shutil.rmtree(folder)
     show = pictures.Pictures._shown
 
-    def failing(self: Any, number: int, epoch: int) -> photos.Pixels:
+    def failing(self: Any, number: int, epoch: int) -> decoding.Pixels:
         if epoch == 1:
             raise PowerCut
         return show(self, number, epoch)

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.conftest import training_params
-from transfer import drawings, manifest, weights
+from transfer.images import manifest
+from transfer.network import weights
+from transfer.sources import synthetic
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("extract_features", "train_head", "fine_tune")
@@ -80,7 +82,7 @@ def write_photographs(workspace: Path, *, numbers: Sequence[int]) -> list[manife
 
 
 def _drawn(workspace: Path, class_name: str, number: int) -> manifest.Entry:
-    data = drawings.draw(class_name, number, size=EDGE, seed=0)
+    data = synthetic.draw(class_name, number, size=EDGE, seed=0)
     path = f"photos/{class_name}/{number}.jpg"
     target = workspace / "artifacts/subsample" / path
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ def environment(**changes: str) -> dict[str, str]:
 def start(stage: str, workspace: Path, **changes: str) -> "subprocess.Popen[str]":
     """Start a stage as DVC does."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"tasks.{stage}"],
+        [sys.executable, "-m", "tasks", stage],
         cwd=workspace,
         env=environment(**changes),
         stdout=subprocess.DEVNULL,
@@ -145,7 +147,7 @@ def hanging(path: Path) -> Iterator[None]:
         aside.replace(path)
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by its place."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

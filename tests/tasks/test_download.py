@@ -16,9 +16,10 @@ from ruamel.yaml import YAML
 from tasks import download
 from tests import disks
 from tests.servers import SIGNATURE, TOKEN, Fault, StandIn, serve
-from transfer import archives, competition, params
-from transfer.errors import DataError
-from transfer.transport import Checksum
+from transfer.runtime.errors import DataError
+from transfer.runtime.params import parse
+from transfer.sources import archives, kaggle
+from transfer.sources.http import Checksum
 
 ROOT = Path(__file__).parents[2]
 PARAMS = """
@@ -64,7 +65,7 @@ def _run(workspace: Path) -> Run:
         ((on.path if on else workspace) / "params.yaml").write_text(params.format(source=source), encoding="utf-8")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "DOGS_VS_CATS"))}
         return subprocess.run(
-            [*(on.entering if on else []), sys.executable, "-m", "tasks.download"],
+            [*(on.entering if on else []), sys.executable, "-m", "tasks", "download"],
             cwd=workspace,
             env=kept | {"PYTHONPATH": str(ROOT), "HOME": str(workspace.parent / "home")} | environment,
             capture_output=True,
@@ -119,7 +120,7 @@ def test_generated(run: Run, workspace: Path) -> None:
     digest = hashlib.sha256(first).hexdigest()
     assert _source(workspace) == {
         "source": "generated",
-        "from": "transfer.drawings",
+        "from": "transfer.sources.synthetic",
         "bytes": len(first),
         "sha256": digest,
     }
@@ -236,7 +237,7 @@ def test_more_than_the_limits_allow(run: Run, workspace: Path) -> None:
 def test_the_real_archives_are_within_the_limits() -> None:
     """The limits of params.yaml let Kaggle's and Microsoft's archives pass, ten times over."""
     section = YAML(typ="safe").load(ROOT / "params.yaml")["download"]
-    limits = params.parse("download", section, download.Params).limits
+    limits = parse("download", section, download.Params).limits
     assert limits.members > 25_000 * 2
     assert limits.gigabytes * 1e9 > download.MICROSOFT_BYTES * 10
     assert limits.expansion > 10
@@ -265,7 +266,7 @@ def test_kaggle(run: Run, workspace: Path, server: StandIn) -> None:
     """Kaggle's labelled photographs arrive, a second run needs neither network nor account."""
     assert run("kaggle", **server.environment).returncode == 0
     assert _photos(workspace).read_bytes() == TRAIN
-    assert _source(workspace)["from"] == competition.PAGE
+    assert _source(workspace)["from"] == kaggle.PAGE
     before = len(server.requests)
     assert run("kaggle").returncode == 0
     assert _photos(workspace).read_bytes() == TRAIN
@@ -362,7 +363,7 @@ def test_what_is_over_a_limit_is_not_fetched_again(server: StandIn, tmp_path: Pa
     server.body = MICROSOFT
     checksum = Checksum("sha256", hashlib.sha256(MICROSOFT).hexdigest())
     from_microsoft = partial(download.from_microsoft, tmp_path, address=server.address, checksum=checksum)
-    with pytest.raises(archives.TooMuch):
+    with pytest.raises(archives.LimitExceeded):
         from_microsoft(limits=LIMITS.model_copy(update={"members": 1}), size=len(MICROSOFT))
     from_microsoft(limits=LIMITS, size=len(MICROSOFT))
     assert len(server.gets) == 1

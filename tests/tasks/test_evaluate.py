@@ -18,9 +18,16 @@ from PIL import Image
 
 from tasks import evaluate
 from tests import disks
-from transfer import curves, drawings, features, manifest, models, outputs, photos, rejections, scores
-from transfer.backend import keras
-from transfer.errors import DataError, DiskError, remake
+from transfer.evaluation.scores import score
+from transfer.features import store
+from transfer.images import decoding, manifest
+from transfer.network import saving
+from transfer.network.backend import keras
+from transfer.network.card import describe
+from transfer.runtime.errors import DataError, DiskError, rerun_hint
+from transfer.runtime.files import sha256, write_json, write_text
+from transfer.sources import synthetic
+from transfer.training import history
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32
@@ -56,31 +63,31 @@ def tiny_network(classes: int, *, offset: float = -120.0) -> keras.Model:
     )
 
 
-def write_rows(entries: list[manifest.Entry], whole: keras.Model, recipe: features.Recipe) -> None:
+def write_rows(entries: list[manifest.Entry], whole: keras.Model, recipe: store.Recipe) -> None:
     """Cache what `extract_features` would, of this network."""
     upto = keras.Model(whole.inputs[0], [whole.get_layer("boundary").output, whole.get_layer("last_pool").output])
     for entry in entries:
-        image = photos.read(Path("artifacts/subsample", entry.path).read_bytes())
-        pixels = photos.resized(image, size=SIZE, resizing=recipe["resizing"])
+        image = decoding.decode(Path("artifacts/subsample", entry.path).read_bytes())
+        pixels = decoding.resize(image, size=SIZE, resizing=recipe["resizing"])
         boundary, pooled = (np.asarray(part)[0] for part in upto(pixels[np.newaxis], training=False))
-        row = features.row_from(boundary, pooled)
+        row = store.to_row(boundary, pooled)
         path = Path("artifacts/extract_features/0", f"{entry.sha256}.npz")
-        features.write_row(path, row, recipe=features.digest(recipe), photo=entry.sha256)
+        store.write_row(path, row, recipe=store.recipe_digest(recipe), photo=entry.sha256)
 
 
 def write_stage(name: str, file: str, network: keras.Model, classes: list[str], **files: Path) -> None:
     """Leave what a training stage leaves."""
     folder = Path("artifacts", name)
-    recipes = features.read_recipes(Path("artifacts/extract_features"))
-    inputs = models.inputs(Path("artifacts/split/manifest.csv"), recipes, **files)
-    card = models.card(classes, recipes[0], inputs, {"seed": 0}, {"epochs": 3, "best_epoch": 2})
-    models.write(folder / file, network, card)
-    outputs.write_text(folder / "history.csv", HISTORY)
+    recipes = store.read_recipes(Path("artifacts/extract_features"))
+    inputs = store.lineage(Path("artifacts/split/manifest.csv"), recipes, **files)
+    card = describe(classes, recipes[0], inputs, {"seed": 0}, {"epochs": 3, "best_epoch": 2})
+    saving.write(folder / file, network, card)
+    write_text(folder / "history.csv", HISTORY)
 
 
 def write_workspace(classes: list[str], *, each: int = 8, draw: Callable[[str, int], bytes] | None = None) -> None:
     """Leave in the current folder what all stages before `evaluate` leave; half of the photographs are for the test."""
-    draw = draw or partial(drawings.draw, size=SIZE + 8, seed=0)
+    draw = draw or partial(synthetic.draw, size=SIZE + 8, seed=0)
     entries = []
     for class_name in classes:
         for index in range(each):
@@ -100,9 +107,9 @@ def write_workspace(classes: list[str], *, each: int = 8, draw: Callable[[str, i
     whole = tiny_network(len(classes))
     recipe = {"weights": "ab" * 32, "boundary": "boundary", "image_size": SIZE, "resizing": "crop"}
     manifest.write(Path("artifacts/split/manifest.csv"), entries)
-    rejected = [rejections.Rejection("circle/&.jpg", "unreadable", "empty file")]
-    rejections.write(Path("artifacts/subsample/rejected.csv"), rejected)
-    features.write_recipes(Path("artifacts/extract_features"), [recipe])
+    rejected = [manifest.Rejected("circle/&.jpg", "unreadable", "empty file")]
+    manifest.write_rejected(Path("artifacts/subsample/rejected.csv"), rejected)
+    store.write_recipes(Path("artifacts/extract_features"), [recipe])
     write_rows(entries, whole, recipe)
     write_stage("train_head", "head.keras", whole.get_layer("head"), classes)
     write_stage("fine_tune", "model.keras", whole, classes, head=Path("artifacts/train_head/head.keras"))
@@ -131,15 +138,15 @@ def workspace(whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def replace(file: Path, network: keras.Model) -> None:
     """Put another network in a file's place, and its sha256 into the card, as whoever knows of it would."""
-    models.save(network, file)
+    saving.save(network, file)
     card = json.loads(file.with_name("model.json").read_text())
-    outputs.write_json(file.with_name("model.json"), {**card, "sha256": outputs.sha256(file)})
+    write_json(file.with_name("model.json"), {**card, "sha256": sha256(file)})
 
 
 def run(workspace: Path) -> subprocess.CompletedProcess[str]:
     """Run the stage as DVC does."""
     return subprocess.run(
-        [sys.executable, "-m", "tasks.evaluate"],
+        [sys.executable, "-m", "tasks", "evaluate"],
         cwd=workspace,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -228,13 +235,13 @@ def test_metrics_have_the_promised_names(workspace: Path) -> None:
 def test_both_models_predict_what_the_whole_network_says() -> None:
     """Pixels, boundary and pooled features give one answer where fine-tuning has changed nothing."""
     evaluate.main()
-    whole = models.load(Path("artifacts/fine_tune/model.keras"))
+    whole = saving.load(Path("artifacts/fine_tune/model.keras"))
     lines = predictions()
     assert [line["path"] for line in lines] == sorted(line["path"] for line in lines)
     assert len(lines) == 8
     for line in lines:
-        image = photos.read(Path("artifacts/subsample", line["path"]).read_bytes())
-        pixels = photos.resized(image, size=SIZE, resizing="crop")
+        image = decoding.decode(Path("artifacts/subsample", line["path"]).read_bytes())
+        pixels = decoding.resize(image, size=SIZE, resizing="crop")
         expected = float(np.asarray(whole(pixels[np.newaxis]))[0, 0])
         for model in ("train_head", "fine_tune"):
             triangle = float(line[f"{model}_probability_triangle"])
@@ -279,7 +286,7 @@ def test_a_changed_network_is_found_out(workspace: Path) -> None:
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 65
     assert "artifacts/fine_tune/model.keras must give photos/" in last
-    assert last.endswith(remake("extract_features", "fine_tune"))
+    assert last.endswith(rerun_hint("extract_features", "fine_tune"))
     assert not (workspace / "artifacts/evaluate").exists()
 
 
@@ -294,7 +301,7 @@ def test_a_damaged_photograph_is_named(workspace: Path) -> None:
     assert "Traceback" not in result.stderr
     last = result.stderr.splitlines()[-1]
     assert last.startswith(f"artifacts/subsample/{damaged.path} must be")
-    assert last.endswith(remake("subsample"))
+    assert last.endswith(rerun_hint("subsample"))
 
 
 @pytest.mark.reliability("tampered", "a damaged model.json", "65, what is wrong with it, and the cure")
@@ -306,7 +313,7 @@ def test_a_damaged_model_card_is_named(workspace: Path, name: str, content: str)
     with pytest.raises(DataError) as refusal:
         evaluate.main()
     assert str(refusal.value).startswith(f"artifacts/{name}/model.json must be JSON with sha256, classes")
-    assert str(refusal.value).endswith(remake(name))
+    assert str(refusal.value).endswith(rerun_hint(name))
 
 
 @pytest.mark.reliability(
@@ -315,7 +322,7 @@ def test_a_damaged_model_card_is_named(workspace: Path, name: str, content: str)
 def test_features_of_another_network_are_found_out(workspace: Path) -> None:
     """Rows that the network's lower part did not make are found out too."""
     entries = manifest.read(workspace / "artifacts/split/manifest.csv")
-    [recipe] = features.read_recipes(workspace / "artifacts/extract_features")
+    [recipe] = store.read_recipes(workspace / "artifacts/extract_features")
     write_rows(entries, tiny_network(2, offset=0.0), recipe)
     with pytest.raises(DataError, match="probabilities it gives its cached activations"):
         evaluate.main()
@@ -347,14 +354,14 @@ def test_a_head_that_was_trained_anew_is_refused(workspace: Path) -> None:
 def test_a_network_that_its_card_does_not_know_is_refused(workspace: Path, name: str) -> None:
     """A model file that was exchanged is not scored, however much it looks like the one that was there."""
     file = workspace / "artifacts" / name / evaluate.FILES[name]
-    network = models.load(file)
+    network = saving.load(file)
     network.set_weights([weights * 2 for weights in network.get_weights()])
-    models.save(network, file)
+    saving.save(network, file)
     with pytest.raises(
         DataError, match=rf"{file.name} must be the network that its model\.json was made with"
     ) as refusal:
         evaluate.main()
-    assert str(refusal.value).endswith(remake(name))
+    assert str(refusal.value).endswith(rerun_hint(name))
 
 
 def test_a_network_without_the_boundary_is_refused() -> None:
@@ -384,7 +391,7 @@ def test_rounding_is_no_disagreement(cached: float, agree: bool) -> None:  # noq
 
 def test_a_picture_shows_the_photograph_and_what_spoke_for_its_class(tmp_path: Path) -> None:
     """The report shows the two likeliest classes and, where the network looked, other colours than the photograph's."""
-    data = drawings.draw("circle", 0, size=40, seed=0)
+    data = synthetic.draw("circle", 0, size=40, seed=0)
     (tmp_path / "1.jpg").write_bytes(data)
     photograph = manifest.Entry("1.jpg", "circle", hashlib.sha256(data).hexdigest(), 40, 40, "test")
     seen = photograph, np.array([0.2, 0.3, 0.5]), np.ones((4, 4), np.float32)
@@ -414,8 +421,8 @@ def test_the_report_shows_what_it_was_given(workspace: Path) -> None:
 def test_templates_draw_what_is_there(name: str) -> None:
     """Every field that a template of `dvc plots` draws is in the data that the stage writes for it."""
     row = {"loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.65}
-    epochs = curves.end_to_end([curves.Phase("train_head", [row], 1), curves.Phase("fine_tune", [row], None)])
-    found = scores.find(np.array([0, 1]), np.array([[0.8, 0.2], [0.4, 0.6]]), confidence=0.95, bins=10)
+    epochs = history.concatenate([history.Phase("train_head", [row], 1), history.Phase("fine_tune", [row], None)])
+    found = score(np.array([0, 1]), np.array([[0.8, 0.2], [0.4, 0.6]]), confidence=0.95, bins=10)
     data = evaluate.plots(epochs, {"train_head": found, "fine_tune": found}, ["cat", "dog"])[name]
     template = json.loads((ROOT / ".dvc/plots" / f"{name}.json").read_text())
     assert all(set(each) == set(data[0]) for each in data)

@@ -23,8 +23,11 @@ from tests.tasks.conftest import (
     write_params,
     write_photographs,
 )
-from transfer import drawings, extraction, features, manifest, params, stage
-from transfer.errors import DataError, DiskError, ParamsError
+from transfer.features import extraction, store
+from transfer.images import manifest
+from transfer.runtime import params, stage
+from transfer.runtime.errors import DataError, DiskError, ParamsError
+from transfer.sources import synthetic
 
 OUTPUT = Path("artifacts/extract_features")
 SHEET = "augmentation.jpg"
@@ -70,7 +73,7 @@ def test_every_photograph_has_a_row_and_training_ones_their_views(chain: Chain) 
 
 def test_a_recipe_says_what_a_view_follows_from(chain: Chain) -> None:
     """Each view's recipe.json has the weights, size and boundary; only the augmented view has the augmentation."""
-    original, augmented = features.read_recipes(chain.folder / OUTPUT)
+    original, augmented = store.read_recipes(chain.folder / OUTPUT)
     for recipe in (original, augmented):
         assert (recipe["image_size"], recipe["boundary"], recipe["resizing"]) == (32, "block4_pool", "crop")
         assert len(recipe["weights"]) == 64
@@ -81,9 +84,9 @@ def test_a_recipe_says_what_a_view_follows_from(chain: Chain) -> None:
 def test_a_view_is_another_picture(chain: Chain) -> None:
     """An augmented view's activations are not the photograph's own; both have the network's shapes."""
     entry = manifest.read(chain.folder / "artifacts/split/manifest.csv")[0]
-    recipes = [features.digest(recipe) for recipe in features.read_recipes(chain.folder / OUTPUT)]
+    recipes = [store.recipe_digest(recipe) for recipe in store.read_recipes(chain.folder / OUTPUT)]
     original, augmented = (
-        features.read_row(chain.folder / OUTPUT / str(view) / f"{entry.sha256}.npz", recipe=recipe, photo=entry.sha256)
+        store.read_row(chain.folder / OUTPUT / str(view) / f"{entry.sha256}.npz", recipe=recipe, photo=entry.sha256)
         for view, recipe in enumerate(recipes)
     )
     assert original.boundary.shape == augmented.boundary.shape == (2, 2, 512)
@@ -187,7 +190,7 @@ def test_a_killed_extraction_goes_on_where_it_stopped(workspace: Path) -> None:
     assert files(OUTPUT) == expected
 
 
-@pytest.mark.parametrize("content", [b"no photograph", drawings.draw("star", 0, size=EDGE, seed=0)])
+@pytest.mark.parametrize("content", [b"no photograph", synthetic.draw("star", 0, size=EDGE, seed=0)])
 @pytest.mark.usefixtures("_a_process_that_computes_already")
 def test_another_photograph_in_its_place_is_refused(workspace: Path, content: bytes) -> None:
     """A photograph that is damaged or another one fails with its name, computes no row and leaves the earlier ones."""

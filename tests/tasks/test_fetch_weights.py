@@ -15,9 +15,10 @@ import pytest
 from tasks import fetch_weights
 from tests import disks
 from tests.servers import Fault, StandIn, serve
-from transfer import outputs, weights
-from transfer.errors import DataError
-from transfer.transport import Checksum
+from transfer.network import weights
+from transfer.runtime.errors import DataError
+from transfer.runtime.files import sha256
+from transfer.sources.http import Checksum
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., "CompletedProcess[str]"]
@@ -29,7 +30,7 @@ def _run(tmp_path: Path) -> Run:
         params = f"fetch_weights:\n  source: {source}\n  seed: {seed}\n"
         (on.path if on else tmp_path).joinpath("params.yaml").write_text(params, encoding="utf-8")
         return subprocess.run(
-            [*(on.entering if on else []), sys.executable, "-m", "tasks.fetch_weights"],
+            [*(on.entering if on else []), sys.executable, "-m", "tasks", "fetch_weights"],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -70,12 +71,12 @@ def _description(folder: Path) -> dict[str, str]:
 def test_random(run: Run, tmp_path: Path) -> None:
     """Random weights are the same bytes for the same seed, other ones for another, and are described."""
     assert run("random").returncode == 0
-    first = outputs.sha256(_made(tmp_path))
+    first = sha256(_made(tmp_path))
     assert _description(tmp_path) == {"source": "random", "from": "seed 0", "sha256": first}
     assert run("random").returncode == 0
-    assert outputs.sha256(_made(tmp_path)) == first
+    assert sha256(_made(tmp_path)) == first
     assert run("random", seed="1").returncode == 0
-    assert outputs.sha256(_made(tmp_path)) != first
+    assert sha256(_made(tmp_path)) != first
 
 
 @pytest.mark.reliability("disk", "no room for the weights", "exit 74 with what is needed; nothing half is left")

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from tasks import fine_tune
-from tests.tasks.conftest import PARAMS, Chain, files, kill_in_the_third_epoch, run, write_params
-from transfer import features, heads, manifest, models, outputs, photos, training, vgg16, views, weights
-from transfer.backend import keras
-from transfer.errors import DataError, remake
+from tests.tasks.conftest import PARAMS, Chain, file_contents, kill_in_the_third_epoch, run, write_params
+from transfer.features import dataset, store
+from transfer.images import decoding, manifest
+from transfer.network import heads, saving, vgg16, weights
+from transfer.network.backend import keras
+from transfer.runtime import files
+from transfer.runtime.errors import DataError, rerun_hint
+from transfer.training import fit
 
 CHECKPOINTS = "checkpoints/checkpoints.csv"
 OUTPUT = Path("artifacts/fine_tune")
@@ -29,7 +33,7 @@ def history(folder: Path) -> list[dict[str, str]]:
 def timeless(folder: Path) -> dict[str, object]:
     """What the stage left, but for the seconds that epochs took."""
     epochs = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history(folder)]
-    return {**files(folder / OUTPUT), "history.csv": epochs}
+    return {**file_contents(folder / OUTPUT), "history.csv": epochs}
 
 
 def metrics(folder: Path) -> dict[str, float]:
@@ -38,15 +42,15 @@ def metrics(folder: Path) -> dict[str, float]:
     return scores
 
 
-def shown(folder: Path, entries: list[manifest.Entry]) -> photos.Pixels:
+def shown(folder: Path, entries: list[manifest.Entry]) -> decoding.Pixels:
     """Photographs as the whole network takes them."""
-    images = [photos.read((folder / "artifacts/subsample" / entry.path).read_bytes()) for entry in entries]
-    return np.stack([photos.resized(image, size=32, resizing="crop") for image in images])
+    images = [decoding.decode((folder / "artifacts/subsample" / entry.path).read_bytes()) for entry in entries]
+    return np.stack([decoding.resize(image, size=32, resizing="crop") for image in images])
 
 
-def cached(folder: Path, entries: list[manifest.Entry], part: views.Part) -> views.Views:
+def cached(folder: Path, entries: list[manifest.Entry], part: dataset.Part) -> dataset.FeatureDataset:
     """The same photographs' cached activations, view 0, in the given order."""
-    return views.Views(folder / FEATURES, entries, classes=["circle", "triangle"], part=part, batch_size=8)
+    return dataset.FeatureDataset(folder / FEATURES, entries, classes=["circle", "triangle"], part=part, batch_size=8)
 
 
 def of(folder: Path, split: str) -> list[manifest.Entry]:
@@ -62,9 +66,9 @@ def a_head(**changes: float) -> keras.Model:
 
 def losses(network: keras.Model, *data: Any) -> list[float]:
     """Train a network on the same batches of eight in each of two epochs; the losses of both."""
-    settings = training.Params.model_validate({**PARAMS["fine_tune"]["training"], "learning_rate": 3e-6})
+    settings = fit.Params.model_validate({**PARAMS["fine_tune"]["training"], "learning_rate": 3e-6})
     batch_size = 8 if len(data) == 2 else None
-    training.compile_model(network, settings, batches=1)
+    fit.compile_model(network, settings, batches=1)
     fitted = network.fit(*data, batch_size=batch_size, epochs=2, shuffle=False, verbose=0)
     found: list[float] = fitted.history["loss"]
     return found
@@ -83,28 +87,28 @@ def changed_layers(network: keras.Model, base: weights.Weights) -> set[str]:
 
 def test_a_network_comes_with_its_papers(chain: Chain) -> None:
     """The stage leaves model.keras, model.json, history.csv, metrics.json and the table of checkpoints, no scratch."""
-    assert set(files(chain.folder / OUTPUT)) == {
+    assert set(file_contents(chain.folder / OUTPUT)) == {
         "model.keras",
         "model.json",
         "history.csv",
         "metrics.json",
         CHECKPOINTS,
     }
-    assert list(history(chain.folder)[0]) == list(training.COLUMNS)
+    assert list(history(chain.folder)[0]) == list(fit.COLUMNS)
     assert not list((chain.folder / ".cache/training").glob("*/*"))
 
 
 def test_the_card_says_what_the_network_is_and_follows_from(chain: Chain) -> None:
     """model.json has classes, image size, resizing, what it was trained on by sha256, params and scores."""
     card = json.loads((chain.folder / OUTPUT / "model.json").read_text())
-    recipes = features.read_recipes(chain.folder / FEATURES)
+    recipes = store.read_recipes(chain.folder / FEATURES)
     assert (card["classes"], card["image_size"], card["resizing"]) == (["circle", "triangle"], 32, "crop")
     assert card["trained_on"] == {
-        "photographs": outputs.sha256(chain.folder / "artifacts/split/manifest.csv"),
-        "features": [features.digest(recipe) for recipe in recipes],
-        "head": outputs.sha256(chain.folder / "artifacts/train_head/head.keras"),
+        "photographs": files.sha256(chain.folder / "artifacts/split/manifest.csv"),
+        "features": [store.recipe_digest(recipe) for recipe in recipes],
+        "head": files.sha256(chain.folder / "artifacts/train_head/head.keras"),
     }
-    assert recipes[0]["weights"] == outputs.sha256(chain.folder / WEIGHTS)
+    assert recipes[0]["weights"] == files.sha256(chain.folder / WEIGHTS)
     assert card["params"] == PARAMS["fine_tune"]
     assert card["scores"].items() <= metrics(chain.folder).items()
 
@@ -136,7 +140,7 @@ def test_the_network_takes_photographs(chain: Chain) -> None:
 
 def test_what_lies_below_the_boundary_is_the_base_as_it_was(chain: Chain) -> None:
     """Fine-tuning changes every layer above `frozen_through` and none below."""
-    network = models.load(chain.folder / OUTPUT / "model.keras")
+    network = saving.load(chain.folder / OUTPUT / "model.keras")
     changed = changed_layers(network, weights.read(chain.folder / WEIGHTS))
     assert changed == {"block5_conv1", "block5_conv2", "block5_conv3"}
 
@@ -153,7 +157,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Pa
     """Killed in its third epoch, the stage trains that one only and ends with the network of an undisturbed run."""
     shutil.rmtree(OUTPUT)
     photographs = manifest.read(Path("artifacts/split/manifest.csv"))
-    train, _ = views.to_train_on(FEATURES, photographs, part="boundary", batch_size=8, seed=0)
+    train, _ = dataset.train_and_validation(FEATURES, photographs, part="boundary", batch_size=8, seed=0)
     state = kill_in_the_third_epoch("fine_tune", workspace, train)
     done = json.loads((state / "history.json").read_text())
     assert not OUTPUT.exists()
@@ -171,13 +175,13 @@ def test_the_head_is_handed_on_when_no_epoch_beats_it(workspace: Path, caplog: p
     kernel, bias = head.get_layer("probabilities").get_weights()
     head.get_layer("probabilities").set_weights([kernel * 0, bias])  # guesses, which a ruined network is no better at
     card = json.loads(Path("artifacts/train_head/model.json").read_text())
-    models.write(Path("artifacts/train_head/head.keras"), head, {**card, "sha256": ""})
+    saving.write(Path("artifacts/train_head/head.keras"), head, {**card, "sha256": ""})
     ruinous = {**PARAMS["fine_tune"]["training"], "learning_rate": 0.1}
     write_params(workspace, {"fine_tune": {"training": ruinous}})
     fine_tune.main()
     assert "No epoch of fine-tuning has a validation loss below the head's 0.6931" in caplog.text
     assert metrics(workspace) == {"head_val_loss": pytest.approx(np.log(2)), "epochs": 3}
-    network, base = models.load(OUTPUT / "model.keras"), weights.read(WEIGHTS)
+    network, base = saving.load(OUTPUT / "model.keras"), weights.read(WEIGHTS)
     assert changed_layers(network, base) == set()
     for kept, expected in zip(network.get_layer("head").get_weights(), head.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, expected)
@@ -191,7 +195,7 @@ def test_other_weights_than_the_features_are_refused() -> None:
     weights.write(WEIGHTS, weights.random(seed=1))
     with pytest.raises(DataError, match=r"vgg16\.weights\.h5 must be the weights that the features were") as refusal:
         fine_tune.main()
-    assert str(refusal.value).endswith(remake("fetch_weights", "extract_features"))
+    assert str(refusal.value).endswith(rerun_hint("fetch_weights", "extract_features"))
 
 
 @pytest.mark.reliability(
@@ -199,12 +203,12 @@ def test_other_weights_than_the_features_are_refused() -> None:
 )
 def test_another_head_than_its_card_knows_is_refused(workspace: Path) -> None:
     """A head that was exchanged is not fine-tuned, and the network from before stays."""
-    expected = files(workspace / OUTPUT)
-    models.save(a_head(), Path("artifacts/train_head/head.keras"))
+    expected = file_contents(workspace / OUTPUT)
+    saving.save(a_head(), Path("artifacts/train_head/head.keras"))
     with pytest.raises(DataError, match=r"head\.keras must be the network that its model\.json") as refusal:
         fine_tune.main()
-    assert str(refusal.value).endswith(remake("train_head"))
-    assert files(workspace / OUTPUT) == expected
+    assert str(refusal.value).endswith(rerun_hint("train_head"))
+    assert file_contents(workspace / OUTPUT) == expected
 
 
 def test_fine_tuning_from_the_cache_equals_fine_tuning_the_whole_network(chain: Chain) -> None:

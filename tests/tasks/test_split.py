@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tasks import split
-from transfer import manifest, params
-from transfer.errors import DataError, ParamsError
-from transfer.manifest import Entry
+from transfer.images import manifest
+from transfer.images.manifest import Entry
+from transfer.runtime import params
+from transfer.runtime.errors import DataError, ParamsError
 
 REPOSITORY = Path(split.__file__).parents[1]
 GOOD = {"validation": 0.2, "test": 0.2, "training_photographs": None, "seed": 0}
@@ -36,7 +37,7 @@ def run(workspace: Path, entries: list[Entry], **changes: Any) -> subprocess.Com
     (workspace / "params.yaml").write_text(f"split: {json.dumps(GOOD | changes)}\n")
     manifest.write(workspace / "artifacts" / "subsample" / "manifest.csv", entries)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "tasks.split"]
+    command = [sys.executable, "-m", "tasks", "split"]
     return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -204,7 +205,7 @@ def test_without_a_manifest_the_stage_says_what_makes_it(tmp_path: Path) -> None
     (tmp_path / "artifacts" / "subsample" / "manifest.csv").unlink()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(
-        [sys.executable, "-m", "tasks.split"],
+        [sys.executable, "-m", "tasks", "split"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

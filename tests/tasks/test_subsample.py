@@ -22,10 +22,10 @@ from PIL import Image
 from tasks import subsample
 from tasks.subsample import Photograph, Rejection
 from tests import disks
-from transfer import duplicates, manifest, photos
-from transfer.archives import Candidate
-from transfer.errors import DataError, ParamsError
-from transfer.photos import UnreadablePhoto
+from transfer.images import decoding, manifest, near_duplicates
+from transfer.images.decoding import UnreadablePhoto
+from transfer.runtime.errors import DataError, ParamsError
+from transfer.sources.layouts import Candidate
 
 REPOSITORY = Path(subsample.__file__).parents[1]
 OUTPUTS = ("manifest.csv", "metrics.json", "rejected.csv")
@@ -61,7 +61,7 @@ def prepare(workspace: Path, members: Mapping[str, bytes], **params: Any) -> Non
 def run(workspace: Path, *before: str) -> subprocess.CompletedProcess[str]:
     """Run the stage as a process."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [*before, sys.executable, "-m", "tasks.subsample"]
+    command = [*before, sys.executable, "-m", "tasks", "subsample"]
     return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -264,14 +264,14 @@ def test_a_photograph_that_looks_like_an_earlier_one_is_dropped(here: Path) -> N
 
 def test_how_alike_is_too_alike_can_be_chosen(here: Path) -> None:
     """0 drops only what has the very same hash; null does not look at all, not even at that."""
-    brighter = Image.fromarray(np.asarray(photos.read(scene(2))) // 2 + 100)
+    brighter = Image.fromarray(np.asarray(decoding.decode(scene(2))) // 2 + 100)
     file = io.BytesIO()
     brighter.save(file, "PNG")
     members = scenes(2, 3) | {"train/cat.90.jpg": file.getvalue(), "train/cat.91.jpg": file.getvalue() + b"\0"}
     candidates = sorted(name for name in members if "cat" in name)
     assert (
-        duplicates.fingerprint(photos.read(members["train/cat.90.jpg"])).tolist()
-        == duplicates.fingerprint(photos.read(members["train/cat.91.jpg"])).tolist()
+        near_duplicates.perceptual_hash(decoding.decode(members["train/cat.90.jpg"])).tolist()
+        == near_duplicates.perceptual_hash(decoding.decode(members["train/cat.91.jpg"])).tolist()
     )
     assert len(candidates) == 4
     assert [len(choice(here, members, photographs=5, near_duplicates=bits)[1]) for bits in (0, None)] == [1, 0]
@@ -474,9 +474,9 @@ def test_files_too_large_for_a_photograph_are_not_read(
     deflated: zipfile.ZipFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """64 MiB is the limit; a small archive cannot fill the memory."""
-    assert photos.MAX_BYTES == 64 * 1024 * 1024
+    assert decoding.MAX_BYTES == 64 * 1024 * 1024
     assert len(subsample.contents(deflated, "cat.1.jpg")) == 100_000
-    monkeypatch.setattr(photos, "MAX_BYTES", 99_999)
+    monkeypatch.setattr(decoding, "MAX_BYTES", 99_999)
     with pytest.raises(UnreadablePhoto, match="larger than"):
         subsample.contents(deflated, "cat.1.jpg")
 
@@ -508,7 +508,7 @@ def found(class_name: str, count: int, *, first: int = 0) -> Iterator[Photograph
     """Findings of photographs that look all different."""
     for number in range(first, first + count):
         name = f"{class_name}.{number}"
-        mark = duplicates.fingerprint(photos.read(scene(number)))
+        mark = near_duplicates.perceptual_hash(decoding.decode(scene(number)))
         yield Photograph(Candidate(class_name, name, name), name, 64, 48, mark)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer import features, manifest
+from transfer.features import store
+from transfer.images import manifest
 
 Cached = Callable[..., tuple[Path, list[manifest.Entry]]]
 
@@ -24,7 +25,7 @@ def cached(tmp_path: Path) -> Cached:
     ) -> tuple[Path, list[manifest.Entry]]:
         folder = tmp_path / "features"
         recipes = [{"view": view} for view in range(views + 1)]
-        features.write_recipes(folder, recipes)
+        store.write_recipes(folder, recipes)
         entries = []
         for number in range(train + validation):
             split, label = "train" if number < train else "validation", number % len(classes)
@@ -33,9 +34,9 @@ def cached(tmp_path: Path) -> Cached:
             for view, recipe in enumerate(recipes[: views + 1 if split == "train" else 1]):
                 random = np.random.default_rng([number, view])
                 boundary = random.normal(0, noise, (4, 4, 8)) + np.eye(8)[label] * 2
-                row = features.row_from(boundary, boundary[:2, :2] + view / 10)
+                row = store.to_row(boundary, boundary[:2, :2] + view / 10)
                 path = folder / str(view) / f"{photo}.npz"
-                features.write_row(path, row, recipe=features.digest(recipe), photo=photo)
+                store.write_row(path, row, recipe=store.recipe_digest(recipe), photo=photo)
         return folder, entries
 
     return make

@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer.evaluation import heatmaps
+from transfer.images import decoding
+from transfer.network import saving
+from transfer.network.backend import keras
+from transfer.runtime.errors import DataError
+
+SIZE = 32
+RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
+
+
+def network(kernel: list[list[float]], *, bias: float = 0.0) -> keras.Model:
+    """A network as `fine_tune` saves it whose last convolution sees red, blue and green, each in a channel.
+
+    Args:
+        kernel: of the last layer, a row for each of these colours, a column for each output.
+        bias: of the last layer.
+    """
+    outputs = len(kernel[0])
+    head = keras.Sequential(
+        [
+            keras.Input((SIZE // 2, SIZE // 2, 3)),
+            keras.layers.GlobalAveragePooling2D(name="average"),
+            keras.layers.Dense(outputs, activation="sigmoid" if outputs == 1 else "softmax", name="probabilities"),
+        ],
+        name="head",
+    )
+    whole = keras.Sequential(
+        [
+            keras.Input((SIZE, SIZE, 3), dtype="uint8", name="photograph"),
+            keras.layers.Rescaling(1 / 255, name="preprocessing"),
+            keras.layers.Conv2D(3, 1, activation="relu", name="block5_conv3"),
+            keras.layers.MaxPooling2D(2, name="block5_pool"),
+            head,
+        ]
+    )
+    colours = np.array([RED, BLUE, GREEN]).T / 255
+    whole.get_layer("block5_conv3").set_weights([colours[np.newaxis, np.newaxis], np.zeros(3)])
+    head.get_layer("probabilities").set_weights([np.array(kernel), np.full(outputs, bias)])
+    return whole
+
+
+def picture(*patches: tuple[tuple[int, int, int], tuple[int, int]]) -> decoding.Pixels:
+    """Black, with a patch of 8 pixels in each colour at each row and column."""
+    pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
+    for colour, (row, column) in patches:
+        pixels[row : row + 8, column : column + 8] = colour
+    return pixels
+
+
+BOTH = picture((RED, (0, 0)), (BLUE, (24, 24)))
+
+
+def lit(heat: heatmaps.HeatMap) -> tuple[slice, slice]:
+    """The smallest part of a map that holds all of its heat."""
+    rows, columns = (np.flatnonzero((heat > 0).any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+@pytest.mark.parametrize("weight", [1.0, 1e4])
+def test_a_map_lights_what_decides_for_each_of_two_classes(weight: float) -> None:
+    """Red speaks for the second class and blue for the first; also where the sigmoid is saturated."""
+    red_or_blue = network([[weight], [-weight], [0.0]], bias=100 * weight)
+    for_blue, for_red = heatmaps.grad_cam(red_or_blue, np.stack([BOTH, BOTH]), [0, 1])
+    assert lit(for_red) == (slice(0, 8), slice(0, 8))
+    assert lit(for_blue) == (slice(24, 32), slice(24, 32))
+    assert for_red.max() == for_blue.max() == 1
+
+
+def test_a_map_lights_what_decides_for_one_of_three_classes() -> None:
+    """With a softmax, each class has the heat of its own logit."""
+    three = network([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]])
+    red, blue, green = heatmaps.grad_cam(three, np.stack([BOTH] * 3), [0, 1, 2])
+    assert lit(red) == (slice(0, 8), slice(0, 8))
+    assert lit(blue) == (slice(24, 32), slice(24, 32))
+    assert not green.any()
+
+
+def test_nothing_speaks_for_the_class() -> None:
+    """A map without heat is zero, not NaN, and can be laid over."""
+    [heat] = heatmaps.grad_cam(network([[1.0], [-1.0], [0.0]]), picture()[np.newaxis], [1])
+    assert heat.shape == (SIZE, SIZE)
+    assert not heat.any()
+    shown = heatmaps.overlay(Image.new("RGB", (40, 40)), heat, resizing="crop")
+    assert len(shown.getcolors() or []) == 1
+
+
+def test_a_network_lights_the_same_once_saved(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A network read from its file has the maps it had before."""
+    file = tmp_path_factory.mktemp("model") / "model.keras"
+    made = network([[1.0], [-1.0], [0.0]])
+    saving.save(made, file)
+    maps = [heatmaps.grad_cam(each, BOTH[np.newaxis], [1]) for each in (made, saving.load(file))]
+    np.testing.assert_array_equal(*maps)
+
+
+def test_a_network_of_another_form_is_refused() -> None:
+    """A network without a convolution or without a head is refused with its layers."""
+    flat = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(name="flat"), keras.layers.Dense(1)])
+    with pytest.raises(DataError, match="Received: flat"):
+        heatmaps.grad_cam(flat, np.zeros((1, 2, 2, 3), np.uint8), [0])
+
+
+@pytest.mark.parametrize("size", [(96, 60), (60, 96), (61, 40), (40, 61), (1, 50), (50, 1)])
+@pytest.mark.parametrize("resizing", ["squash", "crop", "fit"])
+def test_only_what_the_network_saw_is_coloured(size: tuple[int, int], resizing: decoding.Resizing) -> None:
+    """The map covers the middle square of a cropped photograph and all of one that was squashed or fitted."""
+    photograph = Image.new("RGB", size, "green")
+    shown = heatmaps.overlay(photograph, np.ones((4, 4), np.float32), resizing=resizing)
+    changed = (np.asarray(shown) != np.asarray(photograph)).any(axis=-1)
+    assert shown.size == photograph.size
+    if resizing == "crop":
+        edge = min(size)
+        rows, columns = lit(changed.astype(np.float32))
+        assert (rows.stop - rows.start, columns.stop - columns.start) == (edge, edge)
+        assert abs((rows.start + rows.stop) - size[1]) <= 1
+        assert abs((columns.start + columns.stop) - size[0]) <= 1
+    else:
+        assert changed.all()
+
+
+@pytest.mark.parametrize("resizing", ["squash", "crop", "fit"])
+def test_heat_lies_where_the_network_saw_it(resizing: decoding.Resizing) -> None:
+    """A patch that the network saw is the hottest place of the photograph, however that was resized."""
+    photograph = Image.new("RGB", (120, 80))
+    photograph.paste(RED, (60, 40, 70, 50))
+    pixels = decoding.resize(photograph, size=SIZE, resizing=resizing)
+    [heat] = heatmaps.grad_cam(network([[1.0], [-1.0], [0.0]]), pixels[np.newaxis], [1])
+    light = np.asarray(heatmaps.overlay(Image.new("RGB", (120, 80)), heat, resizing=resizing).convert("L"), float)
+    row, column = np.unravel_index(light.argmax(), light.shape)
+    assert 40 <= row < 50
+    assert 60 <= column < 70
+
+
+def test_hotter_is_lighter_on_every_photograph() -> None:
+    """In greyscale too, the hottest place of a black photograph is lighter than the coldest of a white one."""
+    heat = np.linspace(0, 1, 64, dtype=np.float32)[np.newaxis].repeat(8, axis=0)
+
+    def light(colour: str) -> np.ndarray:
+        shown = heatmaps.overlay(Image.new("RGB", (64, 8), colour), heat, resizing="squash")
+        return np.asarray(shown.convert("L"), int)[0]
+
+    assert (np.diff(light("black")) >= 0).all()
+    assert light("black")[-1] > light("white")[0]
+
+
+def test_the_colours_go_from_blue_to_yellow() -> None:
+    """Cold and hot differ in blue against yellow, which people who cannot tell red from green can tell apart."""
+    heat = np.array([[0, 1]], np.float32)
+    shown = heatmaps.overlay(Image.new("RGB", (2, 1), "grey"), heat, resizing="squash")
+    cold, hot = np.asarray(shown, int)[0]
+    assert cold[2] > max(cold[0], cold[1])
+    assert hot[2] < min(hot[0], hot[1])

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from transfer.network import heads
+
+MAP = (3, 3, 16)
+PLAIN = {
+    "pooling": "average",
+    "batch_normalization": True,
+    "dense": [8],
+    "activation": "relu",
+    "dropout": 0.5,
+    "l1": 0.0,
+    "l2": 1e-4,
+}
+
+
+def head(classes: int = 2, seed: int = 0, **changes: object) -> heads.keras.Model:
+    """A plain head with some changes."""
+    settings = heads.Params.model_validate(PLAIN | changes)
+    return heads.build(settings, feature_map=MAP, classes=classes, seed=seed)
+
+
+@pytest.mark.parametrize("pooling", ["average", "max", "average_max", "flatten"])
+def test_two_classes_have_one_sigmoid_and_more_a_softmax(pooling: str) -> None:
+    """The output is a probability, of the second class or of each."""
+    maps = np.random.default_rng(0).normal(size=(5, *MAP)).astype(np.float32)
+    two, five = (head(classes, pooling=pooling).predict(maps, verbose=0) for classes in (2, 5))
+    assert two.shape == (5, 1)
+    assert ((two > 0) & (two < 1)).all()
+    np.testing.assert_allclose(five.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["average", "max", "average_max", "flatten"])
+def test_a_head_is_its_pooling_and_what_is_above(pooling: heads.Pooling) -> None:
+    """Pooled beforehand, feature maps give the probabilities that the whole head gives; the weights are the same."""
+    maps = np.random.default_rng(0).normal(size=(5, *MAP)).astype(np.float16)
+    whole = head(pooling=pooling)
+    above = heads.above_pooling(whole, pooling)
+    rows = np.stack([heads.pool(each, pooling) for each in maps])
+    expected = whole.predict(maps.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(above.predict(rows, verbose=0), expected, rtol=1e-5)
+    above.get_layer("probabilities").set_weights([each * 0 for each in above.get_layer("probabilities").get_weights()])
+    np.testing.assert_allclose(whole.predict(maps.astype(np.float32), verbose=0), 0.5)
+
+
+def test_the_seed_decides_the_first_weights() -> None:
+    """The same seed gives the same head, another seed another one."""
+    one, same, other = (head(seed=seed).get_layer("dense_1").get_weights()[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_dense_lists_the_hidden_layers() -> None:
+    """No hidden layer is a logistic regression; each entry adds one with its own dropout before it."""
+    layers = [layer.name for layer in head(dense=[8, 4]).layers]
+    assert layers[1:] == [
+        "average",
+        "batch_normalization",
+        "dropout_1",
+        "dense_1",
+        "dropout_2",
+        "dense_2",
+        "dropout_3",
+        "probabilities",
+    ]
+    assert [layer.name for layer in head(dense=[], batch_normalization=False).layers][-1] == "probabilities"
+
+
+def test_regularization_adds_to_the_loss() -> None:
+    """L1 and L2 are of every dense layer's kernel."""
+    regularized = head(l1=0.1, l2=0.01)
+    kernels = [layer.get_weights()[0] for layer in regularized.layers if "dense" in layer.name]
+    kernels.append(regularized.get_layer("probabilities").get_weights()[0])
+    expected = sum(0.1 * np.abs(kernel).sum() + 0.01 * (kernel**2).sum() for kernel in kernels)
+    assert float(sum(regularized.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "value"), [("dropout", 1.0), ("dense", [0]), ("pooling", "mean"), ("l2", -1.0)])
+def test_impossible_heads_are_refused(name: str, value: object) -> None:
+    """A head that cannot be built is refused by its params."""
+    with pytest.raises(ValidationError):
+        heads.Params.model_validate(PLAIN | {name: value})

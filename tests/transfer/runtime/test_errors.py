@@ -1,0 +1,25 @@
+import inspect
+
+from transfer.runtime import errors
+
+
+def test_exit_codes_are_those_of_sysexits() -> None:
+    """A scheduler can act on the code: 65 data, 74 disk, 75 try again, 77 permission, 78 params."""
+    codes = {name: kind.exit_code for name, kind in inspect.getmembers(errors, inspect.isclass) if name != "ClassVar"}
+    assert codes == {
+        "StageError": 1,
+        "DataError": 65,
+        "DiskError": 74,
+        "NetworkError": 75,
+        "BusyError": 75,
+        "AccessError": 77,
+        "ParamsError": 78,
+    }
+
+
+def test_the_cure_names_every_stage() -> None:
+    """The cure for damaged output makes it writable, so that DVC looks at it again, and has it made anew."""
+    assert errors.rerun_hint("extract_features", "fine_tune") == (
+        "Run `chmod -R u+w artifacts/extract_features artifacts/fine_tune "
+        "&& dvc repro --single-item --force extract_features fine_tune`."
+    )

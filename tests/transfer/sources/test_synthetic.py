@@ -1,0 +1,38 @@
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer.sources import synthetic
+
+
+def _pixels(class_name: str, index: int) -> np.ndarray:
+    picture = Image.open(io.BytesIO(synthetic.draw(class_name, index, size=64, seed=0)))
+    assert (picture.format, picture.size, picture.mode) == ("JPEG", (64, 64), "RGB")
+    return np.asarray(picture, np.float64)
+
+
+@pytest.mark.parametrize("class_name", synthetic.SHAPES)
+def test_pictures_differ(class_name: str) -> None:
+    """Each class is a JPEG of the size asked for, and no two of its pictures are alike."""
+    assert np.abs(_pixels(class_name, 0) - _pixels(class_name, 1)).mean() > 10
+
+
+def test_picture_follows_from_seed_class_and_index() -> None:
+    """The same seed, class and index give the same bytes in another process; another seed gives others."""
+    code = "import sys; from transfer.sources import synthetic; sys.stdout.buffer.write(synthetic.draw('star', 7, size=64, seed=3))"
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert synthetic.draw("star", 7, size=64, seed=3) == again
+    assert synthetic.draw("star", 7, size=64, seed=4) != again
+
+
+def test_colour_does_not_tell_the_class() -> None:
+    """The classes have the same colours: only a network that sees shapes can tell them apart."""
+    means = {
+        name: np.array([_pixels(name, index).mean((0, 1)) for index in range(150)]) for name in ("circle", "triangle")
+    }
+    distance = np.abs(means["circle"].mean(0) - means["triangle"].mean(0))
+    assert (distance < 3 * np.concatenate(list(means.values())).std(0) * np.sqrt(2 / 150)).all()

@@ -1,0 +1,1 @@
+"""Photographs as files and pixels: decoding, manifest, selection, augmentation."""

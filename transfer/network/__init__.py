@@ -1,0 +1,1 @@
+"""The network: VGG16's base, its weights, heads, and networks as files."""

@@ -1,0 +1,67 @@
+"""VGG16's convolutional base (Simonyan and Zisserman, 2015), taken apart at a boundary layer.
+
+Below the boundary the network is frozen: its activations never change and are computed once. Above it the network
+is fine-tuned.
+"""
+
+import numpy as np
+
+from transfer.network.backend import keras
+from transfer.network.weights import ARCHITECTURE, Weights
+
+MEAN_RGB = (123.68, 116.779, 103.939)  # ImageNet's, as `keras.applications.vgg16.preprocess_input` subtracts them
+MIN_IMAGE_SIZE = 32  # five poolings halve it to one
+POOLED = "block5_pool"
+
+
+def layer_names() -> list[str]:
+    """The names of the base's layers from input to output, as in `keras.applications.VGG16`."""
+    names = list(ARCHITECTURE)
+    following = [*names[1:], "block6"]
+    with_pools = [
+        [name] if name[:6] == after[:6] else [name, f"{name[:6]}_pool"]
+        for name, after in zip(names, following, strict=True)
+    ]
+    return [name for group in with_pools for name in group]
+
+
+def shape_after(layer: str, *, image_size: int) -> tuple[int, int, int]:
+    """Shape (height, width, channels) of the activation that leaves `layer`."""
+    through = layer_names()[: layer_names().index(layer) + 1]
+    edge = image_size >> sum(name.endswith("_pool") for name in through)
+    channels = [ARCHITECTURE[name][-1] for name in through if name in ARCHITECTURE][-1]
+    return edge, edge, channels
+
+
+def frozen_layers(weights: Weights, *, through: str) -> list[keras.Layer]:
+    """Preprocessing and the layers up to and including `through`, not trainable.
+
+    They take RGB from 0 to 255. The ImageNet weights want BGR: the first kernel is turned round instead of every
+    photograph.
+    """
+    names = layer_names()
+    layers = _layers(weights, names[: names.index(through) + 1])
+    for layer in layers:
+        layer.trainable = False
+    return [keras.layers.Rescaling(1.0, offset=[-mean for mean in MEAN_RGB], name="preprocessing"), *layers]
+
+
+def top_layers(weights: Weights, *, above: str) -> list[keras.Layer]:
+    """The base's layers above `above`, trainable."""
+    names = layer_names()
+    return _layers(weights, names[names.index(above) + 1 :])
+
+
+def _layers(weights: Weights, names: list[str]) -> list[keras.Layer]:
+    return [_convolution(name, *weights[name]) if name in ARCHITECTURE else _pooling(name) for name in names]
+
+
+def _pooling(name: str) -> keras.Layer:
+    return keras.layers.MaxPooling2D(2, strides=2, name=name)
+
+
+def _convolution(name: str, kernel: np.ndarray, bias: np.ndarray) -> keras.Layer:
+    layer = keras.layers.Conv2D(kernel.shape[-1], 3, padding="same", activation="relu", name=name)
+    layer.build((None, None, None, kernel.shape[2]))
+    layer.set_weights([kernel[:, :, ::-1] if name == "block1_conv1" else kernel, bias])
+    return layer

@@ -1,0 +1,1 @@
+"""A trained network applied to other photographs, from Python and the command line."""

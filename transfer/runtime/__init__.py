@@ -1,0 +1,1 @@
+"""What every process stands on: errors, params, paths, files, disk, signals, progress and seeding."""

@@ -1,0 +1,80 @@
+"""Progress of long work: a bar with rate and remaining time in a terminal, sparse lines elsewhere."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS_BEFORE_LINES = 1
+SECONDS_BETWEEN_LINES = 15
+
+_KNOWN = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}{unit} in {elapsed}, {rate_fmt}, {remaining} left{postfix}"
+_UNKNOWN = "{desc}: {n_fmt}{unit} in {elapsed}, {rate_fmt}"
+_PERCENTAGE = re.compile(r"\w+: (\d+) %, ")
+
+
+def parse_percentage(line: str) -> int | None:
+    """How much is done, 0 to 100, according to a line that `bar` has said elsewhere than in a terminal."""
+    match = _PERCENTAGE.match(line)
+    return int(match[1]) if match else None
+
+
+class _Lines(tqdm):  # type: ignore[type-arg]
+    """A tqdm that says a plain line now and then, and one at the end, instead of redrawing one."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        line = str(self) if msg is None else msg
+        if line:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if not self.disable and self.n != self.last_print_n and time.time() - self.start_t >= SECONDS_BEFORE_LINES:
+            self.display()
+        self.leave = False  # tqdm's own last line would be followed by an empty one
+        super().close()
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Take all bars out of the terminal while something else is written to it."""
+    if _in_terminal():
+        with tqdm.external_write_mode(file=sys.stderr):
+            yield
+    else:
+        yield
+
+
+def bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> "tqdm[Any]":
+    """A progress to `update(n)` and `close()`, or to use as a context manager.
+
+    Args:
+        total: how many `unit` there are to do; None when unknown.
+        description: what is done, in front of the line.
+        unit: what is counted, "B" for bytes (shown with k, M, G).
+        initial: how many were done before.
+    """
+    terminal = _in_terminal()
+    kind = tqdm if terminal else _Lines
+    return kind(
+        total=total,
+        desc=description,
+        unit=unit if unit == "B" else f" {unit}",
+        unit_scale=unit == "B",
+        initial=initial,
+        dynamic_ncols=terminal,
+        mininterval=0.1 if terminal else SECONDS_BETWEEN_LINES,
+        miniters=1,
+        delay=0 if terminal else SECONDS_BEFORE_LINES,
+        smoothing=0.3 if terminal else 0,
+        bar_format=None if terminal else _KNOWN if total else _UNKNOWN,
+    )
+
+
+def _in_terminal() -> bool:
+    """Whether there is a terminal that says how wide it is; one without a width gets lines."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0

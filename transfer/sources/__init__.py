@@ -1,0 +1,1 @@
+"""Where photographs and weights come from: HTTP, Kaggle, archives and their layouts, synthetic pictures."""

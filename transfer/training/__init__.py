@@ -1,0 +1,1 @@
+"""Training runs: settings, fit, callbacks, history and resume."""
