@@ -60,8 +60,8 @@ def verified_card(file: Path, *, cure: str) -> Card:
     received = files.sha256(file)
     if received != found.sha256:
         raise DataError(
-            f"{file} must be the network that its {FILE_NAME} was made with, whose sha256 begins with {found.sha256[:12]}. "
-            f"Received: {received[:12]}. {cure}"
+            f"{file} must be the network that its {FILE_NAME} was made with, whose sha256 begins with "
+            f"{found.sha256[:12]}. Received: {received[:12]}. {cure}"
         )
     return found
 

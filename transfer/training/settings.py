@@ -10,6 +10,7 @@ Monitor = Literal["loss", "accuracy", "val_loss", "val_accuracy"]
 
 
 def mode_of(monitor: Monitor) -> str:
+    """Whether more or less of a monitored score is better: `max` or `min`."""
     return "max" if monitor.endswith("accuracy") else "min"
 
 

@@ -18,7 +18,8 @@ FULL = Path("/dev/full")  # takes no byte, for anybody
 
 def run(program: str, folder: Path, *before: str) -> "subprocess.CompletedProcess[str]":
     """Run a stage whose `main` is this line, as a process in a folder."""
-    imports = "import resource\nfrom pathlib import Path\nfrom transfer.network import weights\nfrom transfer.runtime import files, stage"
+    imports = "import resource\nfrom pathlib import Path\n"
+    imports += "from transfer.network import weights\nfrom transfer.runtime import files, stage"
     stage = f"{imports}\nstage.run(lambda: {program})"
     return subprocess.run(
         [*before, sys.executable, "-c", stage],

@@ -23,7 +23,10 @@ def test_pictures_differ(class_name: str) -> None:
 
 def test_picture_follows_from_seed_class_and_index() -> None:
     """The same seed, class and index give the same bytes in another process; another seed gives others."""
-    code = "import sys; from transfer.sources import synthetic; sys.stdout.buffer.write(synthetic.draw('star', 7, size=64, seed=3))"
+    code = (
+        "import sys; from transfer.sources import synthetic; "
+        "sys.stdout.buffer.write(synthetic.draw('star', 7, size=64, seed=3))"
+    )
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert synthetic.draw("star", 7, size=64, seed=3) == again
     assert synthetic.draw("star", 7, size=64, seed=4) != again
