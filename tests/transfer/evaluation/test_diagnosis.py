@@ -14,7 +14,7 @@ from transfer.network import heads
 from transfer.training import fit
 from transfer.training.history import Phase
 
-PARAMS = YAML(typ="safe").load(Path(__file__).parents[2] / "params.yaml")
+PARAMS = YAML(typ="safe").load(Path(__file__).parents[3] / "params.yaml")
 STAGES = ("train_head", "fine_tune")
 SEEDS = 20
 

@@ -18,7 +18,7 @@ from transfer.images import decoding
 from transfer.images.decoding import Resizing, UnreadablePhoto
 from transfer.runtime.errors import DataError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 

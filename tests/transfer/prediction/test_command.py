@@ -19,7 +19,7 @@ from transfer.prediction import __main__ as predict
 from transfer.prediction import model
 from transfer.runtime.errors import DataError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 Run = Callable[..., list[dict[str, str]]]
 

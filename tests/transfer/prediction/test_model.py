@@ -18,7 +18,7 @@ from transfer.network.card import describe
 from transfer.prediction.model import Model, load
 from transfer.runtime.errors import DataError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from tests import disks
 from transfer.runtime import disk, files
 from transfer.runtime.errors import DiskError
 
-ROOT = Path(disk.__file__).parents[1]
+ROOT = Path(disk.__file__).parents[2]
 FAR_TOO_MUCH = 1 << 60
 FULL = Path("/dev/full")  # takes no byte, for anybody
 

@@ -1,4 +1,6 @@
+import csv
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -114,7 +116,7 @@ def ended() -> int:
 
 def killed(program: str, folder: Path) -> bool:
     """Whether a program, run in a folder, was killed."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])}
     return subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=False).returncode < 0
 
 
@@ -297,3 +299,13 @@ def test_sha256_is_the_one_of_the_bytes(tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(data)
     assert files.sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_csv_file_quotes_what_must_be(tmp_path: Path) -> None:
+    """Cells come back as they were written, whatever is in them; lines end as on Unix."""
+    files.write_csv(tmp_path / "table.csv", ["name", "number"], [['a, "b"\nc', 1], ["", 0.5]])
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as table:
+        content = table.read()
+    assert content.splitlines()[0] == "name,number"
+    assert "\r" not in content
+    assert list(csv.reader(io.StringIO(content))) == [["name", "number"], ['a, "b"\nc', "1"], ["", "0.5"]]

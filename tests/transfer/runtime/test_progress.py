@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transfer.runtime import progress
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(progress.__file__).parents[1])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(progress.__file__).parents[2])}
 
 WORK = """
 import time

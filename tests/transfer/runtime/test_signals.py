@@ -12,7 +12,7 @@ import pytest
 
 from transfer.runtime import signals
 
-REPOSITORY = Path(signals.__file__).parents[1]
+REPOSITORY = Path(signals.__file__).parents[2]
 PROGRAM = """\
 import hashlib, os, signal, time
 from concurrent.futures import ThreadPoolExecutor

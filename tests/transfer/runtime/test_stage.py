@@ -8,7 +8,7 @@ import pytest
 
 from transfer.runtime import stage
 
-REPOSITORY = Path(stage.__file__).parents[1]
+REPOSITORY = Path(stage.__file__).parents[2]
 
 
 def run(body: str, folder: Path, stdout: TextIO | int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
