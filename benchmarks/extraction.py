@@ -87,7 +87,7 @@ def whole(folder: Path, *, views: bool) -> float:
     compute = extraction.build_network(weights.random(seed=0), image_size=SIZE, boundary="block4_pool")
     compute(np.zeros((1, SIZE, SIZE, 3), np.uint8))
 
-    def keep(shot: extract_features.Shot, row: store.Row) -> None:
+    def put(shot: extract_features.Shot, row: store.Row) -> None:
         path = folder / f"{shot.photograph.sha256}.npz"
         store.write_row(path, row, recipe="0" * 64, photo=shot.photograph.sha256)
 
@@ -95,7 +95,7 @@ def whole(folder: Path, *, views: bool) -> float:
         return extract_features.pixels(batch, settings=settings, folder=folder)
 
     began = time.monotonic()
-    done = sum(extraction.extract(shots, pixels=pixels, compute=compute, keep=keep))
+    done = sum(extraction.extract(shots, pixels=pixels, compute=compute, put=put))
     return done / (time.monotonic() - began)
 
 

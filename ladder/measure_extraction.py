@@ -39,7 +39,7 @@ def seconds_per_row(photographs: Sequence[manifest.Entry], imagenet: weights.Wei
     compute(pixels(photographs[:1]))
     began = time.monotonic()
     with progress.bar(total=len(photographs), description=STAGE, unit="rows") as bar:
-        for done in extraction.extract(photographs, pixels=pixels, compute=compute, keep=lambda *_: None):
+        for done in extraction.extract(photographs, pixels=pixels, compute=compute, put=lambda *_: None):
             bar.update(done)
     return (time.monotonic() - began) / len(photographs)
 

@@ -1,4 +1,4 @@
-"""Compute what the frozen part of the network makes of every photograph and of its augmented views."""
+"""Extract features: the activations of the frozen layers for every photograph and its augmented views."""
 
 import logging
 import math
@@ -13,17 +13,19 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from transfer.features import cache, extraction, store
+from transfer.features.cache import FeatureCache
 from transfer.images import augmentation, contact_sheet, decoding, manifest
 from transfer.network import vgg16, weights
 from transfer.runtime import disk, files, params, paths, progress, seeding
 
 log = logging.getLogger(__name__)
 
+STAGE = "extract_features"
 PHOTOGRAPHS_SHOWN, VIEWS_SHOWN = 6, 6  # on the contact sheet
 
-# What compression leaves of a row, measured with ImageNet's weights and photographs at 224 pixels. Smaller sizes and
-# weights that have learned nothing, as the demo's, leave up to twice as much.
-STORED = {
+# Compressed size of a row as a fraction of its float16 size, by boundary: measured with ImageNet's weights and
+# photographs at 224 pixels. Smaller sizes and random weights, as in the demo, take up to twice as much.
+COMPRESSED_FRACTION = {
     "block1_pool": 0.81,
     "block2_pool": 0.74,
     "block3_pool": 0.57,
@@ -34,7 +36,7 @@ STORED = {
 
 
 class Params(params.Section):
-    """What is computed of a photograph; all of it is part of the recipe."""
+    """What the features follow from; every value is part of the recipe."""
 
     image_size: int = Field(ge=vgg16.MIN_IMAGE_SIZE, le=decoding.MAX_SIZE, description="edge of the square, pixels")
     resizing: decoding.Resizing
@@ -47,20 +49,21 @@ class Params(params.Section):
     def _views_differ(self) -> "Params":
         if self.views and not self.augmentation.changes_anything():
             raise ValueError(
-                f"`views` must be 0 where all of `augmentation` is off: they would be copies. Received: {self.views}"
+                "`views` must be 0 where all of `augmentation` is off, as views would be copies of the photograph. "
+                f"Received: {self.views}"
             )
         return self
 
 
 class Shot(NamedTuple):
-    """A photograph and one of its views; view 0 is the photograph itself."""
+    """One view of a photograph; view 0 is the photograph itself."""
 
     photograph: manifest.Entry
     view: int
 
 
 def recipe(settings: Params, *, weights_sha256: str, view: int) -> store.Recipe:
-    """Everything a row of this view follows from, besides the photograph."""
+    """Return everything that a row of this view follows from, besides the photograph."""
     augmented = {"view": view, "seed": settings.seed, **settings.augmentation.model_dump()}
     return {
         "version": store.RECIPE_VERSION,
@@ -75,7 +78,7 @@ def recipe(settings: Params, *, weights_sha256: str, view: int) -> store.Recipe:
 
 
 def shots(photographs: Sequence[manifest.Entry], *, views: int) -> list[Shot]:
-    """What is to be computed: every photograph, and the views of those to train on."""
+    """Return view 0 of every photograph, and views 1 to `views` of the training photographs."""
     return [
         Shot(photograph, view)
         for photograph in photographs
@@ -83,41 +86,49 @@ def shots(photographs: Sequence[manifest.Entry], *, views: int) -> list[Shot]:
     ]
 
 
+def row_shapes(settings: Params) -> list[tuple[int, ...]]:
+    """Return the shapes of a row's activations: at the boundary, and at the end of the base."""
+    layers = (settings.frozen_through, vgg16.POOLED)
+    return [vgg16.shape_after(layer, image_size=settings.image_size) for layer in layers]
+
+
 def row_bytes(settings: Params) -> int:
-    """About how many bytes a row takes of the disk."""
-    shapes = [
-        vgg16.shape_after(layer, image_size=settings.image_size) for layer in (settings.frozen_through, vgg16.POOLED)
-    ]
-    numbers = sum(math.prod(shape) for shape in shapes)
-    return disk.size_on_disk([int(STORED[settings.frozen_through] * numbers * np.dtype(np.float16).itemsize)])
+    """Estimate how many bytes of disk space a row takes."""
+    values = sum(math.prod(shape) for shape in row_shapes(settings))
+    fraction = COMPRESSED_FRACTION[settings.frozen_through]
+    return disk.size_on_disk([int(fraction * values * np.dtype(np.float16).itemsize)])
 
 
-def needs(settings: Params, *, wanted: int, missing: int) -> dict[Path, int]:
-    """About how many bytes the memo and the artifacts are to take; rows take none there where they are hard links.
+def space_needed(settings: Params, *, rows: int, missing: int) -> dict[Path, int]:
+    """Estimate the disk space that the run needs; rows in artifacts need none where they are hard links to the cache.
 
     Args:
-        settings: what a row's size follows from.
-        wanted: how many rows there will be.
-        missing: how many of them are to be computed.
+        settings: the size of a row follows from them.
+        rows: the number of rows in the artifacts.
+        missing: how many of them have to be computed.
+
+    Returns:
+        Bytes for the folder of the feature cache and for the folder of the artifacts.
     """
-    rows, artifacts = paths.cache("features"), paths.artifact("extract_features")
-    copied = 0 if disk.can_hard_link(rows, artifacts) else wanted
-    sheet = disk.size_on_disk(
-        [PHOTOGRAPHS_SHOWN * (1 + VIEWS_SHOWN) * settings.image_size**2 // 2]
-    )  # half a byte a pixel
-    return {rows: missing * row_bytes(settings), artifacts: copied * row_bytes(settings) + sheet}
+    cached, artifacts = paths.cache("features"), paths.artifact(STAGE)
+    copied = 0 if disk.can_hard_link(cached, artifacts) else rows
+    sheet_bytes = PHOTOGRAPHS_SHOWN * (1 + VIEWS_SHOWN) * settings.image_size**2 // 2  # half a byte per pixel
+    return {
+        cached: missing * row_bytes(settings),
+        artifacts: copied * row_bytes(settings) + disk.size_on_disk([sheet_bytes]),
+    }
 
 
 def pixels(batch: Sequence[Shot], *, settings: Params, folder: Path) -> decoding.Pixels:
-    """Show a few shots, each photograph among them read once; array of shape (shots, size, size, 3)."""
+    """Return the pictures of a few shots, an array of shape (shots, size, size, 3); each photograph is read once."""
     images = {
         photograph.path: decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
         for photograph in {shot.photograph for shot in batch}
     }
-    return np.stack([_shown(shot, images[shot.photograph.path], settings) for shot in batch])
+    return np.stack([_picture(shot, images[shot.photograph.path], settings) for shot in batch])
 
 
-def _shown(shot: Shot, image: Image.Image, settings: Params) -> decoding.Pixels:
+def _picture(shot: Shot, image: Image.Image, settings: Params) -> decoding.Pixels:
     if shot.view == 0:
         return decoding.resize(image, size=settings.image_size, resizing=settings.resizing)
     random = np.random.default_rng(seeding.digest(settings.seed, shot.photograph.sha256, shot.view))
@@ -127,75 +138,88 @@ def _shown(shot: Shot, image: Image.Image, settings: Params) -> decoding.Pixels:
     )
 
 
-def examples(photographs: Sequence[manifest.Entry], settings: Params, folder: Path) -> Image.Image:
-    """A contact sheet: a few of the photographs to train on, each with some of its views as the network sees them."""
-    to_train_on = sorted((each for each in photographs if each.split == "train"), key=lambda each: each.sha256)
+def example_sheet(photographs: Sequence[manifest.Entry], settings: Params, folder: Path) -> Image.Image:
+    """Draw a contact sheet of a few training photographs with some of their views, as the network receives them."""
+    train = sorted(
+        (photograph for photograph in photographs if photograph.split == "train"),
+        key=lambda photograph: photograph.sha256,
+    )
     views = range(1 + min(settings.views, VIEWS_SHOWN))
     rows = [
         pixels([Shot(photograph, view) for view in views], settings=settings, folder=folder)
-        for photograph in to_train_on[:PHOTOGRAPHS_SHOWN]
+        for photograph in train[:PHOTOGRAPHS_SHOWN]
     ]
     return contact_sheet.draw(rows, ["original", *(f"view {view}" for view in views[1:])])
 
 
 def main() -> None:
-    """Fill artifacts/extract_features/ from the memo, after computing into it what it lacks."""
-    settings = params.load("extract_features", Params)
+    """Compute the rows that the feature cache lacks, and write artifacts/extract_features/ from it."""
+    settings = params.load(STAGE, Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
     weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
     weights_sha256 = files.sha256(weights_file)
+
     recipes = [recipe(settings, weights_sha256=weights_sha256, view=view) for view in range(settings.views + 1)]
-    layers = (settings.frozen_through, vgg16.POOLED)
-    shapes = [vgg16.shape_after(layer, image_size=settings.image_size) for layer in layers]
-    memos = [cache.FeatureCache(each, shapes=shapes) for each in recipes]
-    wanted = shots(photographs, views=settings.views)
-    missing = _missing(wanted, memos)
-    log.info("extract_features: %d rows, %d of them computed before.", len(wanted), len(wanted) - len(missing))
-    needed = needs(settings, wanted=len(wanted), missing=len(missing))
-    _make_room(needed, keep={memos[shot.view].path(shot.photograph.sha256) for shot in wanted})
+    caches = [FeatureCache(view_recipe, shapes=row_shapes(settings)) for view_recipe in recipes]
+    rows = shots(photographs, views=settings.views)
+    missing = _missing(rows, caches)
+    log.info("%s: %d rows, %d of them computed before.", STAGE, len(rows), len(rows) - len(missing))
+
+    needed = space_needed(settings, rows=len(rows), missing=len(missing))
+    _make_space(needed, keep={caches[shot.view].path(shot.photograph.sha256) for shot in rows})
     with disk.space_for(needed):
         if missing:
-            _compute(missing, settings, weights.read(weights_file), memos)
-        with files.atomic_folder(paths.artifact("extract_features")) as folder:
-            store.write_recipes(folder, recipes)
-            for shot in wanted:
-                memos[shot.view].link(shot.photograph.sha256, folder / str(shot.view))
-            sheet = examples(photographs, settings, paths.artifact("subsample"))
-            sheet.save(folder / "augmentation.jpg", quality=90)
+            _compute(missing, settings, weights.read(weights_file), caches)
+        _write(rows, recipes, caches, example_sheet(photographs, settings, paths.artifact("subsample")))
     cache.evict_least_recently_used()
 
 
-def _missing(wanted: Sequence[Shot], memos: Sequence[cache.FeatureCache]) -> list[Shot]:
+def _missing(rows: Sequence[Shot], caches: Sequence[FeatureCache]) -> list[Shot]:
+    """Return the shots whose rows the feature cache lacks; the others are marked as used."""
     with (
         ThreadPoolExecutor(extraction.core_count()) as pool,
-        progress.bar(total=len(wanted), description="extract_features, rows looked up", unit="rows") as bar,
+        progress.bar(total=len(rows), description=f"{STAGE}, rows looked up", unit="rows") as bar,
     ):
         missing = []
-        for shot, there in zip(
-            wanted, pool.map(lambda shot: memos[shot.view].has(shot.photograph.sha256), wanted), strict=True
-        ):
-            if not there:
+        cached = pool.map(lambda shot: caches[shot.view].has(shot.photograph.sha256), rows)
+        for shot, is_cached in zip(rows, cached, strict=True):
+            if not is_cached:
                 missing.append(shot)
             bar.update()
         return missing
 
 
-def _make_room(needed: dict[Path, int], *, keep: set[Path]) -> None:
-    rows = paths.cache("features")
-    if forgotten := cache.make_space(disk.shortage(needed)[rows], keep=keep):
-        log.warning("extract_features: the disk of %s is full: %d rows of other runs are forgotten.", rows, forgotten)
+def _make_space(needed: dict[Path, int], *, keep: set[Path]) -> None:
+    """Evict rows of other runs from the feature cache if its disk has too little space."""
+    folder = paths.cache("features")
+    if evicted := cache.make_space(disk.shortage(needed)[folder], keep=keep):
+        log.warning(
+            "%s: the disk of %s is full; evicted %d rows of other runs from the feature cache.", STAGE, folder, evicted
+        )
 
 
 def _compute(
-    missing: Sequence[Shot], settings: Params, imagenet: weights.Weights, memos: Sequence[cache.FeatureCache]
+    missing: Sequence[Shot], settings: Params, imagenet: weights.Weights, caches: Sequence[FeatureCache]
 ) -> None:
+    """Compute rows and put them into the feature cache."""
     extraction.use_one_thread_per_replica()
-    rows = extraction.extract(
+    counts = extraction.extract(
         missing,
         pixels=partial(pixels, settings=settings, folder=paths.artifact("subsample")),
         compute=extraction.build_network(imagenet, image_size=settings.image_size, boundary=settings.frozen_through),
-        keep=lambda shot, row: memos[shot.view].keep(shot.photograph.sha256, row),
+        put=lambda shot, row: caches[shot.view].put(shot.photograph.sha256, row),
     )
-    with progress.bar(total=len(missing), description="extract_features", unit="rows") as bar:
-        for done in rows:
-            bar.update(done)
+    with progress.bar(total=len(missing), description=STAGE, unit="rows") as bar:
+        for count in counts:
+            bar.update(count)
+
+
+def _write(
+    rows: Sequence[Shot], recipes: Sequence[store.Recipe], caches: Sequence[FeatureCache], sheet: Image.Image
+) -> None:
+    """Write recipes, rows linked from the feature cache, and the contact sheet."""
+    with files.atomic_folder(paths.artifact(STAGE)) as folder:
+        store.write_recipes(folder, recipes)
+        for shot in rows:
+            caches[shot.view].link(shot.photograph.sha256, folder / str(shot.view))
+        sheet.save(folder / "augmentation.jpg", quality=90)

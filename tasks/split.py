@@ -1,8 +1,8 @@
-"""Split: give each photograph to training, validation or test."""
+"""Split: assign each photograph to training, validation or test."""
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 from pydantic import Field, model_validator
@@ -19,13 +19,13 @@ Split = Literal["train", "validation", "test"]
 
 
 class Params(params.Section):
-    """Which parts of the photographs are held back; what is left is trained on.
+    """The fractions that are held back; the rest is for training.
 
     Args:
-        validation: fraction that decides when to stop and what to keep.
-        test: fraction that is looked at only for the final scores.
-        training_photographs: how many of the rest are trained on at most, as many of each class; None: all.
-        seed: what the split follows from.
+        validation: fraction used to choose the best epoch and to stop early.
+        test: fraction used only for the final scores.
+        training_photographs: upper limit of the training split, balanced over the classes; None: no limit.
+        seed: of the split.
     """
 
     validation: float = Field(gt=0, lt=1)
@@ -44,9 +44,9 @@ class Params(params.Section):
 
 
 def split_of(sha256: str, settings: Params) -> Split:
-    """The split of a photograph: it follows from its content and the seed, whatever other photographs there are.
+    """Return the split of a photograph; it follows from its content and the seed, not from the other photographs.
 
-    Test comes first, so that another `validation` moves no photograph into or out of it.
+    Test comes first, so that another `validation` fraction moves no photograph into or out of the test split.
     """
     fraction = seeding.fraction(STAGE, settings.seed, sha256)
     if fraction < settings.test:
@@ -54,45 +54,48 @@ def split_of(sha256: str, settings: Params) -> Split:
     return "validation" if fraction < settings.test + settings.validation else "train"
 
 
-def assigned(entries: Iterable[manifest.Entry], settings: Params) -> list[manifest.Entry]:
-    """The photographs with their splits, without those that are too many to train on.
+def assign(entries: Iterable[manifest.Entry], settings: Params) -> list[manifest.Entry]:
+    """Return the photographs with their splits, without the training photographs beyond the limit.
 
-    Which of these stay follows from their content and the seed, so fewer are always among more.
+    The training photographs that remain follow from their content and the seed, so a smaller limit gives a subset of
+    a larger one.
     """
-    everything = [entry._replace(split=split_of(entry.sha256, settings)) for entry in entries]
+    assigned = [entry._replace(split=split_of(entry.sha256, settings)) for entry in entries]
     if settings.training_photographs is None:
-        return everything
-    to_train_on = [entry for entry in everything if entry.split == "train"]
-    names = manifest.classes(everything)
-    stay = {
-        entry
-        for number, name in enumerate(names)
-        for entry in sorted(
-            (entry for entry in to_train_on if entry.class_name == name),
-            key=lambda entry: seeding.digest(STAGE, settings.seed, "training_photographs", entry.sha256),
-        )[: (settings.training_photographs + len(names) - 1 - number) // len(names)]
-    }
-    return [entry for entry in everything if entry.split != "train" or entry in stay]
+        return assigned
+    remaining = {*_limit(assigned, settings.training_photographs, seed=settings.seed)}
+    return [entry for entry in assigned if entry.split != "train" or entry in remaining]
 
 
-def counts(entries: Iterable[manifest.Entry]) -> dict[Split, dict[str, int]]:
-    """Photographs by split and class, with the zeros."""
+def _limit(entries: list[manifest.Entry], limit: int, *, seed: int) -> Iterator[manifest.Entry]:
+    """Draw training photographs, of each class the same number; if it does not divide, the first classes get more."""
+    names = manifest.classes(entries)
+    for number, name in enumerate(names):
+        photographs = sorted(
+            (entry for entry in entries if entry.split == "train" and entry.class_name == name),
+            key=lambda entry: seeding.digest(STAGE, seed, "training_photographs", entry.sha256),
+        )
+        yield from photographs[: (limit + len(names) - 1 - number) // len(names)]
+
+
+def count(entries: Iterable[manifest.Entry]) -> dict[Split, dict[str, int]]:
+    """Count the photographs by split and class, zeros included."""
     rows = list(entries)
-    found = Counter((row.split, row.class_name) for row in rows)
-    return {split: {name: found[split, name] for name in manifest.classes(rows)} for split in get_args(Split)}
+    counter = Counter((row.split, row.class_name) for row in rows)
+    return {split: {name: counter[split, name] for name in manifest.classes(rows)} for split in get_args(Split)}
 
 
-def refuse_empty(by_split: dict[Split, dict[str, int]]) -> None:
-    """Stop where a split lacks a class: its scores would mean nothing.
+def check_classes(counts: dict[Split, dict[str, int]]) -> None:
+    """Check that every split has photographs of every class; without them its scores would mean nothing.
 
     Raises:
-        DataError: with each class that is missing and the split that lacks it, or fewer than two classes.
+        DataError: a class is missing from a split, or there are fewer than two classes.
     """
-    names = list(by_split["train"])
+    names = list(counts["train"])
     if len(names) < 2:
         raise DataError(f"There must be two classes or more. Received: {', '.join(names) or 'no photographs'}.")
     missing = [
-        f"`{name}` in {split}" for split, classes in by_split.items() for name, count in classes.items() if not count
+        f"`{name}` in {split}" for split, classes in counts.items() for name, number in classes.items() if not number
     ]
     if missing:
         raise DataError(
@@ -104,13 +107,14 @@ def refuse_empty(by_split: dict[Split, dict[str, int]]) -> None:
 def main() -> None:
     """Read artifacts/subsample/manifest.csv and write artifacts/split/."""
     settings = params.load(STAGE, Params)
-    entries = assigned(manifest.read(paths.artifact("subsample", "manifest.csv")), settings)
-    by_split = counts(entries)
-    refuse_empty(by_split)
+    photographs = manifest.read(paths.artifact("subsample", "manifest.csv"))
+    entries = assign(photographs, settings)
+    counts = count(entries)
+    check_classes(counts)
     manifest.write(paths.artifact(STAGE, "manifest.csv"), entries)
-    files.write_json(paths.artifact(STAGE, "metrics.json"), by_split)
-    log.info("%s", "; ".join(f"{split}: {_listed(classes)}" for split, classes in by_split.items()))
+    files.write_json(paths.artifact(STAGE, "metrics.json"), counts)
+    log.info("%s", "; ".join(f"{split}: {_listed(classes)}" for split, classes in counts.items()))
 
 
 def _listed(classes: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in classes.items())
+    return ", ".join(f"{number} {name}" for name, number in classes.items())

@@ -1,4 +1,4 @@
-"""A small workspace in which the stages that compute have run once, for tests to look at and to copy."""
+"""A small workspace in which the stages that compute have run once, for tests to inspect and to copy."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from transfer.sources import synthetic
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("extract_features", "train_head", "fine_tune")
-EDGE = 40  # of the drawings, pixels
+EDGE = 40  # of the synthetic pictures, pixels
 PARAMS: dict[str, Any] = {
     "extract_features": {
         "image_size": 32,
@@ -61,27 +61,28 @@ PARAMS: dict[str, Any] = {
 
 
 class Chain(NamedTuple):
-    """The workspace and what each stage said on standard error."""
+    """The workspace, and the standard error of each stage."""
 
     folder: Path
-    said: dict[str, str]
+    stderr: dict[str, str]
 
 
 def write_params(workspace: Path, changes: dict[str, dict[str, Any]]) -> None:
-    """Write params.yaml with some values changed, in place of the file that a copy shares with its original."""
+    """Write params.yaml with some values changed; a hard link to the original is replaced, not written into."""
     sections = {stage: {**section, **changes.get(stage, {})} for stage, section in PARAMS.items()}
     (workspace / "params.yaml").unlink(missing_ok=True)
     (workspace / "params.yaml").write_text(json.dumps(sections), encoding="utf-8")
 
 
 def write_photographs(workspace: Path, *, numbers: Sequence[int]) -> list[manifest.Entry]:
-    """Leave a drawing of each class for each number, and the manifest of these: what `split` hands on."""
-    entries = [_drawn(workspace, class_name, number) for number in numbers for class_name in ("circle", "triangle")]
+    """Write a synthetic picture of each class for each number, and the manifest of the stage `split`."""
+    entries = [_draw(workspace, class_name, number) for number in numbers for class_name in ("circle", "triangle")]
     manifest.write(workspace / "artifacts/split/manifest.csv", entries)
     return entries
 
 
-def _drawn(workspace: Path, class_name: str, number: int) -> manifest.Entry:
+def _draw(workspace: Path, class_name: str, number: int) -> manifest.Entry:
+    """Write a synthetic picture, unless it is there; return its entry in the manifest."""
     data = synthetic.draw(class_name, number, size=EDGE, seed=0)
     path = f"photos/{class_name}/{number}.jpg"
     target = workspace / "artifacts/subsample" / path
@@ -93,13 +94,13 @@ def _drawn(workspace: Path, class_name: str, number: int) -> manifest.Entry:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Variables a stage is started with: the tests' own, but for a cache that the user may have."""
-    kept = {name: value for name, value in os.environ.items() if name != "DOGS_VS_CATS_CACHE"}
-    return {**kept, "PYTHONPATH": str(ROOT), **changes}
+    """Return the environment of a stage: that of the tests, without a cache that the user may have set."""
+    inherited = {name: value for name, value in os.environ.items() if name != "DOGS_VS_CATS_CACHE"}
+    return {**inherited, "PYTHONPATH": str(ROOT), **changes}
 
 
 def start(stage: str, workspace: Path, **changes: str) -> "subprocess.Popen[str]":
-    """Start a stage as DVC does."""
+    """Start a stage as a process, as DVC does."""
     return subprocess.Popen(
         [sys.executable, "-m", "tasks", stage],
         cwd=workspace,
@@ -110,20 +111,20 @@ def start(stage: str, workspace: Path, **changes: str) -> "subprocess.Popen[str]
     )
 
 
-def ended(process: "subprocess.Popen[str]") -> str:
-    """Wait for a stage, which must succeed; what it said."""
-    _, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
-    return said
+def wait(process: "subprocess.Popen[str]") -> str:
+    """Wait for a stage, which must succeed; return its standard error."""
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    return stderr
 
 
 def run(stage: str, workspace: Path, **changes: str) -> str:
-    """Run a stage, which must succeed; what it said on standard error."""
-    return ended(start(stage, workspace, **changes))
+    """Run a stage, which must succeed; return its standard error."""
+    return wait(start(stage, workspace, **changes))
 
 
 def kill_once(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
-    """Kill a process, in the way it cannot notice, as soon as it has got to where it is wanted."""
+    """Kill a process with SIGKILL as soon as `reached` returns true."""
     try:
         deadline = time.monotonic() + 240
         while not reached():
@@ -137,30 +138,30 @@ def kill_once(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> 
 
 @contextmanager
 def hanging(path: Path) -> Iterator[None]:
-    """Make a file one that whoever opens it waits for without end, as on a disk that hangs."""
-    aside = path.with_name(f"{path.name}.aside")
-    path.rename(aside)
+    """Make every process that opens the file wait forever, as on a disk that hangs."""
+    original = path.with_name(f"{path.name}.original")
+    path.rename(original)
     os.mkfifo(path)
     try:
         yield
     finally:
-        aside.replace(path)
+        original.replace(path)
 
 
 def file_contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its place."""
+    """Return the content of every file below a folder, by its relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def copied(chain: Chain, target: Path) -> Path:
-    """A copy of the workspace that takes no time: hard links, which the stages replace and never write into."""
+def copy_workspace(chain: Chain, target: Path) -> Path:
+    """Copy the workspace as hard links, which takes no time; stages replace files and never write into them."""
     shutil.copytree(chain.folder, target, copy_function=os.link)
     return target
 
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """The workspace in which extract_features, train_head and fine_tune have run; not to be changed."""
+    """Return the workspace in which extract_features, train_head and fine_tune have run; not to be changed."""
     folder = tmp_path_factory.mktemp("chain") / "with a space"
     write_photographs(folder, numbers=range(20))
     write_params(folder, {})
@@ -171,31 +172,34 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.fixture
 def workspace(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the workspace to change, and the current folder."""
+    """Return a copy of the workspace, which may be changed, as the current folder."""
     monkeypatch.delenv("DOGS_VS_CATS_CACHE", raising=False)
-    folder = copied(chain, tmp_path / "with a space")
+    folder = copy_workspace(chain, tmp_path / "with a space")
     monkeypatch.chdir(folder)
     return folder
 
 
 def kill_in_the_third_epoch(stage: str, workspace: Path, train: Any) -> Path:
-    """Start a training and kill it once two epochs are whole; the folder of the state it left.
+    """Start a training stage and kill it after two epochs; return the folder of the state that it saved.
 
     Args:
-        stage: which.
-        workspace: where.
-        train: the `Views` it is shown; their module starts TensorFlow, which not every test here needs.
+        stage: the stage's name.
+        workspace: the workspace.
+        train: the `FeatureDataset` of its training split; typed loosely, as importing its module starts TensorFlow,
+            which not every test here needs.
     """
 
-    def drawn(entry: manifest.Entry) -> list[int]:
-        found = []
+    def views(entry: manifest.Entry) -> list[int]:
+        drawn = []
         for train.epoch in range(3):
-            found.append(train._view(entry))
-        return found
+            drawn.append(train._view(entry))
+        return drawn
 
     photographs = manifest.read(workspace / "artifacts/split/manifest.csv")
-    waited_for = next(entry for entry in photographs if entry.split == "train" and drawn(entry) == [0, 0, 1])
-    left = workspace / ".cache/training"
-    with hanging(workspace / "artifacts/extract_features/1" / f"{waited_for.sha256}.npz"):
-        kill_once(start(stage, workspace), lambda: any(left.glob("*/*/epoch-0002")))
-    return max(left.glob("*/*/epoch-*"))
+    first_needed_in_epoch_3 = next(
+        entry for entry in photographs if entry.split == "train" and views(entry) == [0, 0, 1]
+    )
+    states = workspace / ".cache/training"
+    with hanging(workspace / "artifacts/extract_features/1" / f"{first_needed_in_epoch_3.sha256}.npz"):
+        kill_once(start(stage, workspace), lambda: any(states.glob("*/*/epoch-0002")))
+    return max(states.glob("*/*/epoch-*"))

@@ -1,1 +1,1 @@
-"""Cached activations of the frozen base: computed once, stored by row, read in batches."""
+"""Cached activations of the frozen base: computed once, stored as one file per photograph and view, read in batches."""

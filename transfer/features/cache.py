@@ -1,4 +1,4 @@
-"""The memo: rows of features computed before, kept below `.cache/features/` so that none is computed twice."""
+"""Feature cache: rows of earlier runs in `.cache/features/`, so that none is computed twice."""
 
 import os
 import time
@@ -10,17 +10,17 @@ from transfer.features import store
 from transfer.runtime import files, paths
 from transfer.runtime.errors import LockedError
 
-MAX_GIGABYTES = 10.0  # what it may take of the disk: some 100,000 rows of photographs of 224 x 224 pixels
+MAX_GIGABYTES = 10.0  # size limit: some 100,000 rows of photographs of 224 x 224 pixels
 
-_Found = tuple[Path, os.stat_result]
+_RowFile = tuple[Path, os.stat_result]
 
 
 class FeatureCache:
-    """Rows of one recipe that were computed before, in `.cache/features/<digest>/`.
+    """The rows of one recipe, in `.cache/features/<digest of the recipe>/`.
 
     Args:
-        recipe: what they follow from besides their photographs.
-        shapes: of each of a row's activations.
+        recipe: what the rows follow from, besides their photographs.
+        shapes: the shape of each of a row's activations.
     """
 
     def __init__(self, recipe: store.Recipe, *, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -30,88 +30,98 @@ class FeatureCache:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, photo: str) -> Path:
-        """Where the row of the photograph with this sha256 lies or would lie."""
+        """Return the path of the row of the photograph with this SHA-256, whether it exists or not."""
         return self._folder / f"{photo}.npz"
 
     def has(self, photo: str) -> bool:
-        """Whether the row is there and whole, and remember that it is used; one that is damaged is forgotten.
+        """Return whether there is an undamaged row; mark it as used, and remove a damaged one.
 
-        Only the access time is set: DVC takes a changed modification time for changed content.
+        Only the access time is set: to DVC, a changed modification time means changed content.
         """
+        path = self.path(photo)
         try:
-            row = store.read_row(self.path(photo), recipe=self.recipe, photo=photo)
+            row = store.read_row(path, recipe=self.recipe, photo=photo)
         except FileNotFoundError:
             return False
         except store.DamagedRow:
             row = None
         if row is None or [part.shape for part in row] != self._shapes:
-            self.path(photo).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             return False
-        with suppress(OSError):  # another user's row, in a shared memo, or a disk that is read-only
-            modified = self.path(photo).stat().st_mtime_ns
-            os.utime(self.path(photo), ns=(max(modified, time.time_ns()), modified))
+        with suppress(OSError):  # the row of another user in a shared cache, or a read-only disk
+            modified = path.stat().st_mtime_ns
+            os.utime(path, ns=(max(modified, time.time_ns()), modified))
         return True
 
-    def keep(self, photo: str, row: store.Row) -> None:
-        """Add a row."""
+    def put(self, photo: str, row: store.Row) -> None:
+        """Add the row of the photograph with this SHA-256."""
         store.write_row(self.path(photo), row, recipe=self.recipe, photo=photo)
 
     def link(self, photo: str, folder: Path) -> None:
-        """Put the row into `folder`.
+        """Link the row into `folder`, or copy it where the disks have no hard links.
 
         Raises:
-            BusyError: another process has forgotten it meanwhile.
+            LockedError: another process has evicted the row in the meantime.
         """
         source = self.path(photo)
         try:
             files.link(source, folder / source.name)
         except FileNotFoundError:
             raise LockedError(
-                f"The memo must keep the rows that are in use. Received: {source.name} forgotten by another run. "
-                "Run again: it alone is computed."
+                f"{source} must stay in the feature cache until it is linked. Received: no such file; another run "
+                "has evicted it. Run again: only evicted rows are computed."
             ) from None
 
 
 def evict_least_recently_used(*, gigabytes: float = MAX_GIGABYTES) -> int:
-    """Shrink the memo to at most `gigabytes` (10**9 bytes); returns how many rows were forgotten.
+    """Shrink the feature cache to a size, and remove temporary files of killed processes that are a day old.
 
-    What killed processes left half written goes too, once it is a day old.
+    Args:
+        gigabytes: the size, in units of 10**9 bytes.
+
+    Returns:
+        The number of rows evicted.
     """
-    for partial in paths.cache("features").glob("*/.*.npz.*"):
-        if files.is_stale(partial):
-            partial.unlink(missing_ok=True)
+    for temporary in paths.cache("features").glob("*/.*.npz.*"):
+        if files.is_stale(temporary):
+            temporary.unlink(missing_ok=True)
     rows = list(_rows())
-    return _forget(rows, sum(status.st_size for _, status in rows) - gigabytes * 1e9)
+    return _evict(rows, sum(status.st_size for _, status in rows) - gigabytes * 1e9)
 
 
 def make_space(missing: int, *, keep: Collection[Path]) -> int:
-    """Forget rows, the least recently used first, until the memo's disk has `missing` bytes more; returns how many.
+    """Evict the least recently used rows until the feature cache's disk has `missing` bytes more.
 
-    None are forgotten if that would not do. A row that is also an artifact goes on taking its place, and stays.
+    No row is evicted if all of them together would not be enough. A row that is also hard-linked as an artifact is
+    not evicted, as that would free no space.
 
     Args:
-        missing: bytes; nothing is missing below 1.
-        keep: the rows that are about to be used.
+        missing: bytes; with 0 or less, nothing is evicted.
+        keep: rows that are needed soon and must not be evicted.
+
+    Returns:
+        The number of rows evicted.
     """
-    spare = [(row, status) for row, status in _rows() if row not in keep and status.st_nlink == 1]
-    if not 0 < missing <= sum(status.st_size for _, status in spare):
+    evictable = [(row, status) for row, status in _rows() if row not in keep and status.st_nlink == 1]
+    if not 0 < missing <= sum(status.st_size for _, status in evictable):
         return 0
-    return _forget(spare, missing)
+    return _evict(evictable, missing)
 
 
-def _forget(rows: Iterable[_Found], excess: float) -> int:
-    """Forget rows until that many bytes are gone, the least recently used first; returns how many."""
-    forgotten = 0
-    for row, status in sorted(rows, key=lambda found: found[1].st_atime_ns):
+def _evict(rows: Iterable[_RowFile], excess: float) -> int:
+    """Remove rows, the least recently used first, until `excess` bytes are freed; return how many."""
+    evicted = 0
+    for row, status in sorted(rows, key=lambda row_file: row_file[1].st_atime_ns):
         if excess <= 0:
             break
         row.unlink(missing_ok=True)
         excess -= status.st_size
-        forgotten += 1
-    return forgotten
+        evicted += 1
+    return evicted
 
 
-def _rows() -> Iterator[_Found]:
+def _rows() -> Iterator[_RowFile]:
+    """Yield every row of every recipe with its status."""
     for row in paths.cache("features").glob("*/*.npz"):
-        with suppress(FileNotFoundError):  # forgotten by another process meanwhile
+        with suppress(FileNotFoundError):  # evicted by another process in the meantime
             yield row, row.stat()

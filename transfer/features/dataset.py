@@ -1,4 +1,4 @@
-"""Views: cached features as a network takes them, one view of each photograph an epoch."""
+"""Dataset: batches of cached features for Keras, one view of each photograph per epoch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,34 +19,37 @@ Part = Literal["boundary", "pooled"]
 Features = NDArray[np.float16] | NDArray[np.float32]
 Pool = Callable[[store.Activation], Features]
 
-_ROOM = 512 << 20  # bytes of pooled rows that stay in memory: reading them is most of a head's epoch
+_MEMORY_BYTES = 512 << 20  # of pooled rows held in memory: reading them again would take most of a head's epoch
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Dataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """What a training is shown; what a batch holds follows from its number and `epoch` alone."""
+    """Base class of datasets whose batches follow from their index and the attribute `epoch` alone.
+
+    `failure` is the exception that ended reading, if any: Keras reads in threads of TensorFlow's, which hide it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.epoch = 0
-        # Keras reads in threads of TensorFlow's, which hide what was raised
         self.failure: DataError | OSError | None = None
 
 
 class FeatureDataset(Dataset):
-    """Batches of cached activations and labels, read from the disk as they are asked for.
+    """Batches of cached activations and labels, read from the disk on demand.
+
+    The photographs and views of a batch follow from `seed`, the attribute `epoch` and the batch's index alone.
 
     Args:
-        folder: what the stage `extract_features` made.
-        photographs: what to read, all of them at view 0 or, with a seed, at a view drawn anew each epoch.
-        classes: class names in the order of their numbers; the labels are these numbers.
-        part: which of a row's activations.
-        pool: what is made of each activation; what comes of it stays in memory as long as there is room.
-        batch_size: photographs a batch; the last may be smaller.
-        seed: of the order and the views; None keeps the given order and view 0.
-
-    Which photographs and views make up a batch follows from the seed, `epoch` and the batch's number alone.
+        folder: the output of the stage `extract_features`.
+        photographs: the photographs; without a seed view 0 of each, with a seed a view drawn anew in each epoch.
+        classes: class names; a label is the index of a name.
+        part: which of a row's activations is read.
+        pool: applied to each activation; the results are held in memory, up to 512 MiB. None: activations are
+            read anew each time.
+        batch_size: photographs per batch; the last batch may be smaller.
+        seed: of the order and the views; None keeps the order of `photographs` and view 0.
     """
 
     def __init__(
@@ -67,39 +70,42 @@ class FeatureDataset(Dataset):
         self._part = part
         self._batch_size = batch_size
         self._seed = seed
-        self._plan: tuple[int, list[manifest.Entry]] = (-1, [])
+        self._order_of_epoch: tuple[int, list[manifest.Entry]] = (-1, [])
         self._pool = pool
         self._rows: dict[tuple[str, int], Features] = {}
-        self._room = _ROOM if pool else 0
-        self._shape: tuple[int, ...] | None = None  # of every activation, as the first one has it
+        self._free_bytes = _MEMORY_BYTES if pool else 0
+        self._shape: tuple[int, ...] | None = None  # of every activation, as in the first row read
         self._recipes = [store.recipe_digest(recipe) for recipe in store.read_recipes(folder)]
 
     def __len__(self) -> int:
         return math.ceil(len(self._photographs) / self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        chosen = self._order()[index * self._batch_size : (index + 1) * self._batch_size]
-        rows = np.stack([self._read(photograph) for photograph in chosen]).astype(np.float32)
-        labels = np.array([[self._numbers[photograph.class_name]] for photograph in chosen], np.float32)
+        photographs = self._order()[index * self._batch_size : (index + 1) * self._batch_size]
+        rows = np.stack([self._read(photograph) for photograph in photographs]).astype(np.float32)
+        labels = np.array([[self._numbers[photograph.class_name]] for photograph in photographs], np.float32)
         return rows, labels
 
     def _order(self) -> list[manifest.Entry]:
+        """Return the photographs in the order of the current epoch."""
         if self._seed is None:
             return self._photographs
-        epoch, plan = self.epoch, self._plan  # Keras reads ahead in several threads
-        if plan[0] != epoch:
+        epoch, (known_epoch, order) = self.epoch, self._order_of_epoch  # several threads of Keras read ahead
+        if known_epoch != epoch:
             key = partial(seeding.digest, self._seed, "order", epoch)
-            plan = self._plan = (epoch, sorted(self._photographs, key=lambda photograph: key(photograph.sha256)))
-        return plan[1]
+            order = sorted(self._photographs, key=lambda photograph: key(photograph.sha256))
+            self._order_of_epoch = (epoch, order)
+        return order
 
     def _read(self, photograph: manifest.Entry) -> Features:
+        """Return the features of a photograph in the current epoch, from memory or from the disk."""
         view = self._view(photograph)
         row = self._rows.get((photograph.sha256, view))
         if row is None:
             activation = self._read_from_disk(photograph, view)
             row = self._pool(activation) if self._pool else activation
-            if row.nbytes <= self._room:
-                self._room -= row.nbytes
+            if row.nbytes <= self._free_bytes:
+                self._free_bytes -= row.nbytes
                 self._rows[photograph.sha256, view] = row
         return row
 
@@ -107,7 +113,7 @@ class FeatureDataset(Dataset):
         path = self._folder / str(view) / f"{photograph.sha256}.npz"
         try:
             [activation] = store.read_parts(path, [self._part], recipe=self._recipes[view], photo=photograph.sha256)
-            self._refuse_another_shape(path, activation.shape)
+            self._check_shape(path, activation.shape)
         except (store.DamagedRow, FileNotFoundError) as error:
             self.failure = DataError(f"{error}. {rerun_hint('extract_features')}")
             raise self.failure from None
@@ -116,12 +122,13 @@ class FeatureDataset(Dataset):
             raise self.failure from None
         return activation
 
-    def _refuse_another_shape(self, path: Path, shape: tuple[int, ...]) -> None:
+    def _check_shape(self, path: Path, shape: tuple[int, ...]) -> None:
         self._shape = self._shape or shape
         if shape != self._shape:
-            raise store.DamagedRow(f"{path} has the shape {shape}, and others {self._shape}")
+            raise store.DamagedRow(f"{path} has the shape {shape}, other rows have {self._shape}")
 
     def _view(self, photograph: manifest.Entry) -> int:
+        """Draw the view of a photograph in the current epoch."""
         if self._seed is None:
             return 0
         return seeding.digest(self._seed, "view", self.epoch, photograph.sha256) % len(self._recipes)
@@ -136,9 +143,14 @@ def train_and_validation(
     seed: int,
     pool: Pool | None = None,
 ) -> tuple[FeatureDataset, FeatureDataset]:
-    """The views of the training split, drawn anew each epoch, and the validation split as it is."""
-    of = {split: [entry for entry in photographs if entry.split == split] for split in ("train", "validation")}
-    read = partial(
+    """Return the datasets of the training split, with views drawn anew each epoch, and of the validation split.
+
+    The arguments are those of `FeatureDataset`; the validation split has view 0 alone.
+    """
+    dataset = partial(
         FeatureDataset, folder, classes=manifest.classes(photographs), part=part, batch_size=batch_size, pool=pool
     )
-    return read(of["train"], seed=seed), read(of["validation"])
+    train, validation = (
+        [photograph for photograph in photographs if photograph.split == split] for split in ("train", "validation")
+    )
+    return dataset(train, seed=seed), dataset(validation)

@@ -1,7 +1,7 @@
-"""Extraction: photographs through the frozen network, one replica of it a processor core.
+"""Extraction: activations of photographs, computed by one replica of the frozen network per processor core.
 
-A replica's thread reads, resizes and computes its own photographs, so no core waits for another, and a row does not
-depend on how many cores there are.
+The thread of a replica reads, resizes and computes its own photographs, so cores do not wait for each other. A row
+does not depend on the number of cores.
 """
 
 import os
@@ -20,28 +20,29 @@ from transfer.network import vgg16
 from transfer.network.backend import keras, tf
 from transfer.network.weights import Weights
 
-BATCH = 8  # views a replica computes at once: more is no faster and takes memory
+BATCH = 8  # views that a replica computes at once: more is no faster and takes more memory
 
-View = TypeVar("View")
-Made = TypeVar("Made")
+ViewT = TypeVar("ViewT")
+ResultT = TypeVar("ResultT")
 Network = Callable[[Pixels], list[store.Row]]
 
 
 def core_count() -> int:
-    """How many replicas the machine has cores for."""
+    """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_one_thread_per_replica() -> None:
-    """Keep TensorFlow from spreading one operation over all cores; to be called before its first operation."""
+    """Keep TensorFlow from spreading one operation over all cores; must be called before its first operation."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(core_count())
 
 
 def build_network(weights: Weights, *, image_size: int, boundary: str) -> Network:
-    """The base as a function from pixels of shape (up to `BATCH`, size, size, 3) to a row for each.
+    """Build the base as a function from pixels of shape (at most `BATCH`, size, size, 3) to one row per picture.
 
-    Every call computes `BATCH` rows, so that a row's last bits do not depend on how many were asked for.
+    Every call computes `BATCH` rows, padded with zeros, so that the last bits of a row do not depend on the number
+    of pictures.
     """
     photograph = keras.Input((image_size, image_size, 3), batch_size=BATCH, dtype="uint8")
     at_boundary = photograph
@@ -54,58 +55,58 @@ def build_network(weights: Weights, *, image_size: int, boundary: str) -> Networ
     forward = tf.function(lambda pixels: model(pixels, training=False), jit_compile=False)
 
     def compute(pixels: Pixels) -> list[store.Row]:
-        missing = ((0, BATCH - len(pixels)), (0, 0), (0, 0), (0, 0))
-        activations: list[NDArray[np.float32]] = [part.numpy() for part in forward(np.pad(pixels, missing))]
+        padding = ((0, BATCH - len(pixels)), (0, 0), (0, 0), (0, 0))
+        activations: list[NDArray[np.float32]] = [part.numpy() for part in forward(np.pad(pixels, padding))]
         return [store.to_row(*parts) for parts in zip(*activations, strict=True)][: len(pixels)]
 
     return compute
 
 
 def extract(
-    views: Iterable[View],
+    views: Iterable[ViewT],
     *,
-    pixels: Callable[[Sequence[View]], Pixels],
+    pixels: Callable[[Sequence[ViewT]], Pixels],
     compute: Network,
-    keep: Callable[[View, store.Row], None],
+    put: Callable[[ViewT, store.Row], None],
 ) -> Iterator[int]:
     """Compute the rows of `views` on all cores.
 
     Args:
-        views: what to compute, in any order; only a few are taken ahead.
-        pixels: shows a few views, as an array of shape (views, size, size, 3).
-        compute: as `network` makes it.
-        keep: is handed every row once it is there; called from several threads.
+        views: the views to compute, in any order; only a few are taken from the iterable ahead of need.
+        pixels: returns the pictures of a few views, an array of shape (views, size, size, 3).
+        compute: the network, from `build_network`.
+        put: stores a row; called from several threads.
 
     Yields:
-        How many more views were done.
+        The number of views computed since the last one.
     """
 
-    def work(batch: Sequence[View]) -> int:
+    def work(batch: Sequence[ViewT]) -> int:
         for view, row in zip(batch, compute(pixels(batch)), strict=True):
-            keep(view, row)
+            put(view, row)
         return len(batch)
 
     yield from map_batches(work, views, batch=BATCH)
 
 
 def map_batches(
-    work: Callable[[Sequence[View]], Made], views: Iterable[View], *, batch: int
-) -> Generator[Made, None, None]:
-    """Do `work` on batches of `views`, one on each core at a time.
+    work: Callable[[Sequence[ViewT]], ResultT], views: Iterable[ViewT], *, batch: int
+) -> Generator[ResultT, None, None]:
+    """Apply `work` to batches of `views`, one batch on each core at a time.
 
     Args:
         work: called from several threads.
-        views: only a few are taken ahead.
-        batch: how many are worked on at once.
+        views: the views; only a few are taken from the iterable ahead of need.
+        batch: the number of views in a batch; the last may be smaller.
 
     Yields:
-        What was made of each batch, in order.
+        The result for each batch, in order.
     """
     with ThreadPoolExecutor(core_count()) as pool:
-        running: deque[Future[Made]] = deque()
+        running: deque[Future[ResultT]] = deque()
         try:
-            for each in _batches(views, batch):
-                running.append(pool.submit(work, each))
+            for views_of_batch in _batches(views, batch):
+                running.append(pool.submit(work, views_of_batch))
                 if len(running) > 2 * core_count():
                     yield running.popleft().result()
             while running:
@@ -114,7 +115,7 @@ def map_batches(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batches(views: Iterable[View], size: int) -> Iterator[list[View]]:
+def _batches(views: Iterable[ViewT], size: int) -> Iterator[list[ViewT]]:
     remaining = iter(views)
     while batch := list(islice(remaining, size)):
         yield batch

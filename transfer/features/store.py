@@ -1,6 +1,7 @@
-"""Features: a photograph's activations at the boundary and at the base's end, one row a photograph and view.
+"""Feature store: rows of activations at the boundary and at the end of the base, as files.
 
-A row is a file, `<view>/<sha256>.npz`, and follows from the photograph's bytes and its view's recipe alone.
+A row belongs to one view of one photograph and is the file `<view>/<sha256>.npz`. Its content follows from the
+photograph's bytes and the view's recipe alone.
 """
 
 import hashlib
@@ -19,10 +20,10 @@ from transfer.runtime import disk, files
 from transfer.runtime.errors import DataError, rerun_hint
 
 RECIPE_VERSION = 1  # to be raised when the same recipe would give other activations
-_MAX_BYTES = 1 << 28  # far more than a photograph of 1024 pixels an edge has at any boundary
-_COMPRESSION = 1  # most activations are zero: the least effort takes nearly two thirds off
+_MAX_BYTES = 1 << 28  # far more than a photograph of 1024 x 1024 pixels has at any boundary
+_COMPRESSION_LEVEL = 1  # most activations are zero: the fastest level saves nearly two thirds
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-_REMAKE = rerun_hint("extract_features")
+_HINT = rerun_hint("extract_features")
 
 Activation = NDArray[np.float16]
 Recipe = dict[str, Any]
@@ -36,11 +37,11 @@ class Row(NamedTuple):
 
 
 class DamagedRow(Exception):
-    """A file is not the row its place says it is; the text is the reason."""
+    """A file is not the row that its path names; the text is the reason."""
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """The name of a recipe: 64 hexadecimal digits that differ when anything in it does."""
+    """Return the SHA-256 of a recipe, in hexadecimal; the order of its entries does not matter."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
@@ -51,19 +52,19 @@ def write_recipes(folder: Path, recipes: Iterable[Recipe]) -> None:
 
 
 def read_recipes(folder: Path) -> list[Recipe]:
-    """Read the recipe of every view below `folder`, in order.
+    """Read the recipe of every view below `folder`, in the order of views.
 
     Raises:
-        DataError: there is no view, a recipe is damaged, or it is not the one by which the rows beside it were made.
+        DataError: there is no view, a recipe is damaged, or the rows in its folder were made by another one.
     """
     views = sorted(
         (path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()), key=lambda path: int(path.name)
     )
     if not views:
-        raise DataError(f"{folder} must hold a folder a view. Received: none. {_REMAKE}")
+        raise DataError(f"{folder} must contain a folder for each view. Received: none. {_HINT}")
     recipes = [read_recipe(view / "recipe.json") for view in views]
     for view, recipe in zip(views, recipes, strict=True):
-        _refuse_rows_of_another_recipe(view, recipe_digest(recipe))
+        _check_recipe(view, recipe_digest(recipe))
     return recipes
 
 
@@ -71,7 +72,7 @@ def read_recipe(path: Path) -> Recipe:
     """Read a `recipe.json`.
 
     Raises:
-        DataError: it is no JSON object.
+        DataError: it is not a JSON object.
     """
     content = path.read_bytes()
     try:
@@ -79,45 +80,59 @@ def read_recipe(path: Path) -> Recipe:
     except ValueError:
         recipe = None
     if not isinstance(recipe, dict):
-        raise DataError(f"{path} must be a JSON object. Received: {len(content):,} bytes of something else. {_REMAKE}")
+        raise DataError(f"{path} must be a JSON object. Received: {len(content):,} bytes of something else. {_HINT}")
     return recipe
 
 
-def _refuse_rows_of_another_recipe(view: Path, recipe: str) -> None:
-    """Look at one row, which stands for all: a stage writes the recipe and its rows together."""
-    row = next(view.glob("*.npz"), None)
-    try:
-        if row:
-            read_parts(row, (), recipe=recipe, photo=row.stem)
-    except DamagedRow as error:
-        raise DataError(f"{error}. {_REMAKE}") from None
+def lineage(manifest: Path, recipes: Sequence[Recipe], **input_files: Path) -> dict[str, Any]:
+    """Return what a network was trained on, besides its parameters, for its card.
+
+    Args:
+        manifest: the manifest of the photographs.
+        recipes: of the features, in the order of views.
+        **input_files: other files that the network follows from, by the name that the card gives them.
+
+    Returns:
+        The SHA-256 of each file and the digest of each recipe.
+    """
+    return {
+        "photographs": files.sha256(manifest),
+        "features": [recipe_digest(recipe) for recipe in recipes],
+        **{name: files.sha256(file) for name, file in input_files.items()},
+    }
 
 
 def to_row(boundary: NDArray[np.float32], pooled: NDArray[np.float32]) -> Row:
-    """Round activations to float16, the largest of which stands for everything above it."""
+    """Cast activations to float16, clipped to its range."""
     return Row(*(np.clip(part, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16) for part in (boundary, pooled)))
 
 
 def write_row(path: Path, row: Row, *, recipe: str, photo: str) -> None:
-    """Write a row whole, marked with its recipe's digest and its photograph's sha256.
+    """Write a row atomically, with a mark that identifies its recipe and its photograph.
 
-    It is not forced to the disk: `read_row` tells a row that a power cut left incomplete.
+    The bytes are not flushed to the disk: `read_row` detects a row that a power cut left incomplete.
+
+    Args:
+        path: the row's file.
+        row: the activations.
+        recipe: the recipe's digest.
+        photo: the photograph's SHA-256.
 
     Raises:
-        DiskError: the disk refuses.
+        DiskError: the disk cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # a shared memo has writers on many machines
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # many machines may write to a shared cache
     try:
         with (
             disk.space_for({path.parent: 0}),
-            zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL) as archive,
         ):
             for name, part in {**row._asdict(), "mark": _mark(recipe, photo)}.items():
                 with archive.open(f"{name}.npy", "w") as member:
                     np.lib.format.write_array(member, part, allow_pickle=False)
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read_row(path: Path, *, recipe: str, photo: str) -> Row:
@@ -126,27 +141,43 @@ def read_row(path: Path, *, recipe: str, photo: str) -> Row:
 
 
 def read_parts(path: Path, parts: Iterable[str], *, recipe: str, photo: str) -> list[Activation]:
-    """Read some of a row's activations and check that they are whole and of the row asked for.
+    """Read some of a row's activations, after checking that the file is undamaged and the expected row.
+
+    Args:
+        path: the row's file.
+        parts: names of fields of `Row`.
+        recipe: the digest of the recipe that the row must have been made by.
+        photo: the SHA-256 of the photograph that the row must belong to.
 
     Raises:
-        DamagedRow: it is cut short, changed, of another recipe or photograph, or no row at all.
-        OSError: there is none, or it cannot be read.
+        DamagedRow: the file is truncated or changed, belongs to another recipe or photograph, or is not a row at all.
+        OSError: the file is missing or cannot be read.
     """
     content = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            mark, *activations = (_array(archive, name) for name in ("mark", *parts))
-    except Exception as error:  # noqa: BLE001 (zipfile, zlib and NumPy raise nearly anything on damaged bytes)
+            mark, *activations = (_read_array(archive, name) for name in ("mark", *parts))
+    except Exception as error:  # noqa: BLE001 - zipfile, zlib and NumPy raise nearly anything on damaged bytes
         raise DamagedRow(f"{path} is damaged: {error}") from None
     if not np.array_equal(mark, _mark(recipe, photo)):
-        raise DamagedRow(f"{path} holds another photograph's row, or one made by another recipe")
+        raise DamagedRow(f"{path} belongs to another photograph, or was made by another recipe")
     if any(part.dtype != np.float16 or part.ndim != 3 for part in activations):
-        raise DamagedRow(f"{path} holds no float16 activations")
+        raise DamagedRow(f"{path} has activations that are not three-dimensional arrays of float16")
     return activations
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """Read one array; the whole member first, so that its checksum is compared before its header is believed."""
+def _check_recipe(view: Path, recipe: str) -> None:
+    """Check the recipe of a view against one row; the others follow, as a stage writes rows and recipe together."""
+    row = next(view.glob("*.npz"), None)
+    try:
+        if row:
+            read_parts(row, (), recipe=recipe, photo=row.stem)
+    except DamagedRow as error:
+        raise DataError(f"{error}. {_HINT}") from None
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read an array; all of the member is read first, so that its checksum is compared before its header is parsed."""
     member = archive.getinfo(f"{name}.npy")
     if member.file_size > _MAX_BYTES:
         raise ValueError(f"{name} must have at most {_MAX_BYTES:,} bytes. Received: {member.file_size:,}")
@@ -155,13 +186,5 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
 
 
 def _mark(recipe: str, photo: str) -> NDArray[np.uint8]:
+    """Return the SHA-256 of a recipe's digest and a photograph's SHA-256, as an array."""
     return np.frombuffer(hashlib.sha256(f"{recipe} {photo}".encode()).digest(), np.uint8)
-
-
-def lineage(manifest: Path, recipes: Sequence[Recipe], **others: Path) -> dict[str, Any]:
-    """What a network follows from besides params: photographs and other files by sha256, features by recipe."""
-    return {
-        "photographs": files.sha256(manifest),
-        "features": [recipe_digest(recipe) for recipe in recipes],
-        **{name: files.sha256(file) for name, file in others.items()},
-    }

@@ -1,4 +1,4 @@
-"""Photographs: bytes read into pixels, and pixels brought to the size the network takes."""
+"""Decoding: photographs from bytes to pixels, and resizing to the square that the network takes."""
 
 import hashlib
 import io
@@ -12,24 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from transfer.images import manifest
 from transfer.runtime.errors import DataError, rerun_hint
 
 Pixels = NDArray[np.uint8]
 Resizing = Literal["squash", "crop", "fit"]
-MAX_SIZE = 1024  # pixels an edge of the square that a network takes
+MAX_SIZE = 1024  # edge of the square that a network takes, pixels
 Box = tuple[float, float, float, float]
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-MAX_BYTES = 64 << 20  # of a photograph's file, which is read whole; those of phones have a third of that at most
-MAX_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
-MAX_SCANS = 100  # of a JPEG, over its whole picture; ten are usual, and each takes time however few its bytes
-BACKGROUND = (124, 117, 104)  # ImageNet's mean colour: what VGG16's preprocessing turns into zero
+MAX_BYTES = 64 << 20  # of a file, which is read into memory; files of phones have a third of that at most
+MAX_PIXELS = 89_478_485  # the limit above which Pillow warns of a decompression bomb
+MAX_SCANS = 100  # of a JPEG; ten are usual, and each one takes time over all pixels however few its bytes
+BACKGROUND = (124, 117, 104)  # ImageNet's mean colour, which VGG16's preprocessing turns into zero
 
-_JPEG = b"\xff\xd8"  # how one begins
-_END, _SCAN = 0xD9, 0xDA
-_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # not what may stand within compressed data
+_JPEG_START = b"\xff\xd8"
+_END_MARKER, _SCAN_MARKER = 0xD9, 0xDA
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # without the markers that occur within compressed data
 
-_TURNS = {
+_TRANSPOSITIONS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -41,38 +42,38 @@ _TURNS = {
 
 
 class UnreadablePhoto(Exception):
-    """The bytes are no whole photograph; the text is the reason."""
+    """The bytes cannot be decoded as a photograph; the text is the reason."""
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode a photograph fully, turned upright by its EXIF orientation, as 8-bit RGB.
+    """Decode a photograph completely, as 8-bit RGB, rotated by its EXIF orientation.
 
-    Transparent parts are laid on white; 16-bit grey is scaled to 8 bits; of an animation, the first picture.
+    Transparent pixels are blended with white, 16-bit grey is scaled to 8 bits, and an animation's first frame is used.
 
     Raises:
-        UnreadablePhoto: the bytes are empty, of no known format, cut short, damaged, larger than `MAX_PIXELS` once
-            decoded, or of more than `MAX_SCANS`.
+        UnreadablePhoto: the bytes are empty, truncated, damaged, in no known format, larger than `MAX_PIXELS` once
+            decoded, or have more than `MAX_SCANS` scans.
     """
     if not data:
         raise UnreadablePhoto("empty file")
-    with _refusals():
+    with _as_unreadable():
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise UnreadablePhoto(f"more than {MAX_PIXELS:,} pixels")
-        if data.startswith(_JPEG) and _scans(data) > MAX_SCANS:
+        if data.startswith(_JPEG_START) and _count_scans(data) > MAX_SCANS:
             raise UnreadablePhoto(f"more than {MAX_SCANS} scans")
         image.load()
-        image = _upright(image)  # under the same name, so that no third copy of the largest is held
+        image = _upright(image)  # reusing the name frees the first image before `_rgb` makes a third
         return _rgb(image)
 
 
 def read_photo(path: Path, *, sha256: str) -> Image.Image:
-    """Read a photograph that `subsample` kept, if it still is the one that the manifest describes.
+    """Read a photograph that `subsample` wrote, after checking its SHA-256; decode it as `decode` does.
 
-    `subsample` keeps what can be decoded, so its sha256 tells that this can.
+    `subsample` writes only photographs that can be decoded, so one with the right SHA-256 can be.
 
     Raises:
-        DataError: its bytes have another sha256.
+        DataError: the file has another SHA-256.
     """
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
@@ -83,28 +84,47 @@ def read_photo(path: Path, *, sha256: str) -> Image.Image:
     return decode(data)
 
 
+def read_square(folder: Path, photograph: manifest.Entry, *, size: int, resizing: Resizing) -> Pixels:
+    """Read a photograph of the manifest, resized to a square.
+
+    Args:
+        folder: the folder that the manifest's paths are relative to.
+        photograph: the manifest's entry.
+        size: edge of the square, in pixels.
+        resizing: as in `resize`.
+
+    Returns:
+        Array of shape (size, size, 3), RGB, 0 to 255.
+
+    Raises:
+        DataError: the file has another SHA-256 than the manifest lists.
+    """
+    image = read_photo(folder / photograph.path, sha256=photograph.sha256)
+    return resize(image, size=size, resizing=resizing)
+
+
 def resize(image: Image.Image, *, size: int, resizing: Resizing) -> Pixels:
-    """Bring a photograph to `size` x `size` pixels.
+    """Resize a photograph to `size` x `size` pixels.
 
     Args:
         image: 8-bit RGB.
         size: edge of the square, in pixels.
-        resizing: "squash" changes the proportions; "crop" keeps them and takes the middle square;
+        resizing: "squash" changes the proportions; "crop" keeps them and uses the middle square;
             "fit" keeps them and fills the rest with `BACKGROUND`.
 
     Returns:
         Array of shape (size, size, 3), RGB, 0 to 255.
     """
     if resizing == "fit":
-        return np.asarray(_fitted(image, size))
+        return np.asarray(_fit(image, size))
     box = crop_box(image.width, image.height, resizing)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def crop_box(width: int, height: int, resizing: Resizing) -> Box:
-    """The part of a photograph that fills the square: left, top, right, bottom in its pixels.
+    """Return the part of a photograph that fills the square: left, top, right and bottom in its pixels.
 
-    With "fit" the frame reaches beyond the photograph.
+    With "fit" the box reaches beyond the photograph.
     """
     if resizing == "squash":
         return 0.0, 0.0, float(width), float(height)
@@ -113,8 +133,8 @@ def crop_box(width: int, height: int, resizing: Resizing) -> Box:
     return left, top, left + edge, top + edge
 
 
-def _fitted(image: Image.Image, size: int) -> Image.Image:
-    """The whole photograph in the middle of a square; at least a pixel wide and high, however long and thin."""
+def _fit(image: Image.Image, size: int) -> Image.Image:
+    """Centre the complete photograph on a square; it stays at least one pixel wide and high."""
     width, height = (max(1, round(edge / max(image.size) * size)) for edge in image.size)
     square = Image.new("RGB", (size, size), BACKGROUND)
     corner = (round((size - width) / 2), round((size - height) / 2))
@@ -122,36 +142,37 @@ def _fitted(image: Image.Image, size: int) -> Image.Image:
     return square
 
 
-def _scans(jpeg: bytes) -> int:
-    """How often a JPEG goes over its picture: the decoder does so as often as a file says."""
-    count, place = 0, len(_JPEG)
-    while (segment := _SEGMENT.search(jpeg, place)) and jpeg[segment.end() - 1] != _END:
-        count += jpeg[segment.end() - 1] == _SCAN
-        place = segment.end() + int.from_bytes(jpeg[segment.end() : segment.end() + 2], "big")
+def _count_scans(jpeg: bytes) -> int:
+    """Count the scans of a JPEG, which are as many as the file claims and each take time to decode."""
+    count, position = 0, len(_JPEG_START)
+    while (segment := _SEGMENT.search(jpeg, position)) and jpeg[segment.end() - 1] != _END_MARKER:
+        count += jpeg[segment.end() - 1] == _SCAN_MARKER
+        position = segment.end() + int.from_bytes(jpeg[segment.end() : segment.end() + 2], "big")
     return count
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn by the EXIF orientation; a photograph whose EXIF is damaged is whole and taken as it lies."""
+    """Rotate by the EXIF orientation; a photograph with damaged EXIF stays as it is stored."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises nearly anything on damaged bytes
         return image
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """Convert to 8-bit RGB."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        shown = image if image.mode == "RGBA" else image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), shown).convert("RGB")
+        transparent = image if image.mode == "RGBA" else image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), transparent).convert("RGB")
     return image.convert("RGB")
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn all the ways in which Pillow refuses bytes into one."""
+def _as_unreadable() -> Iterator[None]:
+    """Raise `UnreadablePhoto` instead of any exception that Pillow raises."""
     try:
         yield
     except UnreadablePhoto:

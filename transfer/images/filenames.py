@@ -1,4 +1,4 @@
-"""File names: names from elsewhere made fit for any file system."""
+"""File names: names from archives made valid and unique on any file system."""
 
 import itertools
 import re
@@ -6,26 +6,29 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-_MOST_BYTES = 200  # of a stem; file systems take 255 for the whole name
-_LONGEST_ENDING = 8
+_MAX_STEM_BYTES = 200  # file systems allow 255 for the complete name
+_MAX_SUFFIX_LENGTH = 8
 
 
 def safe(names: Iterable[str]) -> dict[str, str]:
-    """Give each name one without separators or control characters that differs from the others in more than case.
+    """Map each name to a valid file name, unique without regard to case.
 
-    Names that are safe stay as they are, and so does each ending. What differs in case alone is numbered, in order.
+    Separators, control characters and wildcards are replaced. Valid names and all suffixes stay as they are. Names
+    that would be equal without regard to case are numbered, in order.
     """
     used: set[str] = set()
-    found: dict[str, str] = {}
+    safe_names: dict[str, str] = {}
     for name in names:
-        plain = re.sub(r"[^\w.+() -]", "_", unicodedata.normalize("NFC", name)).strip(" .-") or "_"
-        found[name] = next(each for each in _numbered(plain) if each.casefold() not in used)
-        used.add(found[name].casefold())
-    return found
+        replaced = re.sub(r"[^\w.+() -]", "_", unicodedata.normalize("NFC", name)).strip(" .-") or "_"
+        unique = next(candidate for candidate in _numbered(replaced) if candidate.casefold() not in used)
+        safe_names[name] = unique
+        used.add(unique.casefold())
+    return safe_names
 
 
 def _numbered(name: str) -> Iterable[str]:
+    """Yield the name, shortened if needed, then with the numbers from 2 on: `a.jpg`, `a-2.jpg`, `a-3.jpg`, ..."""
     suffix = PurePosixPath(name).suffix
-    ending = suffix if len(suffix) <= _LONGEST_ENDING else ""
-    stem = name.removesuffix(ending).encode()[:_MOST_BYTES].decode(errors="ignore")
+    ending = suffix if len(suffix) <= _MAX_SUFFIX_LENGTH else ""
+    stem = name.removesuffix(ending).encode()[:_MAX_STEM_BYTES].decode(errors="ignore")
     return itertools.chain([f"{stem}{ending}"], (f"{stem}-{number}{ending}" for number in itertools.count(2)))

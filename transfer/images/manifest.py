@@ -1,7 +1,6 @@
-"""Manifests: which photographs there are, what they show and what they are used for; a CSV file."""
+"""Manifests: CSV files that list the selected photographs, and the rejected ones with the reasons."""
 
 import csv
-import io
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -13,12 +12,20 @@ from transfer.runtime.errors import DataError, rerun_hint
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SPLITS = ("", "train", "validation", "test")
 _COLUMNS = {"path": "path", "class": "class_name", "sha256": "sha256", "width": "width", "height": "height"}
+_REJECTED_COLUMNS = ("name", "reason")
+_REASON_SEPARATOR = ": "  # between a reason and its detail
 
 
 class Entry(NamedTuple):
-    """One photograph: its path below `artifacts/subsample/`, class, content, pixels and split.
+    """A selected photograph.
 
-    Width and height are those of the upright photograph; before `split` the split is empty.
+    Args:
+        path: relative to `artifacts/subsample/`.
+        class_name: the class.
+        sha256: of the file, in hexadecimal.
+        width: pixels, after rotation by the EXIF orientation.
+        height: likewise.
+        split: "train", "validation" or "test"; empty before the stage `split`.
     """
 
     path: str
@@ -29,23 +36,33 @@ class Entry(NamedTuple):
     split: str = ""
 
 
+class Rejected(NamedTuple):
+    """A rejected photograph.
+
+    Args:
+        name: its name in the archive.
+        reason: one word, such as "unreadable".
+        detail: what explains the reason, such as the name of a duplicate.
+    """
+
+    name: str
+    reason: str
+    detail: str
+
+
 def write(path: Path, entries: Iterable[Entry]) -> None:
-    """Write a manifest whole; it has a column `split` if the entries have one."""
+    """Write a manifest atomically; it has a column `split` if any entry has a split."""
     rows = list(entries)
     columns = _COLUMNS | ({"split": "split"} if any(row.split for row in rows) else {})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([getattr(row, attribute) for attribute in columns.values()] for row in rows)
-    files.write_text(path, text.getvalue())
+    files.write_csv(path, list(columns), ([getattr(row, attribute) for attribute in columns.values()] for row in rows))
 
 
 def read(path: Path) -> list[Entry]:
     """Read a manifest.
 
     Raises:
-        DataError: a column is missing, a size is no number, or a path or a sha256 is none: what is read and written
-            is named after these.
+        DataError: a column is missing, or a size, path, SHA-256, class or split is invalid. Files are named after
+            paths and SHA-256s, so invalid ones could lead out of their folder.
     """
     with path.open(encoding="utf-8", newline="") as file:
         try:
@@ -54,17 +71,39 @@ def read(path: Path) -> list[Entry]:
             received = f"no column {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(
                 f"{path} must have the columns {', '.join(_COLUMNS)}, sizes in pixels, and be as its stage wrote it. "
-                f"Received: {received}. "
-                f"{rerun_hint(path.parent.name)}"
+                f"Received: {received}. {rerun_hint(path.parent.name)}"
             ) from None
 
 
 def classes(entries: Iterable[Entry]) -> list[str]:
-    """The class names in the order in which the networks number them."""
+    """Return the class names, sorted: a name's index is the number of its class in the networks."""
     return sorted({entry.class_name for entry in entries})
 
 
+def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
+    """Write a list of rejected photographs atomically."""
+    rows = ((row.name, f"{row.reason}{_REASON_SEPARATOR}{row.detail}") for row in rejected)
+    files.write_csv(path, _REJECTED_COLUMNS, rows)
+
+
+def read_rejected(path: Path) -> list[Rejected]:
+    """Read a list of rejected photographs.
+
+    Raises:
+        DataError: a column is missing, or the file is not text.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            return [_rejected(row) for row in csv.DictReader(file)]
+        except (KeyError, AttributeError, ValueError, csv.Error) as error:
+            raise DataError(
+                f"{path} must be a table with the columns {', '.join(_REJECTED_COLUMNS)}. Received: {error!r}. "
+                f"{rerun_hint(path.parent.name)}"
+            ) from None
+
+
 def _entry(row: dict[str, str]) -> Entry:
+    """Return a row of a manifest as an entry, after checking its values."""
     entry = Entry(
         path=row["path"],
         class_name=row["class"],
@@ -83,43 +122,6 @@ def _entry(row: dict[str, str]) -> Entry:
     return entry
 
 
-_REJECTED_COLUMNS = ("name", "reason")
-_BETWEEN = ": "  # a reason and its detail
-
-
-class Rejected(NamedTuple):
-    """One candidate by the archive's name for it, the reason in a word, and what is behind it."""
-
-    name: str
-    reason: str
-    detail: str
-
-
-def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
-    """Write rejections whole."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_REJECTED_COLUMNS)
-    writer.writerows([one.name, f"{one.reason}{_BETWEEN}{one.detail}"] for one in rejected)
-    files.write_text(path, text.getvalue())
-
-
-def read_rejected(path: Path) -> list[Rejected]:
-    """Read rejections.
-
-    Raises:
-        DataError: a column is missing.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        try:
-            return [_rejection(row) for row in csv.DictReader(file)]
-        except (KeyError, AttributeError, ValueError, csv.Error) as error:
-            raise DataError(
-                f"{path} must be a table with the columns {', '.join(_REJECTED_COLUMNS)}. Received: {error!r}. "
-                f"{rerun_hint(path.parent.name)}"
-            ) from None
-
-
-def _rejection(row: dict[str, str]) -> Rejected:
-    reason, _, detail = row["reason"].partition(_BETWEEN)
+def _rejected(row: dict[str, str]) -> Rejected:
+    reason, _, detail = row["reason"].partition(_REASON_SEPARATOR)
     return Rejected(row["name"], reason, detail)

@@ -14,84 +14,85 @@ PHOTO = "ab" * 32
 ROW = store.to_row(np.ones((2, 2, 4), np.float32), np.ones((1, 1, 4), np.float32))
 
 
-def of(recipe: store.Recipe) -> FeatureCache:
-    """The memo of a recipe that makes rows like this one."""
+def cache_of(recipe: store.Recipe) -> FeatureCache:
+    """Return the feature cache of a recipe whose rows have the shapes of `ROW`."""
     return FeatureCache(recipe, shapes=[part.shape for part in ROW])
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that this test uses as the cache."""
     monkeypatch.setenv("DOGS_VS_CATS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
-def test_a_row_kept_is_there(cache: Path) -> None:
-    """What was computed once is found by whoever asks with the same recipe, wherever the cache is told to lie."""
-    of({"size": 1}).keep(PHOTO, ROW)
-    assert of({"size": 1}).has(PHOTO)
-    assert not of({"size": 2}).has(PHOTO)
-    assert list(cache.rglob("*.npz"))
+def test_a_row_is_found_by_its_recipe_and_photograph(cache_folder: Path) -> None:
+    """A row that was put in is found with the same recipe, in the folder that `DOGS_VS_CATS_CACHE` names."""
+    cache_of({"size": 1}).put(PHOTO, ROW)
+    assert cache_of({"size": 1}).has(PHOTO)
+    assert not cache_of({"size": 2}).has(PHOTO)
+    assert list(cache_folder.rglob("*.npz"))
 
 
 def cut(path: Path) -> None:
-    """What a power cut leaves of a row."""
+    """Truncate a row, as a power cut may do."""
     path.write_bytes(path.read_bytes()[:-10])
 
 
-def widen(path: Path) -> None:
-    """Another network's activations under the right mark."""
-    wider = store.to_row(np.ones((4, 4, 4), np.float32), np.ones((2, 2, 4), np.float32))
-    store.write_row(path, wider, recipe=store.recipe_digest({}), photo=PHOTO)
+def replace_by_other_shapes(path: Path) -> None:
+    """Replace a row by one of other shapes that has the same mark."""
+    larger = store.to_row(np.ones((4, 4, 4), np.float32), np.ones((2, 2, 4), np.float32))
+    store.write_row(path, larger, recipe=store.recipe_digest({}), photo=PHOTO)
 
 
-def fill_with_objects(path: Path) -> None:
-    """Objects, which may run code when they are read."""
+def replace_by_objects(path: Path) -> None:
+    """Replace a row by pickled objects, which can run code when they are read."""
     np.savez(path, boundary=np.array([{}], object), pooled=np.array([{}], object), mark=np.array([{}], object))
 
 
-def make_by_others(path: Path) -> None:
-    """A row of other weights."""
+def replace_by_other_weights(path: Path) -> None:
+    """Replace a row by one that was made with other weights."""
     store.write_row(path, ROW, recipe=store.recipe_digest({"weights": "others"}), photo=PHOTO)
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         pytest.param(
-            cut, marks=pytest.mark.reliability("tampered", "a row of features cut short or changed", "computed anew")
+            cut, marks=pytest.mark.reliability("tampered", "a row of features truncated or changed", "computed again")
         ),
         pytest.param(
-            widen, marks=pytest.mark.reliability("tampered", "a row of features of another shape", "computed anew")
+            replace_by_other_shapes,
+            marks=pytest.mark.reliability("tampered", "a row of features of another shape", "computed again"),
         ),
         pytest.param(
-            fill_with_objects,
+            replace_by_objects,
             marks=pytest.mark.reliability(
-                "tampered", "a row of pickled objects instead of features", "not executed, and computed anew"
+                "tampered", "a row of pickled objects instead of features", "not executed, and computed again"
             ),
         ),
         pytest.param(
-            make_by_others,
+            replace_by_other_weights,
             marks=pytest.mark.reliability(
-                "tampered", "a row of features of other weights, or of another photograph", "computed anew"
+                "tampered", "a row of features of other weights, or of another photograph", "computed again"
             ),
         ),
     ],
 )
-def test_a_row_that_is_not_what_its_place_says_is_forgotten(spoil: Callable[[Path], None]) -> None:
-    """A row that was damaged or replaced is computed again."""
-    rows = of({})
-    rows.keep(PHOTO, ROW)
+def test_a_damaged_or_replaced_row_is_removed(damage: Callable[[Path], None]) -> None:
+    """The cache does not have a row that is damaged or belongs elsewhere, so it is computed again."""
+    rows = cache_of({})
+    rows.put(PHOTO, ROW)
     assert rows.has(PHOTO)
-    spoil(rows.path(PHOTO))
+    damage(rows.path(PHOTO))
     assert not rows.has(PHOTO)
     assert not rows.path(PHOTO).exists()
 
 
-def test_linking_takes_no_space_and_changes_no_modification_time(tmp_path: Path) -> None:
-    """A row in the artifacts is the memo's own file, unchanged in DVC's eyes."""
-    rows = of({})
-    rows.keep(PHOTO, ROW)
+def test_a_linked_row_is_the_same_file_with_its_modification_time(tmp_path: Path) -> None:
+    """Looking a row up and linking it takes no disk space, and DVC sees no change."""
+    rows = cache_of({})
+    rows.put(PHOTO, ROW)
     before = rows.path(PHOTO).stat()
     assert rows.has(PHOTO)
     rows.link(PHOTO, tmp_path / "0")
@@ -99,12 +100,12 @@ def test_linking_takes_no_space_and_changes_no_modification_time(tmp_path: Path)
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_the_least_recently_used_rows_are_forgotten_first() -> None:
-    """The memo keeps to its size, and what was looked up last stays."""
-    rows = of({})
+def test_the_least_recently_used_rows_are_evicted_first() -> None:
+    """Rows are evicted down to the size limit; the row looked up last is kept."""
+    rows = cache_of({})
     names = [f"{number:064}" for number in range(4)]
     for age, name in enumerate(names):
-        rows.keep(name, ROW)
+        rows.put(name, ROW)
         os.utime(rows.path(name), (1_000_000 + age, 1_000_000 + age))
     assert rows.has(names[0])
     size = rows.path(names[0]).stat().st_size
@@ -113,31 +114,31 @@ def test_the_least_recently_used_rows_are_forgotten_first() -> None:
 
 
 @pytest.mark.reliability(
-    "two at once", "rows that one run has looked up are forgotten by another", "ends with 75; they alone are computed"
+    "two at once", "rows that one run needs are evicted by another", "75; the next run computes evicted rows alone"
 )
-def test_a_row_that_was_forgotten_meanwhile_is_worth_a_new_run(tmp_path: Path) -> None:
-    """A memo that is shared has room for the rows of all, or the one that lost some of them runs again."""
-    rows = of({})
-    rows.keep(PHOTO, ROW)
+def test_an_evicted_row_is_an_error_worth_a_retry(tmp_path: Path) -> None:
+    """If another run evicts a row between its lookup and its linking, the exit code asks for a retry."""
+    rows = cache_of({})
+    rows.put(PHOTO, ROW)
     assert rows.has(PHOTO)
     assert evict_least_recently_used(gigabytes=0) == 1
-    with pytest.raises(LockedError, match="forgotten by another run"):
+    with pytest.raises(LockedError, match="another run has evicted it"):
         rows.link(PHOTO, tmp_path / "0")
 
 
-def test_a_memo_within_its_size_forgets_nothing() -> None:
-    """Below the limit all rows stay."""
-    of({}).keep(PHOTO, ROW)
+def test_nothing_is_evicted_below_the_size_limit() -> None:
+    """Rows that take less than the limit are all kept."""
+    cache_of({}).put(PHOTO, ROW)
     assert evict_least_recently_used() == 0
     assert list(paths.cache("features").glob("*/*.npz"))
 
 
-def test_a_memo_makes_room_as_far_as_it_is_needed(tmp_path: Path) -> None:
-    """The least recently used rows go; those about to be used and those that are artifacts too stay."""
-    rows = of({})
+def test_only_as_many_rows_are_evicted_as_needed(tmp_path: Path) -> None:
+    """The least recently used rows are evicted, but not those to keep, nor those hard-linked as artifacts."""
+    rows = cache_of({})
     names = [f"{number:064}" for number in range(5)]
     for age, name in enumerate(names):
-        rows.keep(name, ROW)
+        rows.put(name, ROW)
         os.utime(rows.path(name), (1_000_000 + age, 1_000_000 + age))
     (tmp_path / "artifact").hardlink_to(rows.path(names[0]))
     size = rows.path(names[0]).stat().st_size

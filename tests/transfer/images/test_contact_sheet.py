@@ -4,7 +4,7 @@ from transfer.images import contact_sheet
 
 
 def test_each_picture_is_in_its_row_and_column() -> None:
-    """Read from the sheet at their places, pictures have the colours they had, whatever their size."""
+    """The middle of each cell of the sheet has the colour of its picture, whatever the picture's size."""
     colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[9, 9, 9], [90, 90, 90], [200, 200, 200]]], np.uint8)
     rows = [np.broadcast_to(row[:, None, None], (3, 40, 40, 3)) for row in colours]
     sheet = np.asarray(contact_sheet.draw(rows, ["original", "view 1", "view 2"]))

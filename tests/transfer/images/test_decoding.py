@@ -14,7 +14,7 @@ from hypothesis import given, strategies
 from PIL import Image
 
 from tests.damage import damaged
-from transfer.images import decoding
+from transfer.images import decoding, manifest
 from transfer.images.decoding import Resizing, UnreadablePhoto
 from transfer.runtime.errors import DataError
 
@@ -22,62 +22,75 @@ ROOT = Path(__file__).parents[3]
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """The picture as a file's bytes."""
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """Encode the picture as a file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def picture(width: int = 40, height: int = 24) -> Image.Image:
-    """Smooth colours, so that JPEG keeps them, and different corners."""
+    """Return a picture with smooth colours, which JPEG preserves, and four different corners."""
     corners = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8)
     return Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
 
 
-def oriented(orientation: int) -> Image.Exif:
-    """EXIF that tells how the camera was held."""
+def exif_orientation(orientation: int) -> Image.Exif:
+    """Return EXIF with an orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
 
 
 def largest_difference(first: Image.Image, second: Image.Image) -> int:
-    """Of any pixel in any colour."""
+    """Return the largest difference of two pictures, over pixels and channels."""
     return int(np.abs(np.asarray(first, np.int16) - np.asarray(second, np.int16)).max())
 
 
-def test_a_kept_photograph_is_the_one_it_was(tmp_path: Path) -> None:
-    """A photograph whose file was changed or cut is refused with its name, what was found and the cure."""
-    data = encoded(picture())
+def test_a_photograph_must_have_the_sha256_of_the_manifest(tmp_path: Path) -> None:
+    """A photograph whose file was changed or truncated is an error with its path, its size and the command to run."""
+    data = encode(picture())
     sha256 = hashlib.sha256(data).hexdigest()
     file = tmp_path / "1.png"
     file.write_bytes(data)
     assert decoding.read_photo(file, sha256=sha256).size == (40, 24)
-    for changed in (data[:100], b"", encoded(picture().rotate(180))):
+    for changed in (data[:100], b"", encode(picture().rotate(180))):
         file.write_bytes(changed)
         with pytest.raises(DataError, match=f"1.png must be .*{len(changed):,} bytes.*dvc repro .* subsample"):
             decoding.read_photo(file, sha256=sha256)
 
 
-@pytest.mark.reliability(
-    "photographs", "PNG, GIF, BMP or WebP named .jpg", "read as what they are: the content tells, not the name"
-)
+def test_a_square_is_read_by_its_entry_in_the_manifest(tmp_path: Path) -> None:
+    """The photograph of an entry is read, resized, and checked against the entry's SHA-256."""
+    data = encode(picture())
+    entry = manifest.Entry("photos/cat/1.png", "cat", hashlib.sha256(data).hexdigest(), 40, 24)
+    file = tmp_path / entry.path
+    file.parent.mkdir(parents=True)
+    file.write_bytes(data)
+    for resizing in get_args(Resizing):
+        square = decoding.read_square(tmp_path, entry, size=32, resizing=resizing)
+        np.testing.assert_array_equal(square, decoding.resize(picture(), size=32, resizing=resizing))
+    file.write_bytes(encode(picture().rotate(180)))
+    with pytest.raises(DataError, match=r"1\.png must be the photograph that the manifest describes"):
+        decoding.read_square(tmp_path, entry, size=32, resizing="crop")
+
+
+@pytest.mark.reliability("photographs", "PNG, GIF, BMP or WebP named .jpg", "decoded by content, whatever the name")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])
-def test_photographs_of_every_known_format_are_read(kind: str) -> None:
-    """A photograph has its size and, within what its format keeps, its colours."""
-    image = decoding.decode(encoded(picture(), kind))
+def test_photographs_of_every_supported_format_are_decoded(kind: str) -> None:
+    """A decoded photograph has its size and, as far as its format preserves them, its colours."""
+    image = decoding.decode(encode(picture(), kind))
     assert image.mode == "RGB"
     assert image.size == (40, 24)
     assert largest_difference(image, picture()) < (60 if kind in ("JPEG", "WEBP", "GIF") else 1)
 
 
-def test_a_photograph_stays_what_it_is_when_it_needs_no_change() -> None:
-    """PNG pixels arrive unchanged."""
-    assert largest_difference(decoding.decode(encoded(picture())), picture()) == 0
+def test_decoding_a_lossless_photograph_changes_no_pixel() -> None:
+    """The pixels of a PNG are those that were encoded."""
+    assert largest_difference(decoding.decode(encode(picture())), picture()) == 0
 
 
-@pytest.mark.reliability("photographs", "lying on a side or mirrored, as EXIF tells", "turned upright")
+@pytest.mark.reliability("photographs", "rotated or mirrored, with an EXIF orientation", "rotated upright")
 @pytest.mark.parametrize(
     ("orientation", "stored"),
     [
@@ -91,84 +104,86 @@ def test_a_photograph_stays_what_it_is_when_it_needs_no_change() -> None:
         (8, Image.Transpose.ROTATE_270),
     ],
 )
-def test_photographs_are_turned_upright(orientation: int, stored: Image.Transpose | None) -> None:
-    """A phone held in any of eight ways gives the same upright picture."""
-    lying = picture() if stored is None else picture().transpose(stored)
-    assert largest_difference(decoding.decode(encoded(lying, exif=oriented(orientation))), picture()) == 0
+def test_photographs_are_rotated_by_their_exif_orientation(orientation: int, stored: Image.Transpose | None) -> None:
+    """Each of the eight orientations gives the same upright picture."""
+    stored_picture = picture() if stored is None else picture().transpose(stored)
+    assert (
+        largest_difference(decoding.decode(encode(stored_picture, exif=exif_orientation(orientation))), picture()) == 0
+    )
 
 
-@pytest.mark.reliability("photographs", "damaged EXIF", "taken as it lies")
+@pytest.mark.reliability("photographs", "damaged EXIF", "used as stored, without rotation")
 @pytest.mark.parametrize("damage", [b"XX*\0", b"MM\0*\0\0\xff\xff", b"\0" * 8, b"\xff" * 20])
-def test_damaged_exif_does_not_cost_the_photograph(damage: bytes) -> None:
-    """Pixels that are whole are used even where the notes about them are not."""
-    data = bytearray(encoded(picture(), "JPEG", exif=oriented(6)))
+def test_a_photograph_with_damaged_exif_is_decoded(damage: bytes) -> None:
+    """Damaged metadata does not make undamaged pixels unreadable."""
+    data = bytearray(encode(picture(), "JPEG", exif=exif_orientation(6)))
     start = data.index(b"Exif\0\0") + 6
     data[start : start + len(damage)] = damage
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow says that the EXIF is corrupt
+        warnings.simplefilter("ignore")  # Pillow warns that the EXIF is corrupt
         assert decoding.decode(bytes(data)).size == (40, 24)
 
 
-def test_notes_that_cannot_be_written_back_do_not_cost_the_photograph() -> None:
-    """A photograph to be turned, with a nonsensical value in another EXIF field, is turned all the same."""
-    # two fields: a resolution (282) that claims to be text, and orientation (274) 6
+def test_an_invalid_exif_field_does_not_prevent_rotation() -> None:
+    """A photograph is rotated even if another EXIF field has an invalid value, which Pillow cannot write back."""
+    # two fields: a resolution (282) declared as text, and orientation (274) 6
     fields = struct.pack("<HHHLL", 2, 282, 2, 4, 0x00414141) + struct.pack("<HHLHH", 274, 3, 1, 6, 0)
     exif = b"Exif\0\0II*\0\x08\0\0\0" + fields + b"\0\0\0\0"
-    assert decoding.decode(encoded(picture(), "JPEG", exif=exif)).size == (24, 40)
+    assert decoding.decode(encode(picture(), "JPEG", exif=exif)).size == (24, 40)
 
 
 COLOURS = pytest.mark.reliability(
-    "photographs", "CMYK, grey, a palette, 16 bits, transparency", "read as 8-bit RGB; transparent parts on white"
+    "photographs", "CMYK, grey, a palette, 16 bits, transparency", "decoded as 8-bit RGB; transparent pixels on white"
 )
 
 
 @COLOURS
-def test_transparent_parts_are_laid_on_white() -> None:
-    """What cannot be seen is white, whatever colour is stored below it."""
-    half = Image.new("RGBA", (2, 1), (*RED, 255))
-    half.putpixel((1, 0), (*BLUE, 0))
-    shown = decoding.decode(encoded(half))
-    assert [shown.getpixel((0, 0)), shown.getpixel((1, 0))] == [RED, WHITE]
+def test_transparent_pixels_are_blended_with_white() -> None:
+    """A transparent pixel is white, whatever colour is stored for it."""
+    half_transparent = Image.new("RGBA", (2, 1), (*RED, 255))
+    half_transparent.putpixel((1, 0), (*BLUE, 0))
+    decoded = decoding.decode(encode(half_transparent))
+    assert [decoded.getpixel((0, 0)), decoded.getpixel((1, 0))] == [RED, WHITE]
 
 
 @COLOURS
-def test_transparency_of_a_palette_is_laid_on_white() -> None:
-    """A GIF's or palette PNG's transparent colour is white too."""
+def test_a_transparent_palette_colour_is_blended_with_white() -> None:
+    """The transparent colour of a GIF or a palette PNG is white."""
     image = Image.new("P", (2, 1))
     image.putpalette([*RED, *BLUE])
     image.putpixel((1, 0), 1)
-    shown = decoding.decode(encoded(image, transparency=1))
-    assert [shown.getpixel((0, 0)), shown.getpixel((1, 0))] == [RED, WHITE]
+    decoded = decoding.decode(encode(image, transparency=1))
+    assert [decoded.getpixel((0, 0)), decoded.getpixel((1, 0))] == [RED, WHITE]
 
 
 @COLOURS
 def test_sixteen_bit_grey_keeps_its_brightness() -> None:
-    """65,535 is white and half of it half grey: nothing is cut off."""
+    """65,535 is white and half of it medium grey: values are scaled, not clipped."""
     levels = np.array([[0, 128 * 257, 65535]], np.uint16)
-    shown = decoding.decode(encoded(Image.fromarray(levels)))
-    assert [shown.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+    decoded = decoding.decode(encode(Image.fromarray(levels)))
+    assert [decoded.getpixel((x, 0)) for x in range(3)] == [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
 
 
 @COLOURS
 @pytest.mark.parametrize("mode", ["L", "1", "LA", "CMYK", "P"])
-def test_any_colour_mode_becomes_rgb(mode: str) -> None:
-    """Grey, black-and-white, palette and print colours are all read."""
+def test_every_colour_mode_is_converted_to_rgb(mode: str) -> None:
+    """Grey, black-and-white, palette and CMYK pictures are decoded as RGB."""
     kind = "JPEG" if mode == "CMYK" else "PNG"
-    image = decoding.decode(encoded(Image.new("RGB", (8, 8), "white").convert(mode), kind))
+    image = decoding.decode(encode(Image.new("RGB", (8, 8), "white").convert(mode), kind))
     assert image.mode == "RGB"
     assert image.getpixel((4, 4)) == WHITE
 
 
-def test_the_first_picture_of_an_animation_is_taken() -> None:
-    """A GIF that moves counts as the picture it starts with."""
+def test_the_first_frame_of_an_animation_is_used() -> None:
+    """An animated GIF is decoded as its first frame."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decoding.decode(data).getpixel((0, 0)) == RED
 
 
 @pytest.mark.reliability("photographs", "empty", "rejected as `unreadable`, and replaced by the next of its class")
-def test_an_empty_file_is_refused_by_that_name() -> None:
-    """The reason tells an empty file from a damaged one."""
+def test_an_empty_file_is_unreadable() -> None:
+    """The reason distinguishes an empty file from a damaged one."""
     with pytest.raises(UnreadablePhoto, match=r"^empty file$"):
         decoding.decode(b"")
 
@@ -184,13 +199,13 @@ def test_an_empty_file_is_refused_by_that_name() -> None:
         b"x",
         b"<html>404</html>",
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504),
-        encoded(picture(), "TIFF"),
-        encoded(picture(), "PPM"),
+        encode(picture(), "TIFF"),
+        encode(picture(), "PPM"),
     ],
     ids=["text", "HTML", "Thumbs.db", "TIFF", "PPM"],
 )
-def test_other_files_are_refused_with_the_formats_that_are_known(data: bytes) -> None:
-    """A web page or a format outside the list is no photograph, whatever its name."""
+def test_files_of_other_formats_are_unreadable(data: bytes) -> None:
+    """The reason lists the supported formats; a web page is none of them, whatever its name."""
     with pytest.raises(UnreadablePhoto, match=r"not one of JPEG, PNG, GIF, BMP, WEBP"):
         decoding.decode(data)
 
@@ -200,45 +215,47 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), d
 
 @pytest.mark.reliability("photographs", "truncated", "rejected as `unreadable`, and replaced by the next of its class")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP"])
-def test_a_photograph_cut_short_is_refused(kind: str) -> None:
-    """Half a file is not passed off as a photograph with a grey half."""
-    data = encoded(NOISE, kind)
+def test_a_truncated_photograph_is_unreadable(kind: str) -> None:
+    """Half a file is not decoded as a photograph with a grey half."""
+    data = encode(NOISE, kind)
     with pytest.raises(UnreadablePhoto, match="cut short or damaged"):
         decoding.decode(data[: len(data) // 2])
 
 
 @pytest.mark.reliability(
-    "photographs", "garbage midway", "rejected as `unreadable`: in PNG and GIF always, in JPEG mostly"
+    "photographs", "damaged in the middle", "rejected as `unreadable`: PNG and GIF always, JPEG mostly"
 )
-@pytest.mark.parametrize(("kind", "most"), [("JPEG", 5), ("PNG", 0), ("GIF", 0)])
-def test_garbage_midway_is_noticed(kind: str, most: int) -> None:
-    """Bytes in the middle that belong to something else make a photograph unreadable."""
-    data = encoded(NOISE.resize((200, 200)), kind)
+@pytest.mark.parametrize(("kind", "undetected"), [("JPEG", 5), ("PNG", 0), ("GIF", 0)])
+def test_random_bytes_in_the_middle_are_detected(kind: str, undetected: int) -> None:
+    """Random bytes in the middle of a file make a photograph unreadable, except for some JPEG files."""
+    data = encode(NOISE.resize((200, 200)), kind)
     garbage = [np.random.default_rng(seed).bytes(len(data) // 4) for seed in range(20)]
-    outcomes = [outcome(data[: len(data) // 2] + each + data[len(data) // 2 + len(each) :]) for each in garbage]
-    assert outcomes.count("RGB") <= most
-    assert {each[:20] for each in outcomes} <= {"RGB", "cut short or damaged"}
+    outcomes = [outcome(data[: len(data) // 2] + noise + data[len(data) // 2 + len(noise) :]) for noise in garbage]
+    assert outcomes.count("RGB") <= undetected
+    assert {result[:20] for result in outcomes} <= {"RGB", "cut short or damaged"}
 
 
-@pytest.mark.reliability("photographs", "garbage midway", "taken as it looks where BMP or WebP cannot tell")
+@pytest.mark.reliability(
+    "photographs", "damaged in the middle", "used as decoded in BMP and WebP, which have no checksum"
+)
 @pytest.mark.parametrize("kind", ["BMP", "WEBP"])
-def test_garbage_that_a_format_cannot_tell_is_read_as_it_looks(kind: str) -> None:
-    """BMP and WebP have no checksum, so that damage before packing is a matter of the picture."""
-    data = encoded(NOISE, kind)
+def test_random_bytes_in_a_format_without_checksum_are_not_detected(kind: str) -> None:
+    """BMP and WebP have no checksum, so damage to their pixels gives another picture, not an error."""
+    data = encode(NOISE, kind)
     start = len(data) // 2
     assert decoding.decode(data[:start] + np.random.default_rng(1).bytes(500) + data[start + 500 :]).size == (64, 64)
 
 
 def outcome(data: bytes) -> str:
-    """The mode of the picture read, or the reason for refusing it."""
+    """Return the mode of the decoded picture, or the reason why it is unreadable."""
     try:
         return decoding.decode(data).mode
-    except UnreadablePhoto as reason:
-        return str(reason)
+    except UnreadablePhoto as error:
+        return str(error)
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of few bytes that claims to be large."""
+    """Return a PNG of few bytes whose header announces a large picture."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
@@ -249,7 +266,7 @@ def bomb(width: int, height: int) -> bytes:
 
 BOMB = pytest.mark.reliability(
     "photographs",
-    "a decompression bomb: few bytes, and many pixels or endless work",
+    "a decompression bomb: few bytes, many pixels or many scans",
     "rejected as `unreadable` before it is decoded",
 )
 
@@ -257,27 +274,27 @@ BOMB = pytest.mark.reliability(
 @BOMB
 @pytest.mark.parametrize(("width", "height"), [(9_460, 9_460), (20_000, 20_000), (2**31 - 1, 1), (10**6, 10**6)])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_photograph_with_too_many_pixels_is_refused(width: int, height: int) -> None:
-    """A file of a hundred bytes cannot fill the memory."""
+def test_a_photograph_with_too_many_pixels_is_unreadable(width: int, height: int) -> None:
+    """A file of a hundred bytes cannot make decoding exhaust the memory."""
     with pytest.raises(UnreadablePhoto, match="more than 89,478,485 pixels"):
         decoding.decode(bomb(width, height))
 
 
 @BOMB
-def test_a_jpeg_that_goes_over_its_picture_again_and_again_is_refused() -> None:
-    """A small file cannot keep a core busy for hours; neither ten scans nor a camera's preview count."""
-    whole = encoded(picture(), "JPEG", progressive=True)
-    last = whole[whole.rindex(b"\xff\xda") : -2]
-    assert decoding.decode(whole[:-2] + last * 50 + whole[-2:]).size == (40, 24)
+def test_a_jpeg_with_too_many_scans_is_unreadable() -> None:
+    """A small file cannot occupy a core for hours. Scans of an embedded preview are not counted."""
+    complete = encode(picture(), "JPEG", progressive=True)
+    last = complete[complete.rindex(b"\xff\xda") : -2]
+    assert decoding.decode(complete[:-2] + last * 50 + complete[-2:]).size == (40, 24)
     with pytest.raises(UnreadablePhoto, match=r"^more than 100 scans$"):
-        decoding.decode(whole[:-2] + last * 100 + whole[-2:])
+        decoding.decode(complete[:-2] + last * 100 + complete[-2:])
     preview = b"\xff\xe1\xff\xf0" + b"\xff\xda" * 0x7FF7
-    assert decoding.decode(whole[:2] + preview + whole[2:]).size == (40, 24)
+    assert decoding.decode(complete[:2] + preview + complete[2:]).size == (40, 24)
 
 
 @BOMB
-def test_the_largest_photographs_take_a_bounded_memory() -> None:
-    """On the way to RGB a photograph takes some twelve bytes a pixel at most, whatever its colours and position."""
+def test_memory_for_decoding_is_bounded() -> None:
+    """Decoding takes at most 13 bytes of memory per pixel, whatever the colour mode and orientation."""
     program = """
 import io, re
 from PIL import Image
@@ -292,8 +309,8 @@ for mode in ("I;16", "RGBA", "LA", "P"):
     files.append(file.getvalue())
 before = int(re.search("VmRSS: *(.*) kB", open("/proc/self/status").read())[1])
 for data in files:
-    open("/proc/self/clear_refs", "w").write("5")  # the highest memory so far is forgotten
-    assert photos.read(data).size == (4000, 4000)
+    open("/proc/self/clear_refs", "w").write("5")  # resets the peak memory
+    assert decoding.decode(data).size == (4000, 4000)
     print(int(re.search("VmHWM: *(.*) kB", open("/proc/self/status").read())[1]) - before)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -303,46 +320,46 @@ for data in files:
 
 
 def with_exif(kind: str, **options: Any) -> bytes:
-    """The picture as a file's bytes with notes of several kinds in it."""
-    exif = oriented(6)
+    """Encode the picture with several EXIF fields."""
+    exif = exif_orientation(6)
     exif[0x010E] = "a description"
     exif[0x011A] = 72.5
-    return encoded(picture(), kind, exif=exif, **options)
+    return encode(picture(), kind, exif=exif, **options)
 
 
-WHOLE = {
-    "JPEG": [with_exif("JPEG"), with_exif("JPEG", progressive=True), encoded(picture().convert("CMYK"), "JPEG")],
-    "PNG": [with_exif("PNG"), encoded(picture().convert("P")), encoded(picture().convert("LA"))],
-    "GIF": [encoded(picture(), "GIF"), encoded(picture(), "GIF", save_all=True, append_images=[NOISE])],
-    "BMP": [encoded(picture(), "BMP"), encoded(picture().convert("P"), "BMP")],
+UNDAMAGED = {
+    "JPEG": [with_exif("JPEG"), with_exif("JPEG", progressive=True), encode(picture().convert("CMYK"), "JPEG")],
+    "PNG": [with_exif("PNG"), encode(picture().convert("P")), encode(picture().convert("LA"))],
+    "GIF": [encode(picture(), "GIF"), encode(picture(), "GIF", save_all=True, append_images=[NOISE])],
+    "BMP": [encode(picture(), "BMP"), encode(picture().convert("P"), "BMP")],
     "WEBP": [with_exif("WEBP"), with_exif("WEBP", lossless=True)],
 }
 
 
 @pytest.mark.reliability(
-    "photographs", "damaged in any way (Hypothesis)", "read as RGB, or rejected with a reason of one line; nothing else"
+    "photographs", "damaged in any way (Hypothesis)", "decoded as RGB, or rejected with a reason of one line"
 )
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("kind", UNDAMAGED)
 @given(data=strategies.data())
-def test_damaged_bytes_give_a_photograph_or_a_reason(kind: str, data: strategies.DataObject) -> None:
-    """Whatever befell a file, it is read as RGB or refused in words of one line: nothing else can happen."""
-    reason = outcome(data.draw(damaged(*WHOLE[kind])))
+def test_a_damaged_file_is_decoded_or_unreadable(kind: str, data: strategies.DataObject) -> None:
+    """Whatever the damage, a file is decoded as RGB or unreadable for a reason of one line; no other error occurs."""
+    reason = outcome(data.draw(damaged(*UNDAMAGED[kind])))
     assert 0 < len(reason) < 120
     assert reason.isprintable()
 
 
 THIN = pytest.mark.reliability(
-    "photographs", "1 by 1, or 60,000 by 1 pixels", "taken, and brought to the network's square like any other"
+    "photographs", "1 by 1, or 60,000 by 1 pixels", "used, and resized to the network's square like any other"
 )
 
 
 @THIN
 @pytest.mark.parametrize("size", [(1, 1), (60_000, 1), (1, 60_000)])
 @pytest.mark.parametrize("resizing", get_args(Resizing))
-def test_the_smallest_and_thinnest_photographs_are_still_seen(resizing: Resizing, size: tuple[int, int]) -> None:
-    """Something of a photograph is in the square, however thin it is."""
-    image = decoding.decode(encoded(Image.new("RGB", size, RED)))
+def test_the_smallest_and_thinnest_photographs_are_visible(resizing: Resizing, size: tuple[int, int]) -> None:
+    """Some pixels of the square have the photograph's colour, however thin it is."""
+    image = decoding.decode(encode(Image.new("RGB", size, RED)))
     assert image.size == size
     assert (decoding.resize(image, size=32, resizing=resizing) == RED).all(axis=-1).any()
 
@@ -350,41 +367,41 @@ def test_the_smallest_and_thinnest_photographs_are_still_seen(resizing: Resizing
 @pytest.mark.parametrize("resizing", ["squash", "crop", "fit"])
 @pytest.mark.parametrize("size", [(40, 24), (24, 40), (7, 7), (1, 500), (500, 1), (1, 1)])
 def test_resized_photographs_are_squares(resizing: Resizing, size: tuple[int, int]) -> None:
-    """Every photograph, however long and thin, has the shape the network takes."""
+    """Every photograph, however long and thin, is resized to the shape that the network takes."""
     pixels = decoding.resize(picture(*size), size=32, resizing=resizing)
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
 
 
 def striped() -> Image.Image:
-    """Twice as wide as high: a red, two green and a blue quarter, from left to right."""
+    """Return a picture twice as wide as high: a red, two green and a blue quarter, from left to right."""
     quarters = np.array([[RED, GREEN, GREEN, BLUE]], np.uint8)
     return Image.fromarray(quarters.repeat(20, axis=1).repeat(40, axis=0))
 
 
-def test_squash_shows_all_and_changes_the_proportions() -> None:
-    """The left and right edges are still there."""
+def test_squash_keeps_the_complete_photograph_and_changes_its_proportions() -> None:
+    """The left and the right quarter are in the square."""
     pixels = decoding.resize(striped(), size=32, resizing="squash")
     assert [tuple(pixels[16, x]) for x in (0, 16, 31)] == [RED, GREEN, BLUE]
 
 
-def test_crop_shows_the_middle_square() -> None:
-    """The outer quarters are gone but for a shade at the very edge; the middle fills the square."""
+def test_crop_keeps_the_middle_square() -> None:
+    """The middle fills the square; of the outer quarters only a shade remains at the edge."""
     pixels = decoding.resize(striped(), size=32, resizing="crop")
     assert (pixels[:, 1:-1] == GREEN).all()
     assert pixels[:, :, 1].min() > 200
 
 
-def test_fit_shows_all_on_a_neutral_ground() -> None:
-    """The photograph keeps its proportions; above and below is the mean colour of ImageNet."""
+def test_fit_keeps_the_complete_photograph_on_a_neutral_background() -> None:
+    """The photograph keeps its proportions; above and below it is the mean colour of ImageNet."""
     pixels = decoding.resize(striped(), size=32, resizing="fit")
     assert [tuple(pixels[16, x]) for x in (0, 16, 31)] == [RED, GREEN, BLUE]
     assert (pixels[:8] == decoding.BACKGROUND).all()
     assert (pixels[-8:] == decoding.BACKGROUND).all()
 
 
-def test_frames_tell_which_part_of_a_photograph_fills_the_square() -> None:
-    """Left, top, right, bottom, in the photograph's own pixels."""
+def test_crop_boxes_are_the_part_of_a_photograph_that_fills_the_square() -> None:
+    """A box is left, top, right and bottom in the photograph's own pixels."""
     assert decoding.crop_box(400, 300, "squash") == (0, 0, 400, 300)
     assert decoding.crop_box(400, 300, "crop") == (50, 0, 350, 300)
     assert decoding.crop_box(400, 300, "fit") == (0, -50, 400, 350)

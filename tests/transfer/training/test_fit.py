@@ -425,7 +425,7 @@ def test_rows_of_a_head_are_read_once(cached: Cached) -> None:
     folder, entries = cached(views=0)
     pool = partial(heads.pool, pooling="max")
     shown, _ = dataset.train_and_validation(folder, entries, part="pooled", batch_size=8, seed=5, pool=pool)
-    shown._room = 16 * 8 * 4  # bytes, of sixteen rows
+    shown._free_bytes = 16 * 8 * 4  # bytes, of sixteen rows
     first = [shown[number] for number in range(len(shown))]
     for row in folder.glob("0/*.npz"):
         row.unlink()
