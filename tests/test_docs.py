@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from flows import credentials
 from tasks import download, subsample
 from tests import reliability
-from transfer.evaluation import diagnosis
+from transfer.evaluation import diagnosis, loss_curves
 from transfer.features import cache
 from transfer.images import decoding, near_duplicates
 from transfer.prediction import __main__ as predict
@@ -227,9 +227,11 @@ def test_what_the_report_says_of_a_training_is_documented() -> None:
     text = (ROOT / "docs/report.md").read_text(encoding="utf-8")
     table = text.partition("| verdict |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| ([a-z -]+) \|", table, re.MULTILINE)) == set(get_args(diagnosis.Verdict))
-    assert f"fewer than {diagnosis.FEWEST} epochs" in table
-    assert (diagnosis.GAP, diagnosis.LITTLE, diagnosis.THROWN) == (0.1, 0.5, 3)  # ten points, half, three times
-    assert (diagnosis.WINDOW, diagnosis.SIGNIFICANT, diagnosis.MATERIAL) == (5, 3, 0.1)  # five, three times, a tenth
+    assert f"fewer than {diagnosis.MIN_EPOCHS} epochs" in table
+    limits = (diagnosis.ACCURACY_GAP, diagnosis.UNDERFIT_FRACTION, diagnosis.DIVERGENCE_FACTOR)
+    assert limits == (0.1, 0.5, 3)  # ten points, half, three times
+    trend = (loss_curves.WINDOW, loss_curves.NOISE_FACTOR, loss_curves.RELATIVE_CHANGE)
+    assert trend == (5, 3, 0.1)  # five, three times, a tenth
 
 
 def test_every_deployment_and_secret_is_documented() -> None:

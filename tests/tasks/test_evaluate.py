@@ -7,10 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from PIL import Image
 
 from tasks import evaluate
 from tests import disks
-from transfer.evaluation.scores import score
 from transfer.features import store
 from transfer.images import decoding, manifest
 from transfer.network import saving
@@ -27,7 +25,6 @@ from transfer.network.card import describe
 from transfer.runtime.errors import DataError, DiskError, rerun_hint
 from transfer.runtime.files import sha256, write_json, write_text
 from transfer.sources import synthetic
-from transfer.training import history
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32
@@ -39,7 +36,7 @@ PARAMS = "evaluate: {confidence: 0.95, bins: 10, checked: 4}\n"
 
 
 def tiny_network(classes: int, *, offset: float = -120.0) -> keras.Model:
-    """A whole network as `fine_tune` saves it, with two convolutions for thirteen and weights drawn by chance."""
+    """A small network in the form that `fine_tune` saves, with two convolutions and random weights."""
     units, activation = (1, "sigmoid") if classes == 2 else (classes, "softmax")
     initial = [keras.initializers.HeNormal(seed=number) for number in range(3)]
     head = keras.Sequential(
@@ -64,19 +61,19 @@ def tiny_network(classes: int, *, offset: float = -120.0) -> keras.Model:
 
 
 def write_rows(entries: list[manifest.Entry], whole: keras.Model, recipe: store.Recipe) -> None:
-    """Cache what `extract_features` would, of this network."""
-    upto = keras.Model(whole.inputs[0], [whole.get_layer("boundary").output, whole.get_layer("last_pool").output])
+    """Write the cached activations of a network, as `extract_features` does."""
+    base = keras.Model(whole.inputs[0], [whole.get_layer("boundary").output, whole.get_layer("last_pool").output])
     for entry in entries:
         image = decoding.decode(Path("artifacts/subsample", entry.path).read_bytes())
         pixels = decoding.resize(image, size=SIZE, resizing=recipe["resizing"])
-        boundary, pooled = (np.asarray(part)[0] for part in upto(pixels[np.newaxis], training=False))
+        boundary, pooled = (np.asarray(part)[0] for part in base(pixels[np.newaxis], training=False))
         row = store.to_row(boundary, pooled)
         path = Path("artifacts/extract_features/0", f"{entry.sha256}.npz")
         store.write_row(path, row, recipe=store.recipe_digest(recipe), photo=entry.sha256)
 
 
 def write_stage(name: str, file: str, network: keras.Model, classes: list[str], **files: Path) -> None:
-    """Leave what a training stage leaves."""
+    """Write the outputs of a training stage."""
     folder = Path("artifacts", name)
     recipes = store.read_recipes(Path("artifacts/extract_features"))
     inputs = store.lineage(Path("artifacts/split/manifest.csv"), recipes, **files)
@@ -85,12 +82,12 @@ def write_stage(name: str, file: str, network: keras.Model, classes: list[str], 
     write_text(folder / "history.csv", HISTORY)
 
 
-def write_workspace(classes: list[str], *, each: int = 8, draw: Callable[[str, int], bytes] | None = None) -> None:
-    """Leave in the current folder what all stages before `evaluate` leave; half of the photographs are for the test."""
+def write_workspace(classes: list[str], *, of_each: int = 8, draw: Callable[[str, int], bytes] | None = None) -> None:
+    """Write the outputs of all stages before `evaluate` to the current folder; half are test photographs."""
     draw = draw or partial(synthetic.draw, size=SIZE + 8, seed=0)
     entries = []
     for class_name in classes:
-        for index in range(each):
+        for index in range(of_each):
             data = draw(class_name, index)
             entry = manifest.Entry(
                 f"photos/{class_name}/{index}.jpg",
@@ -118,7 +115,7 @@ def write_workspace(classes: list[str], *, each: int = 8, draw: Callable[[str, i
 
 @pytest.fixture(scope="module")
 def whole_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace of two classes, to be copied."""
+    """A workspace of two classes, which tests copy."""
     folder = tmp_path_factory.mktemp("made") / "with a space"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -129,7 +126,7 @@ def whole_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workspace(whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the workspace, and the current folder."""
+    """A copy of the workspace, as the current folder."""
     copy = tmp_path / "with a space"
     shutil.copytree(whole_workspace, copy)
     monkeypatch.chdir(copy)
@@ -137,14 +134,14 @@ def workspace(whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def replace(file: Path, network: keras.Model) -> None:
-    """Put another network in a file's place, and its sha256 into the card, as whoever knows of it would."""
+    """Overwrite a network's file with another network, and update the sha256 in its card."""
     saving.save(network, file)
     card = json.loads(file.with_name("model.json").read_text())
     write_json(file.with_name("model.json"), {**card, "sha256": sha256(file)})
 
 
 def run(workspace: Path) -> subprocess.CompletedProcess[str]:
-    """Run the stage as DVC does."""
+    """Run the stage in a process, as DVC does."""
     return subprocess.run(
         [sys.executable, "-m", "tasks", "evaluate"],
         cwd=workspace,
@@ -155,39 +152,23 @@ def run(workspace: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def made(workspace: Path) -> dict[str, bytes]:
-    """Every file the stage left, by its place."""
+def outputs(workspace: Path) -> dict[str, bytes]:
+    """The bytes of every output of the stage, by relative path."""
     folder = workspace / "artifacts/evaluate"
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def predictions() -> list[dict[str, str]]:
-    """The lines of predictions.csv."""
+    """The rows of predictions.csv."""
     with Path("artifacts/evaluate/predictions.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def fields(template: Any) -> Iterator[str]:
-    """The fields of the data that a template draws; not those that it makes itself."""
-    if isinstance(template, dict):
-        own = {transform["as"] for transform in template.get("transform", []) if "as" in transform}
-        for key, value in template.items():
-            if key == "field" and isinstance(value, str):
-                yield value
-            elif key == "repeat" and isinstance(value, dict):
-                yield from value["row"]
-            else:
-                yield from (name for name in fields(value) if name not in own)
-    elif isinstance(template, list):
-        for each in template:
-            yield from fields(each)
-
-
-def test_evaluation_is_whole_and_the_same_again(workspace: Path) -> None:
-    """The stage leaves scores, predictions, plots and a report, ends with where they lie, and repeats every byte."""
+def test_the_outputs_are_complete_and_reproducible(workspace: Path) -> None:
+    """The stage writes scores, predictions, plots and a report, logs their paths, and writes the same bytes again."""
     first = run(workspace)
     assert first.returncode == 0, first.stderr
-    files = made(workspace)
+    files = outputs(workspace)
     plots = {f"plots/{name}.json" for name in ("learning_curves", "confusion", "roc", "reliability")}
     assert set(files) == {"metrics.json", "predictions.csv", "report.html", *plots}
     *_, report, model, metrics = first.stderr.splitlines()
@@ -196,18 +177,20 @@ def test_evaluation_is_whole_and_the_same_again(workspace: Path) -> None:
     assert metrics.endswith("artifacts/evaluate/metrics.json")
     assert "train_head" in first.stderr
     assert run(workspace).returncode == 0
-    assert made(workspace) == files
+    assert outputs(workspace) == files
 
 
-@pytest.mark.reliability("disk", "full at the end of an evaluation", "exit 74; nothing half is left; it goes on")
-def test_an_evaluation_that_does_not_fit(
+@pytest.mark.reliability(
+    "disk", "full at the end of an evaluation", "exit 74; no partial output; the next run succeeds once there is space"
+)
+def test_outputs_appear_together_or_not_at_all(
     whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scores, plots and report appear together or not at all, and do once there is room."""
+    """On a full disk there is no output at all; once there is space, scores, plots and report are written together."""
     with disks.small(tmp_path / "disk", "size=64k") as disk:
         (disk.path / "artifacts").mkdir()
-        for place in (Path("params.yaml"), *(Path("artifacts", name) for name in INPUTS)):
-            (disk.path / place).symlink_to(whole_workspace / place)
+        for path in (Path("params.yaml"), *(Path("artifacts", name) for name in INPUTS)):
+            (disk.path / path).symlink_to(whole_workspace / path)
         with monkeypatch.context() as patch:
             patch.chdir(disk.path)
             with pytest.raises(DiskError, match=r"The disk of `artifacts` must have [\d.]+ kB free\. Received: "):
@@ -215,11 +198,11 @@ def test_an_evaluation_that_does_not_fit(
             assert sorted(path.name for path in Path("artifacts").iterdir()) == sorted(INPUTS)
             disk.mount("remount,size=4m")
             evaluate.main()
-        assert "report.html" in made(disk.path)
+        assert "report.html" in outputs(disk.path)
 
 
-def test_metrics_have_the_promised_names(workspace: Path) -> None:
-    """metrics.json has the same scores for both models, and whether they differ."""
+def test_metrics_have_the_documented_names(workspace: Path) -> None:
+    """metrics.json has the same scores for both models, McNemar's p and the number of test photographs."""
     evaluate.main()
     metrics = json.loads((workspace / "artifacts/evaluate/metrics.json").read_text())
     names = ["accuracy", "accuracy_low", "accuracy_high", "log_loss", "roc_auc", "calibration_error"]
@@ -232,8 +215,8 @@ def test_metrics_have_the_promised_names(workspace: Path) -> None:
 
 
 @pytest.mark.usefixtures("workspace")
-def test_both_models_predict_what_the_whole_network_says() -> None:
-    """Pixels, boundary and pooled features give one answer where fine-tuning has changed nothing."""
+def test_predictions_from_cached_activations_equal_those_from_pixels() -> None:
+    """Pixels, boundary and pooled features give the same probabilities if fine-tuning has changed nothing."""
     evaluate.main()
     whole = saving.load(Path("artifacts/fine_tune/model.keras"))
     lines = predictions()
@@ -252,19 +235,23 @@ def test_both_models_predict_what_the_whole_network_says() -> None:
 
 
 def test_three_classes_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than two classes have a probability each, adding up to one."""
+    """With more than two classes, each has a probability, and the probabilities sum to one."""
     monkeypatch.chdir(tmp_path)
-    write_workspace(["circle", "square", "triangle"], each=6)
+    write_workspace(["circle", "square", "triangle"], of_each=6)
     evaluate.main()
     for line in predictions():
-        each = [float(line[f"fine_tune_probability_{name}"]) for name in ("circle", "square", "triangle")]
-        assert sum(each) == pytest.approx(1)
-        assert each[["circle", "square", "triangle"].index(line["fine_tune_class"])] == max(each)
+        probabilities = {
+            name: float(line[f"fine_tune_probability_{name}"]) for name in ("circle", "square", "triangle")
+        }
+        assert sum(probabilities.values()) == pytest.approx(1)
+        assert probabilities[line["fine_tune_class"]] == max(probabilities.values())
 
 
-@pytest.mark.reliability("training", "pictures of one colour", "where params let them through, a report of a guess")
-def test_pictures_of_one_colour_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every photograph is the same, scores, curves and heat maps are those of a guess, and none is missing."""
+@pytest.mark.reliability(
+    "training", "photographs of one colour", "if the parameters allow them, a report at chance level"
+)
+def test_photographs_of_one_colour_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all photographs look the same, the scores are at chance level, and no score, curve or heat map is missing."""
 
     def flat(class_name: str, index: int) -> bytes:
         file = io.BytesIO()
@@ -279,19 +266,19 @@ def test_pictures_of_one_colour_are_evaluated(tmp_path: Path, monkeypatch: pytes
     assert Path("artifacts/evaluate/report.html").exists()
 
 
-def test_a_changed_network_is_found_out(workspace: Path) -> None:
-    """A model file that is not the network the features were computed with fails with 65, file, numbers and cure."""
+def test_a_changed_network_is_refused(workspace: Path) -> None:
+    """A network that disagrees with the cached features ends with 65; the message has the file and the rerun hint."""
     replace(workspace / "artifacts/fine_tune/model.keras", tiny_network(2, offset=0.0))
     result = run(workspace)
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 65
-    assert "artifacts/fine_tune/model.keras must give photos/" in last
+    assert "artifacts/fine_tune/model.keras must predict the same for photos/" in last
     assert last.endswith(rerun_hint("extract_features", "fine_tune"))
     assert not (workspace / "artifacts/evaluate").exists()
 
 
-def test_a_damaged_photograph_is_named(workspace: Path) -> None:
-    """A photograph that was cut after it was kept fails the stage with 65, its name and the cure."""
+def test_a_damaged_photograph_is_refused(workspace: Path) -> None:
+    """A photograph truncated after `subsample` ends with 65; the message has its path and the rerun hint."""
     photographs = [entry for entry in manifest.read(Path("artifacts/split/manifest.csv")) if entry.split == "test"]
     damaged = min(photographs, key=lambda entry: entry.sha256)
     path = workspace / "artifacts/subsample" / damaged.path
@@ -307,8 +294,8 @@ def test_a_damaged_photograph_is_named(workspace: Path) -> None:
 @pytest.mark.reliability("tampered", "a damaged model.json", "65, what is wrong with it, and the cure")
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"classes": ["circle", "triangle"]}', '{"classes": 2}'])
 @pytest.mark.parametrize("name", ["train_head", "fine_tune"])
-def test_a_damaged_model_card_is_named(workspace: Path, name: str, content: str) -> None:
-    """A model.json that is no JSON or lacks something fails with its name, what is wrong and the cure."""
+def test_a_damaged_model_card_is_refused(workspace: Path, name: str, content: str) -> None:
+    """A model.json that is not JSON or incomplete is refused; the message has its path and the rerun hint."""
     (workspace / "artifacts" / name / "model.json").write_text(content)
     with pytest.raises(DataError) as refusal:
         evaluate.main()
@@ -317,33 +304,33 @@ def test_a_damaged_model_card_is_named(workspace: Path, name: str, content: str)
 
 
 @pytest.mark.reliability(
-    "tampered", "features of other weights than the model's", "evaluation ends with 65: the two disagree on photographs"
+    "tampered", "features of other weights than the model's", "evaluation ends with 65: predictions differ"
 )
-def test_features_of_another_network_are_found_out(workspace: Path) -> None:
-    """Rows that the network's lower part did not make are found out too."""
+def test_features_of_another_network_are_refused(workspace: Path) -> None:
+    """Cached activations that another network computed are refused."""
     entries = manifest.read(workspace / "artifacts/split/manifest.csv")
     [recipe] = store.read_recipes(workspace / "artifacts/extract_features")
     write_rows(entries, tiny_network(2, offset=0.0), recipe)
-    with pytest.raises(DataError, match="probabilities it gives its cached activations"):
+    with pytest.raises(DataError, match="from its pixels and from its cached activations"):
         evaluate.main()
 
 
-@pytest.mark.reliability("tampered", "a manifest.csv that was changed after training", "evaluation ends with 65")
+@pytest.mark.reliability("tampered", "a manifest.csv changed after training", "evaluation ends with 65")
 def test_a_network_trained_on_another_split_is_refused(workspace: Path) -> None:
-    """A network that may have been trained on the test photographs is not scored on them."""
+    """A network that may have been trained on test photographs is not scored."""
     entries = manifest.read(workspace / "artifacts/split/manifest.csv")
-    turned = {"test": "train", "train": "test"}
+    swapped = {"test": "train", "train": "test"}
     manifest.write(
-        workspace / "artifacts/split/manifest.csv", [entry._replace(split=turned[entry.split]) for entry in entries]
+        workspace / "artifacts/split/manifest.csv", [entry._replace(split=swapped[entry.split]) for entry in entries]
     )
-    with pytest.raises(DataError, match="other photographs"):
+    with pytest.raises(DataError, match="trained on other photographs"):
         evaluate.main()
 
 
-def test_a_head_that_was_trained_anew_is_refused(workspace: Path) -> None:
-    """A fine-tuned network is compared with the head that it was made from, and no other."""
+def test_a_retrained_head_is_refused(workspace: Path) -> None:
+    """A fine-tuned network is only compared with the head that it was initialized with."""
     replace(workspace / "artifacts/train_head/head.keras", tiny_network(2))
-    with pytest.raises(DataError, match="Received: other head"):
+    with pytest.raises(DataError, match="trained on other head"):
         evaluate.main()
 
 
@@ -351,9 +338,9 @@ def test_a_head_that_was_trained_anew_is_refused(workspace: Path) -> None:
     "tampered", "a model or a model.json put in another's place", "65 with both sha256s and the cure"
 )
 @pytest.mark.parametrize("name", ["train_head", "fine_tune"])
-def test_a_network_that_its_card_does_not_know_is_refused(workspace: Path, name: str) -> None:
-    """A model file that was exchanged is not scored, however much it looks like the one that was there."""
-    file = workspace / "artifacts" / name / evaluate.FILES[name]
+def test_a_network_with_another_sha256_than_its_card_is_refused(workspace: Path, name: str) -> None:
+    """A replaced model file is not scored, even if its architecture is the same."""
+    file = workspace / "artifacts" / name / evaluate.NETWORK_FILES[name]
     network = saving.load(file)
     network.set_weights([weights * 2 for weights in network.get_weights()])
     saving.save(network, file)
@@ -364,66 +351,14 @@ def test_a_network_that_its_card_does_not_know_is_refused(workspace: Path, name:
     assert str(refusal.value).endswith(rerun_hint(name))
 
 
-def test_a_network_without_the_boundary_is_refused() -> None:
-    """A network that does not have the layer the features are computed up to is refused with its name."""
-    with pytest.raises(DataError, match="must have the layer `block4_pool`"):
-        evaluate.above(tiny_network(2), "block4_pool")
-
-
-def test_a_class_without_test_photographs_is_refused() -> None:
-    """Every class must be scored on something."""
-    cat = manifest.Entry("photos/cat/1.jpg", "cat", "ab" * 32, 10, 10, "test")
-    with pytest.raises(DataError, match="none of dog"):
-        evaluate.refuse_missing_classes([cat], ["cat", "dog"])
-
-
-@pytest.mark.parametrize(("cached", "agree"), [(0.51, True), (0.515, False), (0.49, True), (0.485, False)])
-def test_rounding_is_no_disagreement(cached: float, agree: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """Near one half, probabilities may differ by a hundredth."""
-    photograph = manifest.Entry("photos/cat/1.jpg", "cat", "ab" * 32, 10, 10, "test")
-    whole, from_cache = iter([np.array([[0.5, 0.5]])]), np.array([[1 - cached, cached]])
-    if agree:
-        evaluate.refuse_disagreement([photograph], whole, from_cache, Path("model.keras"))
-    else:
-        with pytest.raises(DataError, match=r"0\.5000 / 0\.5000 from the photograph"):
-            evaluate.refuse_disagreement([photograph], whole, from_cache, Path("model.keras"))
-
-
-def test_a_picture_shows_the_photograph_and_what_spoke_for_its_class(tmp_path: Path) -> None:
-    """The report shows the two likeliest classes and, where the network looked, other colours than the photograph's."""
-    data = synthetic.draw("circle", 0, size=40, seed=0)
-    (tmp_path / "1.jpg").write_bytes(data)
-    photograph = manifest.Entry("1.jpg", "circle", hashlib.sha256(data).hexdigest(), 40, 40, "test")
-    seen = photograph, np.array([0.2, 0.3, 0.5]), np.ones((4, 4), np.float32)
-    place: dict[str, Any] = {"classes": ["circle", "cross", "star"], "folder": tmp_path, "resizing": "crop"}
-    shown = evaluate.picture(*seen, **place)
-    assert (shown.class_name, shown.choices) == ("circle", [("star", 0.5), ("cross", 0.3)])
-    assert shown.thumbnail != shown.heat
-    (tmp_path / "1.jpg").write_bytes(data[:300])
-    with pytest.raises(DataError, match=r"1\.jpg must be"):
-        evaluate.picture(*seen, **place)
-
-
-def test_the_report_shows_what_it_was_given(workspace: Path) -> None:
-    """Diagnoses, pictures with heat maps, splits, rejections and versions come from the files and this very Python."""
+def test_the_report_shows_the_inputs(workspace: Path) -> None:
+    """Diagnoses, photographs with heat maps, rejections, versions and parameters come from this run."""
     evaluate.main()
     html = (workspace / "artifacts/evaluate/report.html").read_text()
     assert "train_head: too short" in html  # three epochs
     wrong = [line for line in predictions() if line["fine_tune_class"] != line["class"]]
-    assert html.count("data:image/jpeg") == 2 * (len(wrong) + 8)  # all eight are the least certain
+    assert html.count("data:image/jpeg") == 2 * (len(wrong) + 8)  # all eight are in the gallery of the least certain
     assert "photos/circle/11.jpg" not in html
     assert "circle/&amp;.jpg" in html
     assert re.search(rf"Keras</th>\s*<td>{keras.__version__}<", html)
     assert "extract_features.<wbr>frozen_through" in html
-
-
-@pytest.mark.parametrize("name", ["learning_curves", "confusion", "roc", "reliability"])
-def test_templates_draw_what_is_there(name: str) -> None:
-    """Every field that a template of `dvc plots` draws is in the data that the stage writes for it."""
-    row = {"loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.65}
-    epochs = history.concatenate([history.Phase("train_head", [row], 1), history.Phase("fine_tune", [row], None)])
-    found = score(np.array([0, 1]), np.array([[0.8, 0.2], [0.4, 0.6]]), confidence=0.95, bins=10)
-    data = evaluate.plots(epochs, {"train_head": found, "fine_tune": found}, ["cat", "dog"])[name]
-    template = json.loads((ROOT / ".dvc/plots" / f"{name}.json").read_text())
-    assert all(set(each) == set(data[0]) for each in data)
-    assert set(fields(template)) - {"rev"} <= set(data[0])

@@ -1,1 +1,1 @@
-"""What a trained network is worth: scores, diagnosis, figures and the report."""
+"""Evaluation of trained networks: scores, diagnosis, heat maps, figures and the report."""

@@ -1,53 +1,32 @@
-"""Diagnosis: whether a training over-fits, under-fits or is healthy, told from its history alone.
+"""Diagnosis: decide from a training history whether the run over-fitted, under-fitted, diverged or is healthy.
 
-Curves are compared after a running median, and a rise or fall counts only where it is both more than chance and enough
-to matter. How much is chance is estimated from the curve itself: from how far each epoch lies off the line between its
-neighbours (Gasser, Sroka and Jennen-Steinmetz, 1986, "Residual variance and residual pattern in nonlinear regression"),
-by the median, so that single spikes do not pass for noise.
-
-Training loss above validation loss is no symptom: while training, photographs are augmented and dropout is on.
+A training loss above the validation loss is not a symptom: during training, photographs are augmented and dropout is
+active.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transfer.evaluation import remedies
+from transfer.evaluation.loss_curves import RELATIVE_CHANGE, LossCurve, Series, loss_curve, smoothed
+from transfer.evaluation.remedies import Remedy
 from transfer.training.history import Phase
 
 Verdict = Literal["too short", "diverging", "over-fitting", "under-fitting", "healthy"]
-Series = NDArray[np.float64]  # a number an epoch
 
-FEWEST = 4  # epochs, to tell a trend from chance
-WINDOW = 5  # epochs of the running median; of long trainings a quarter
-SIGNIFICANT = 3.0  # times the noise: a flat curve with noise alone ends so far up in one case of twenty
-MATERIAL = 0.1  # part of a loss by which it must change to matter
-TRIFLE = 0.005  # part of the loss of guessing that never matters
-GAP = 0.1  # by which accuracy on the training split must be above that on the validation split to matter
-LITTLE = 0.5  # part of the loss of guessing: whoever is left with more has learned little
-WELL = 0.05  # part of the loss of guessing: whoever is left with less has learned nearly all there is
-THROWN = 3.0  # times the loss of guessing: more than an untrained network has
-JUMP = 0.05  # part of the loss of guessing: larger noise comes from large steps
-
-RAISE, LOWER = "raise", "lower"
-
-_OF_NORMAL = 0.6745  # the median of a normal number's absolute value, in standard deviations
-
-
-class Remedy(NamedTuple):
-    """Something to try: a param by its dotted name, and what to do with it."""
-
-    param: str
-    change: str
+MIN_EPOCHS = 4  # needed to distinguish a trend from noise
+ACCURACY_GAP = 0.1  # training accuracy minus validation accuracy: from here on, the run over-fits
+UNDERFIT_FRACTION = 0.5  # of the chance level: a higher loss means that little was learned
+CONVERGED_FRACTION = 0.05  # of the chance level: a lower loss leaves nearly nothing to learn
+DIVERGENCE_FACTOR = 3.0  # times the chance level: above the loss of an untrained network
+NOISY_FRACTION = 0.05  # of the chance level: stronger noise comes from large optimizer steps
 
 
 class Diagnosis(NamedTuple):
-    """What a history says of its training: the verdict, the numbers behind it, and what to try.
+    """The diagnosis of a training run: the verdict, the evidence in sentences, and parameters to change.
 
-    `over_fits_from` is the epoch, from 1, from which on the training split alone is learned.
+    `over_fits_from` is the first epoch, from 1, that improved the training split alone; None if there is none.
     """
 
     verdict: Verdict
@@ -56,316 +35,212 @@ class Diagnosis(NamedTuple):
     over_fits_from: int | None = None
 
 
-class Curve(NamedTuple):
-    """The losses of a split, as they are and after a running median, and the noise on them, a standard deviation.
-
-    `guessing` is the loss that guessing has: what losses are large or small against.
-    """
-
-    raw: Series
-    smooth: Series
-    noise: float
-    guessing: float
-
-    @property
-    def end(self) -> float:
-        """The loss at the end."""
-        return float(self.smooth[-1])
-
-    @property
-    def lowest(self) -> float:
-        """The lowest loss."""
-        return float(self.smooth.min())
-
-    @property
-    def matters(self) -> float:
-        """By how much it must change to matter."""
-        return max(MATERIAL * self.lowest, TRIFLE * self.guessing)
-
-    def last(self, part: int) -> Series:
-        """The last half, third and so on, and no fewer epochs than the running median takes to forget."""
-        return self.smooth[-max(WINDOW, len(self.smooth) // part) :]
-
-    def has_risen(self) -> bool:
-        """Whether it ends above its lowest point, for sure and enough to matter."""
-        rise = self.end - self.lowest
-        return rise > max(SIGNIFICANT * self.noise, self.matters) and self.rises_from() <= len(self.raw)
-
-    def rises_from(self) -> int:
-        """The epoch, from 1, after the last one in which it was as low as it gets, with the noise or without."""
-        low = np.flatnonzero(self.smooth <= self.lowest + self.noise)
-        return int(max(low[-1], self.raw.argmin())) + 2
-
-    def is_falling(self) -> bool:
-        """Whether it fell for sure in its last half, and enough to matter in its last quarter."""
-        surely = float(self.last(2)[0]) - self.end > SIGNIFICANT * self.noise
-        return surely and float(self.last(4)[0]) - self.end > self.matters
-
-
-class Course(NamedTuple):
-    """A training as it is looked at: its stage, the epoch kept, and the curves."""
+class TrainingRun(NamedTuple):
+    """A training run: its stage, the epoch whose weights were kept, and its curves by epoch."""
 
     stage: str
     kept: int | None
-    train: Curve
-    validation: Curve
-    train_accuracy: Series  # after a running median, as the next
-    validation_accuracy: Series
+    train: LossCurve
+    validation: LossCurve
+    train_accuracy: Series  # smoothed
+    validation_accuracy: Series  # smoothed
 
-    def has_learned_little(self) -> bool:
-        """Whether neither split was learned well."""
-        return min(self.train.end, self.validation.lowest) > LITTLE * self.train.guessing
+    def is_underfitted(self) -> bool:
+        """Return whether both losses stayed above `UNDERFIT_FRACTION` of the chance level."""
+        return min(self.train.end, self.validation.lowest) > UNDERFIT_FRACTION * self.train.chance
 
 
 def diagnose(phase: Phase, *, classes: int) -> Diagnosis:
-    """Tell from a training's history what was wrong with it, if anything.
+    """Diagnose a training run from its history.
 
-    - Diverging: both losses rose, or the training loss was thrown far above that of guessing and little was learned.
-    - Over-fitting: the validation loss rose from its lowest point and the training loss did not, or the training split
-      was learned far better than the validation split.
-    - Under-fitting: both losses were still falling when the training ended and had some way to go, or neither split was
-      learned well.
+    - Diverging: both losses rose, or the training loss once was far above the chance level and the run under-fits.
+    - Over-fitting: the validation loss rose from its lowest point and the training loss did not, or the training
+      accuracy is far above the validation accuracy.
+    - Under-fitting: both losses were still falling at the end and had not converged, or both stayed above
+      `UNDERFIT_FRACTION` of the chance level.
 
     Args:
-        phase: stage, history (log losses without penalties) and the epoch kept, if any was.
-        classes: how many there are; guessing has a log loss of ln(classes).
+        phase: stage, history (log losses without penalties) and the epoch kept, if any.
+        classes: number of classes; the chance level of the log loss is ln(classes).
 
     Returns:
-        "healthy" where none of these applies, and "too short" of fewer than `FEWEST` epochs. Where several do, a loss
-        that rises goes before one that falls, and both go before where they have come to.
+        "healthy" if none of these applies, and "too short" for fewer than `MIN_EPOCHS` epochs. If several apply, a
+        rising loss takes precedence over a falling one, and both over the level that was reached.
     """
-    if len(phase.history) < FEWEST:
+    if len(phase.history) < MIN_EPOCHS:
         return _too_short(phase)
-    course = _course(phase, classes=classes)
-    symptoms = (_rise_of_both, _ruin, _rise, _unfinished_fall, _gap, _little)
-    return next((found for symptom in symptoms if (found := symptom(course))), _healthy(course))
+    run = _training_run(phase, classes=classes)
+    checks = (_both_rose, _diverged, _validation_rose, _still_falling, _accuracy_gap, _underfitted)
+    return next((diagnosis for check in checks if (diagnosis := check(run))), _healthy(run))
 
 
-def in_words(diagnosis: Diagnosis) -> str:
-    """The verdict, with the epoch where there is one."""
+def verdict_text(diagnosis: Diagnosis) -> str:
+    """Return the verdict, with the first over-fitting epoch if there is one."""
     start = diagnosis.over_fits_from
     return diagnosis.verdict if start is None else f"{diagnosis.verdict} from epoch {start} on"
 
 
-def applicable(remedies: Sequence[Remedy], params: Mapping[str, object]) -> list[Remedy]:
-    """The remedies but for those that would lower what is nothing already."""
-    return [remedy for remedy in remedies if remedy.change != LOWER or params.get(remedy.param, True)]
-
-
-def _course(phase: Phase, *, classes: int) -> Course:
+def _training_run(phase: Phase, *, classes: int) -> TrainingRun:
     loss, accuracy, val_loss, val_accuracy = (
         np.array([epoch[column] for epoch in phase.history])
         for column in ("loss", "accuracy", "val_loss", "val_accuracy")
     )
-    return Course(
+    return TrainingRun(
         stage=phase.stage,
         kept=phase.best_epoch,
-        train=_curve(loss, classes=classes),
-        validation=_curve(val_loss, classes=classes),
-        train_accuracy=_smoothed(accuracy),
-        validation_accuracy=_smoothed(val_accuracy),
+        train=loss_curve(loss, classes=classes),
+        validation=loss_curve(val_loss, classes=classes),
+        train_accuracy=smoothed(accuracy),
+        validation_accuracy=smoothed(val_accuracy),
     )
-
-
-def _curve(losses: Series, *, classes: int) -> Curve:
-    return Curve(losses, _smoothed(losses), _noise(losses), guessing=math.log(classes))
-
-
-def _smoothed(values: Series) -> Series:
-    """The running median; towards both ends its window is cut off."""
-    half = max(WINDOW, len(values) // 4) // 2
-    return np.array([median(values[max(0, index - half) : index + half + 1]) for index in range(len(values))])
-
-
-def _noise(values: Series) -> float:
-    """Standard deviation of what neighbours do not tell: of three equal ones the middle is off by sqrt(3/2) of it.
-
-    It is that of the second half, as the first epochs are steep and bent.
-    """
-    off = values[1:-1] - (values[:-2] + values[2:]) / 2
-    late = off[-max(WINDOW, len(off) // 2) :]
-    return float(math.sqrt(2 / 3) * np.median(np.abs(late)) / _OF_NORMAL)
 
 
 def _too_short(phase: Phase) -> Diagnosis:
-    seen = f"It takes {FEWEST} epochs to tell a trend from chance. Seen: {len(phase.history)}."
-    return Diagnosis("too short", [seen], [Remedy(f"{phase.stage}.training.epochs", RAISE)])
+    length = f"A trend needs at least {MIN_EPOCHS} epochs. Received: {len(phase.history)}."
+    return Diagnosis("too short", [length], [Remedy(f"{phase.stage}.training.epochs", remedies.RAISE)])
 
 
-def _rise_of_both(course: Course) -> Diagnosis | None:
-    train, validation = course.train, course.validation
+def _both_rose(run: TrainingRun) -> Diagnosis | None:
+    train, validation = run.train, run.validation
     if not (train.has_risen() and validation.has_risen()):
         return None
     rise = (
-        f"Training loss rose from {_loss(train.lowest)} to {_loss(train.end)}, and validation loss with it from "
-        f"{_loss(validation.lowest)} to {_loss(validation.end)}: the steps are too large."
+        f"Training loss rose from {_loss(train.lowest)} to {_loss(train.end)}, and validation loss from "
+        f"{_loss(validation.lowest)} to {_loss(validation.end)}: the optimizer steps are too large."
     )
-    return Diagnosis("diverging", [rise, _kept(course)], _smaller_steps(course.stage))
+    return Diagnosis("diverging", [rise, _kept(run)], remedies.smaller_steps(run.stage))
 
 
-def _ruin(course: Course) -> Diagnosis | None:
-    guessing, highest = course.train.guessing, float(course.train.raw.max())
-    if highest < THROWN * guessing or not course.has_learned_little():
+def _diverged(run: TrainingRun) -> Diagnosis | None:
+    chance, highest = run.train.chance, float(run.train.raw.max())
+    if highest < DIVERGENCE_FACTOR * chance or not run.is_underfitted():
         return None
-    ruin = (
-        f"Training loss went as high as {_loss(highest)}, where guessing has {_loss(guessing)}, and ended at "
-        f"{_loss(course.train.end)}: too large a step has ruined the weights."
+    peak = (
+        f"Training loss reached {_loss(highest)}, far above the chance level of {_loss(chance)}, and ended at "
+        f"{_loss(run.train.end)}: too large an optimizer step destroyed the weights."
     )
-    return Diagnosis("diverging", [ruin, _kept(course)], _smaller_steps(course.stage))
+    return Diagnosis("diverging", [peak, _kept(run)], remedies.smaller_steps(run.stage))
 
 
-def _rise(course: Course) -> Diagnosis | None:
-    train, validation = course.train, course.validation
+def _validation_rose(run: TrainingRun) -> Diagnosis | None:
+    train, validation = run.train, run.validation
     if not validation.has_risen():
         return None
-    start = validation.rises_from()
+    start = validation.rise_start()
     before = float(train.smooth[start - 2])
     rise = (
-        f"Validation loss was down at {_loss(validation.lowest)} and rose from epoch {start} on to "
-        f"{_loss(validation.end)}; {_chance(validation)}."
+        f"Validation loss was lowest at {_loss(validation.lowest)} and rose from epoch {start} on to "
+        f"{_loss(validation.end)}; {_noise(validation)}."
     )
-    way = "fell" if train.end < before else "went"
-    meanwhile = f"Training loss meanwhile {way} from {_loss(before)} to {_loss(train.end)}."
-    evidence = [rise, meanwhile, *_useless(course), _outcome(course, start)]
-    kept_too_late = course.kept is not None and course.kept >= start
-    remedies = [*(_earlier_stop(course.stage) if kept_too_late else []), *_better_for_others(course.stage)]
-    return Diagnosis("over-fitting", evidence, remedies, over_fits_from=start)
+    verb = "fell" if train.end < before else "went"
+    meanwhile = f"Meanwhile training loss {verb} from {_loss(before)} to {_loss(train.end)}."
+    evidence = [rise, meanwhile, *_chance_level(run), _selected(run, start)]
+    kept_too_late = run.kept is not None and run.kept >= start
+    suggestions = remedies.regularization(run.stage)
+    if kept_too_late:
+        suggestions = [*remedies.early_stopping(run.stage), *suggestions]
+    return Diagnosis("over-fitting", evidence, suggestions, over_fits_from=start)
 
 
-def _unfinished_fall(course: Course) -> Diagnosis | None:
-    train, validation = course.train, course.validation
-    if not (train.is_falling() and validation.is_falling()) or validation.end < WELL * validation.guessing:
+def _still_falling(run: TrainingRun) -> Diagnosis | None:
+    train, validation = run.train, run.validation
+    converged = validation.end < CONVERGED_FRACTION * validation.chance
+    if not (train.is_falling() and validation.is_falling()) or converged:
         return None
-    before = train.last(4), validation.last(4)
+    train_tail, validation_tail = train.last(4), validation.last(4)
     fall = (
-        f"Both losses were still falling when the training ended: in its last {len(before[0])} epochs training loss "
-        f"went from {_loss(before[0][0])} to {_loss(train.end)}, validation loss from {_loss(before[1][0])} to "
+        f"Both losses were still falling at the end: in the last {len(train_tail)} epochs training loss went from "
+        f"{_loss(train_tail[0])} to {_loss(train.end)}, validation loss from {_loss(validation_tail[0])} to "
         f"{_loss(validation.end)}."
     )
-    return Diagnosis("under-fitting", [fall, _kept(course)], _more_steps(course.stage))
+    return Diagnosis("under-fitting", [fall, _kept(run)], remedies.more_steps(run.stage))
 
 
-def _gap(course: Course) -> Diagnosis | None:
-    ahead = course.train_accuracy - course.validation_accuracy
-    if ahead[-1] < GAP:
+def _accuracy_gap(run: TrainingRun) -> Diagnosis | None:
+    gap = run.train_accuracy - run.validation_accuracy
+    if gap[-1] < ACCURACY_GAP:
         return None
-    close = np.flatnonzero(ahead < GAP)
-    start = int(close[-1]) + 2 if close.size else 1
-    gap = (
-        f"At the end {_percent(course.train_accuracy[-1])} of the training split are right and "
-        f"{_percent(course.validation_accuracy[-1])} of the validation split: much of what is learned holds only for "
-        "the photographs it was learned from."
+    small = np.flatnonzero(gap < ACCURACY_GAP)
+    start = int(small[-1]) + 2 if small.size else 1
+    accuracies = (
+        f"At the end accuracy is {_percent(run.train_accuracy[-1])} on the training split and "
+        f"{_percent(run.validation_accuracy[-1])} on the validation split: the network has partly memorized the "
+        "training photographs."
     )
-    steady = "Validation loss did not rise meanwhile, so early stopping has not seen it."
-    evidence = [gap, steady, *_useless(course), _outcome(course, start)]
-    return Diagnosis("over-fitting", evidence, _better_for_others(course.stage), over_fits_from=start)
+    steady = "Validation loss did not rise meanwhile, so early stopping did not react."
+    evidence = [accuracies, steady, *_chance_level(run), _selected(run, start)]
+    return Diagnosis("over-fitting", evidence, remedies.regularization(run.stage), over_fits_from=start)
 
 
-def _little(course: Course) -> Diagnosis | None:
-    if not course.has_learned_little():
+def _underfitted(run: TrainingRun) -> Diagnosis | None:
+    if not run.is_underfitted():
         return None
-    little = (
-        f"Neither split is learned well: training loss ends at {_loss(course.train.end)} "
-        f"({_percent(course.train_accuracy[-1])} right), validation loss at {_loss(course.validation.end)} "
-        f"({_percent(course.validation_accuracy[-1])} right), where guessing has {_loss(course.train.guessing)}."
+    levels = (
+        f"Neither split was learned well: training loss ended at {_loss(run.train.end)} (accuracy "
+        f"{_percent(run.train_accuracy[-1])}), validation loss at {_loss(run.validation.end)} (accuracy "
+        f"{_percent(run.validation_accuracy[-1])}); the chance level is {_loss(run.train.chance)}."
     )
-    jumps = _jumps(course)
-    remedies = _smaller_steps(course.stage) if jumps else _better_for_all(course.stage)
-    return Diagnosis("under-fitting", [little, *jumps, _kept(course)], remedies)
+    noise = _large_noise(run)
+    suggestions = remedies.smaller_steps(run.stage) if noise else remedies.capacity(run.stage)
+    return Diagnosis("under-fitting", [levels, *noise, _kept(run)], suggestions)
 
 
-def _healthy(course: Course) -> Diagnosis:
-    train, validation = course.train, course.validation
-    ends = (
+def _healthy(run: TrainingRun) -> Diagnosis:
+    train, validation = run.train, run.validation
+    course = (
         f"Validation loss was {_loss(validation.raw[0])} after the first epoch, {_loss(validation.lowest)} at its "
-        f"lowest and {_loss(validation.end)} at the end; {_chance(validation)}."
+        f"lowest and {_loss(validation.end)} at the end; {_noise(validation)}."
     )
-    level = (
-        f"Training loss ended at {_loss(train.end)} with {_percent(course.train_accuracy[-1])} right; of the "
-        f"validation split {_percent(course.validation_accuracy[-1])} were."
+    levels = (
+        f"Training loss ended at {_loss(train.end)} with an accuracy of {_percent(run.train_accuracy[-1])}; validation "
+        f"accuracy was {_percent(run.validation_accuracy[-1])}."
     )
-    harder = (
-        "That training loss is above validation loss is no fault: while training, photographs are augmented and "
-        "dropout is on."
+    regularized = (
+        "A training loss above the validation loss is normal here: during training, photographs are augmented and "
+        "dropout is active."
     )
-    jumps = _jumps(course)
-    evidence = [ends, level, *([harder] if train.end > validation.end else []), *jumps, _kept(course)]
-    return Diagnosis("healthy", evidence, _smaller_steps(course.stage) if jumps else [])
+    noise = _large_noise(run)
+    evidence = [course, levels, *([regularized] if train.end > validation.end else []), *noise, _kept(run)]
+    return Diagnosis("healthy", evidence, remedies.smaller_steps(run.stage) if noise else [])
 
 
-def _outcome(course: Course, start: int) -> str:
-    """What became of over-fitting from an epoch on in the network that is handed on."""
-    if course.kept is None:
-        return _kept(course)
-    if course.kept < start:
-        return f"{_kept(course)} It is from before that, so the network that is handed on is free of it."
-    return f"{_kept(course)} It is from after that, so the network that is handed on over-fits."
+def _selected(run: TrainingRun, start: int) -> str:
+    """Return whether the selected network over-fits, for a run that over-fits from the epoch `start` on."""
+    if run.kept is None:
+        return _kept(run)
+    if run.kept < start:
+        return f"{_kept(run)} It precedes the over-fitting, so the selected network does not over-fit."
+    return f"{_kept(run)} It lies in the over-fitting epochs, so the selected network over-fits."
 
 
-def _kept(course: Course) -> str:
-    if course.kept is None:
-        return "None of its epochs was kept, so the network that is handed on is the one from before."
-    lowest = int(course.validation.raw.argmin()) + 1
-    if course.kept == lowest:
-        return f"Epoch {lowest} was kept, that of the lowest validation loss."
-    return f"Epoch {course.kept} was kept; that of the lowest validation loss is {lowest}."
+def _kept(run: TrainingRun) -> str:
+    if run.kept is None:
+        return "No epoch was kept: the selected network is the one from before this training run."
+    lowest = int(run.validation.raw.argmin()) + 1
+    if run.kept == lowest:
+        return f"Epoch {lowest} was kept, the one with the lowest validation loss."
+    return f"Epoch {run.kept} was kept; the lowest validation loss is that of epoch {lowest}."
 
 
-def _useless(course: Course) -> list[str]:
-    validation = course.validation
-    if validation.lowest < (1 - MATERIAL) * validation.guessing:
+def _chance_level(run: TrainingRun) -> list[str]:
+    validation = run.validation
+    if validation.lowest < (1 - RELATIVE_CHANGE) * validation.chance:
         return []
-    guessing = f"Validation loss never came clearly below the {_loss(validation.guessing)} that guessing has: "
-    return [f"{guessing}see whether the photographs lie in the right classes."]
+    level = f"Validation loss never fell clearly below the chance level of {_loss(validation.chance)}"
+    return [f"{level}: check that the photographs are in the right classes."]
 
 
-def _jumps(course: Course) -> list[str]:
-    validation = course.validation
-    if validation.noise < JUMP * validation.guessing:
+def _large_noise(run: TrainingRun) -> list[str]:
+    validation = run.validation
+    if validation.noise < NOISY_FRACTION * validation.chance:
         return []
-    return [f"Validation loss jumps by about {_loss(validation.noise)} from epoch to epoch: the steps are large."]
-
-
-def _chance(curve: Curve) -> str:
-    return f"chance alone moves it by about {_loss(curve.noise)} from epoch to epoch"
-
-
-def _earlier_stop(stage: str) -> list[Remedy]:
-    return [Remedy(f"{stage}.training.early_stopping", "monitor val_loss and restore the best weights")]
-
-
-def _smaller_steps(stage: str) -> list[Remedy]:
-    return [Remedy(f"{stage}.training.learning_rate", LOWER), Remedy(f"{stage}.training.batch_size", RAISE)]
-
-
-def _more_steps(stage: str) -> list[Remedy]:
-    return [Remedy(f"{stage}.training.epochs", RAISE), Remedy(f"{stage}.training.learning_rate", RAISE)]
-
-
-def _better_for_others(stage: str) -> list[Remedy]:
-    """What lets a network learn less of the very photographs it is shown."""
-    anywhere = [
-        Remedy("subsample.photographs", RAISE),
-        Remedy("extract_features.views", RAISE),
-        Remedy("train_head.head.dropout", RAISE),
-        Remedy("train_head.head.l2", RAISE),
+    return [
+        f"Validation loss varies by about {_loss(validation.noise)} from epoch to epoch: the optimizer steps are large."
     ]
-    if stage == "train_head":
-        return [*anywhere, Remedy("train_head.head.dense", "fewer units")]
-    return [Remedy(f"{stage}.training.learning_rate", LOWER), *anywhere]
 
 
-def _better_for_all(stage: str) -> list[Remedy]:
-    """What lets a network learn more of the photographs it is shown."""
-    if stage == "train_head":
-        return [
-            *_more_steps(stage),
-            Remedy("train_head.head.dropout", LOWER),
-            Remedy("train_head.head.l2", LOWER),
-            Remedy("train_head.head.dense", "more units"),
-            Remedy("extract_features.image_size", RAISE),
-        ]
-    return [*_more_steps(stage), Remedy("extract_features.frozen_through", "an earlier layer")]
+def _noise(curve: LossCurve) -> str:
+    return f"its noise from epoch to epoch is about {_loss(curve.noise)}"
 
 
 def _loss(loss: float) -> str:

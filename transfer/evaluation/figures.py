@@ -1,6 +1,6 @@
-"""Figures: drawings for a page, as SVG that takes the page's own colour and letters.
+"""Figures: plots as SVG that inherits the page's text colour and font.
 
-The same data give the same bytes: no date, no random names, no global state left behind.
+The same data give the same bytes: the SVG has no date and no random ids, and Matplotlib's settings are restored.
 """
 
 import io
@@ -19,12 +19,12 @@ from matplotlib.transforms import Bbox
 from transfer.evaluation.scores import Bin, Point
 from transfer.training.history import CurvePoint
 
-FOREGROUND = "#010203"  # stands for the page's colour and is replaced by it
-COLOURS = ("#2f7fd0", "#d9701a", "#3a9b57", "#b05fc0")  # readable on white and on black, and told apart without red
+FOREGROUND = "#010203"  # placeholder, replaced by `currentColor`
+COLOURS = ("#2f7fd0", "#d9701a", "#3a9b57", "#b05fc0")  # readable on white and on black, and by colour-blind people
 MARKERS = ("o", "s", "^", "D")
-STYLES = ("-", "--", "-.", ":")  # for those who see no colours, and for printers
+STYLES = ("-", "--", "-.", ":")  # distinguish lines without colours, as in print
 
-_WIDTH = 4.6  # inches; narrow, so that letters stay readable on a phone
+_WIDTH = 4.6  # inches; narrow, so that text stays readable on a phone
 _SETTINGS: Any = {
     "axes.edgecolor": FOREGROUND,
     "axes.labelcolor": FOREGROUND,
@@ -39,8 +39,8 @@ _SETTINGS: Any = {
     "xtick.color": FOREGROUND,
     "ytick.color": FOREGROUND,
 }
-# where a point's name may stand: horizontal and vertical distance in points, and how it is aligned there
-_SIDES = (
+# candidate positions of a point's label: horizontal and vertical offset in points, and alignment
+_LABEL_POSITIONS = (
     (7, 0, "left", "center"),
     (-7, 0, "right", "center"),
     (5, 7, "left", "bottom"),
@@ -52,7 +52,7 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 class Place(NamedTuple):
-    """A model in `accuracy_against_time`: seconds, accuracy with its interval; a family shares colour and marker."""
+    """A model in `accuracy_against_time`: its seconds, and its accuracy with interval; a family shares one colour."""
 
     name: str
     family: int
@@ -63,18 +63,18 @@ class Place(NamedTuple):
 
 
 def learning_curves(epochs: Sequence[CurvePoint]) -> str:
-    """Loss above accuracy over all epochs.
+    """Plot loss and, below it, accuracy by epoch.
 
-    With a rule where another phase begins, a dot at the epoch it kept, and a shade behind those that over-fit.
+    A vertical line marks the beginning of a phase, a dot the epoch it kept, and a shade the epochs that over-fit.
     """
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH, 4.8), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True)
-        watched = [epoch for epoch in epochs if epoch.split == "validation"]
+        validation = [epoch for epoch in epochs if epoch.split == "validation"]
         for axes, quantity in ((upper, "loss"), (lower, "accuracy")):
             _draw_curves(axes, epochs, quantity)
-            _draw_phases(axes, watched, quantity)
-            _draw_over_fitting(axes, watched)
+            _draw_phases(axes, validation, quantity)
+            _draw_over_fitting(axes, validation)
         figure.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=3)
         lower.yaxis.set_major_formatter(PercentFormatter(1.0))
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -84,21 +84,21 @@ def learning_curves(epochs: Sequence[CurvePoint]) -> str:
 
 def _draw_curves(axes: Axes, epochs: Sequence[CurvePoint], quantity: str) -> None:
     for split, colour, style in zip(("train", "validation"), COLOURS, reversed(STYLES[:2]), strict=False):
-        drawn = [(epoch.epoch, getattr(epoch, quantity)) for epoch in epochs if epoch.split == split]
-        axes.plot(*zip(*drawn, strict=True), style, color=colour, label=split)
+        points = [(epoch.epoch, getattr(epoch, quantity)) for epoch in epochs if epoch.split == split]
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=split)
     axes.set_ylabel(quantity)
 
 
 def _draw_phases(axes: Axes, epochs: Sequence[CurvePoint], quantity: str) -> None:
     for epoch in epochs:
         if epoch.begins and epoch.epoch > 1:
-            place = epoch.epoch - 0.5
-            side, gap = ("left", 3) if place < len(epochs) / 2 else ("right", -3)  # where there is more room
-            axes.axvline(place, color=FOREGROUND, linewidth=0.8)
+            start = epoch.epoch - 0.5
+            side, gap = ("left", 3) if start < len(epochs) / 2 else ("right", -3)  # the side with more space
+            axes.axvline(start, color=FOREGROUND, linewidth=0.8)
             if quantity == "loss":
-                words = f"{epoch.phase} begins"
+                label = f"{epoch.phase} begins"
                 axes.annotate(
-                    words, (place, 1), (gap, -2), ("data", "axes fraction"), "offset points", ha=side, va="top"
+                    label, (start, 1), (gap, -2), ("data", "axes fraction"), "offset points", ha=side, va="top"
                 )
         if epoch.best:
             height = getattr(epoch, quantity)
@@ -111,11 +111,11 @@ def _draw_over_fitting(axes: Axes, epochs: Sequence[CurvePoint]) -> None:
     for _, members in itertools.groupby((epoch for epoch in epochs if epoch.over_fits), key=lambda epoch: epoch.phase):
         numbers = [epoch.epoch for epoch in members]
         axes.axvspan(numbers[0] - 0.5, numbers[-1] + 0.5, color=COLOURS[3], alpha=0.2, linewidth=0, label=label)
-        label = ""  # one entry in the legend
+        label = ""  # only the first shade gets an entry in the legend
 
 
 def roc(curves: Mapping[str, Sequence[Point]]) -> str:
-    """The ROC curve of each model, and the diagonal that guessing gives."""
+    """Plot the ROC curve of each model, and the diagonal of the chance level."""
     with mpl.rc_context(_SETTINGS):
         figure, axes = _square()
         for number, (name, points) in enumerate(curves.items()):
@@ -127,14 +127,15 @@ def roc(curves: Mapping[str, Sequence[Point]]) -> str:
 
 
 def reliability(bins: Mapping[str, Sequence[Bin]]) -> str:
-    """How often each model is right, against how sure it is; the larger a dot, the more photographs."""
+    """Plot accuracy against confidence (reliability diagram) of each model; larger dots stand for more photographs."""
     with mpl.rc_context(_SETTINGS):
         figure, axes = _square()
-        for number, (name, filled) in enumerate(bins.items()):
-            total = sum(each.photographs for each in filled)
-            places = [each.confidence for each in filled], [each.accuracy for each in filled]
-            axes.plot(*places, STYLES[number], color=COLOURS[number], label=name)
-            axes.scatter(*places, [12 + 120 * each.photographs / total for each in filled], COLOURS[number], alpha=0.6)
+        for number, (name, groups) in enumerate(bins.items()):
+            total = sum(group.photographs for group in groups)
+            points = [group.confidence for group in groups], [group.accuracy for group in groups]
+            sizes = [12 + 120 * group.photographs / total for group in groups]
+            axes.plot(*points, STYLES[number], color=COLOURS[number], label=name)
+            axes.scatter(*points, sizes, COLOURS[number], alpha=0.6)
         axes.set_xlabel("confidence")
         axes.set_ylabel("accuracy")
         axes.legend(loc="upper left")
@@ -142,58 +143,58 @@ def reliability(bins: Mapping[str, Sequence[Bin]]) -> str:
 
 
 def accuracy_against_time(places: Sequence[Place], *, accuracy: str, time: str) -> str:
-    """How good each model is against how long it took, its name beside it.
+    """Plot the accuracy of each model against its time, with its name next to the point.
 
     Args:
         places: the models.
-        accuracy: what the upright axis says.
-        time: what the level axis, which is logarithmic, says.
+        accuracy: label of the vertical axis.
+        time: label of the horizontal axis, which is logarithmic.
     """
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(1.6 * _WIDTH, 4.8), layout="constrained")
         axes = figure.subplots()
         for place in places:
-            reach = [[place.accuracy - place.low], [place.high - place.accuracy]]
+            errors = [[place.accuracy - place.low], [place.high - place.accuracy]]
             colour, marker = COLOURS[place.family], MARKERS[place.family]
-            axes.errorbar(place.seconds, place.accuracy, reach, fmt=marker, color=colour, elinewidth=0.8)
+            axes.errorbar(place.seconds, place.accuracy, errors, fmt=marker, color=colour, elinewidth=0.8)
         axes.set_xscale("log")
-        axes.margins(x=0.2)  # room for names on either side
+        axes.margins(x=0.2)  # space for names on either side
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel(time)
         axes.set_ylabel(accuracy)
-        _name(axes, places)
+        _label_points(axes, places)
         return _svg(figure)
 
 
-def _name(axes: Axes, places: Sequence[Place]) -> None:
-    """Write each name on that side of its point where it covers least of the other names, points and intervals."""
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr] # only now the axes know their place
-    ends = [axes.transData.transform([(each.seconds, each.low), (each.seconds, each.high)]) for each in places]
-    taken = [Bbox([(x - 3, low), (x + 3, high)]) for (x, low), (_, high) in ends]
+def _label_points(axes: Axes, places: Sequence[Place]) -> None:
+    """Write the name of each model where it overlaps other names, points and intervals least."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr] # only now the axes have pixel coordinates
+    intervals = [
+        axes.transData.transform([(place.seconds, place.low), (place.seconds, place.high)]) for place in places
+    ]
+    occupied = [Bbox([(x - 3, low), (x + 3, high)]) for (x, low), (_, high) in intervals]
 
-    def covered(name: Annotation) -> float:
+    def overlap(name: Annotation) -> float:
         extent = name.get_window_extent()
-        shared = [Bbox.intersection(extent, other) for other in taken]
+        shared = [Bbox.intersection(extent, box) for box in occupied]
         inside = Bbox.intersection(extent, axes.bbox)
         outside = extent.width * extent.height - (inside.width * inside.height if inside else 0)
-        return float(outside + sum(each.width * each.height for each in shared if each))
+        return float(outside + sum(box.width * box.height for box in shared if box))
 
     for place in places:
         point = (place.seconds, place.accuracy)
-        tried = [
-            axes.annotate(
-                place.name, point, (right, up), textcoords="offset points", ha=level, va=upright, in_layout=False
-            )
-            for right, up, level, upright in _SIDES
+        candidates = [
+            axes.annotate(place.name, point, (x, y), textcoords="offset points", ha=ha, va=va, in_layout=False)
+            for x, y, ha, va in _LABEL_POSITIONS
         ]
-        best = min(tried, key=covered)
-        taken.append(best.get_window_extent())
-        for each in tried:
-            if each is not best:
-                each.remove()
+        best = min(candidates, key=overlap)
+        occupied.append(best.get_window_extent())
+        for candidate in candidates:
+            if candidate is not best:
+                candidate.remove()
 
 
 def _square() -> tuple[Figure, Axes]:
@@ -207,45 +208,45 @@ def _square() -> tuple[Figure, Axes]:
 def _svg(figure: Figure) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
-    drawing = file.getvalue()
-    drawing = drawing[drawing.index("<svg") :].replace(FOREGROUND, "currentColor")
-    return re.sub(r' id="[\w.]+_\d+"', "", drawing)  # several drawings on a page would share these
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace(FOREGROUND, "currentColor")
+    return re.sub(r' id="[\w.]+_\d+"', "", svg)  # ids must be unique on a page with several figures
 
 
 def strip_plot(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Values of named things side by side: a small dot each, a large one at their mean.
+    """Draw a strip plot: the values of each row as small dots, their mean as a large dot.
 
     Args:
-        panels: by what is shown, the values of each thing; all panels have the same things.
+        panels: for each panel, by the label of its axis, the values of each row by the row's name. All panels have the
+            same rows.
     """
     names = list(next(iter(panels.values())))
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(2 * _WIDTH, 0.9 + 0.32 * len(names)), layout="constrained")
-        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (label, values), colour in zip(drawn, panels.items(), COLOURS, strict=False):
-            for place, name in enumerate(names):
-                each = values[name]
-                axes.plot(each, [place] * len(each), "o", color=colour, markersize=3, alpha=0.6)
-                axes.plot(sum(each) / len(each), place, "o", color=colour, markersize=8)
+        row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (label, values), colour in zip(row_of_axes, panels.items(), COLOURS, strict=False):
+            for row, name in enumerate(names):
+                axes.plot(values[name], [row] * len(values[name]), "o", color=colour, markersize=3, alpha=0.6)
+                axes.plot(sum(values[name]) / len(values[name]), row, "o", color=colour, markersize=8)
             axes.set_xlabel(label)
             axes.grid(axis="y", linewidth=0.3)
             if "accuracy" in label:
                 axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-        drawn[0].set_yticks(range(len(names)), names)
-        drawn[0].invert_yaxis()
+        row_of_axes[0].set_yticks(range(len(names)), names)
+        row_of_axes[0].invert_yaxis()
         return _svg(figure)
 
 
 def heat_map(
     values: Sequence[Sequence[float]], down: tuple[str, Sequence[Any]], across: tuple[str, Sequence[Any]], label: str
 ) -> str:
-    """Values of two things varied together: the lower, the darker, with the number in each place.
+    """Draw a heat map of values over two parameters: the lower the value, the darker its cell, which shows the number.
 
     Args:
-        values: a row for each of the first thing's values.
-        down: the first thing's name and values.
-        across: the second thing's.
-        label: what the values are.
+        values: a row for each value of the first parameter, a column for each value of the second.
+        down: dotted name and values of the first parameter.
+        across: dotted name and values of the second parameter.
+        label: title of the figure: the name of the values.
     """
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH, 1.2 + 0.5 * len(values)), layout="constrained")

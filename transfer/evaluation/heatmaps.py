@@ -1,7 +1,7 @@
-"""Heat maps: what in a photograph spoke for a class, by Grad-CAM (Selvaraju et al., 2017).
+"""Heat maps: show which regions of a photograph support a class, by Grad-CAM (Selvaraju et al., 2017).
 
-"Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", equations 1 and 2: the last
-convolution's channels, each weighted by the mean slope of the class's score over it; what speaks against is left out.
+"Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", equations 1 and 2: the sum of the
+last convolution's channels, each weighted by the mean gradient of the class's score; negative values become zero.
 """
 
 import math
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from transfer.images import decoding
-from transfer.images.decoding import Pixels, Resizing
+from transfer.images.decoding import Resizing
 from transfer.network.backend import keras, tf
 from transfer.runtime.errors import DataError
 
 HeatMap = NDArray[np.float32]
 
-# From cold to hot, each lighter than the one before and from blue to yellow, which the colour blind tell apart too.
-_STOPS = ((10, 10, 70), (85, 25, 135), (185, 60, 100), (240, 140, 40), (255, 245, 130))
-_RAMP = np.stack([np.interp(np.linspace(0, 4, 256), range(5), channel) for channel in zip(*_STOPS, strict=True)], -1)
-_OPACITY = 0.6  # more than half: the coldest white stays darker than the hottest black, in greyscale too
+# From dark blue to light yellow with increasing lightness, so that colour-blind people can read the scale too.
+_COLOURS = ((10, 10, 70), (85, 25, 135), (185, 60, 100), (240, 140, 40), (255, 245, 130))
+_RAMP = np.stack([np.interp(np.linspace(0, 4, 256), range(5), channel) for channel in zip(*_COLOURS, strict=True)], -1)
+_OPACITY = 0.6  # above 0.5, the coldest white pixel stays darker than the hottest black pixel, in greyscale too
 
 
 class Parts(NamedTuple):
-    """A network taken apart: up to its last convolution, from there to the last hidden layer, and the last layer."""
+    """The parts of a network: up to the last convolution, from there to the last hidden layer, and the last layer."""
 
     below: keras.Model
     above: keras.Model
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
 
 class _Box(NamedTuple):
-    """A part of a photograph, in whole pixels."""
+    """A rectangle of a photograph, in integer pixels."""
 
     left: int
     top: int
@@ -50,45 +50,45 @@ class _Box(NamedTuple):
         return self.bottom - self.top
 
 
-def grad_cam(network: keras.Model, pixels: Pixels, classes: Sequence[int]) -> HeatMap:
-    """Where the last convolution of a network found what speaks for a class.
+def grad_cam(network: keras.Model, rows: NDArray[Any], classes: Sequence[int]) -> HeatMap:
+    """Return the regions that support a class, at the resolution of the network's last convolution.
 
-    The score is the class's log odds (of two classes) or logit (of more), before the last activation, which would
-    flatten it where the network is sure.
+    The score is the class's log odds (for two classes) or logit (for more), taken before the last activation, whose
+    gradient vanishes at high confidence.
 
     Args:
-        network: as `fine_tune` saves it: layers in a row, the last of them a head that ends in a dense layer.
-        pixels: what the network takes, of shape (photographs, height, width, 3).
-        classes: for each photograph the number of the class that is asked about.
+        network: a sequential network as `fine_tune` saves it; its last layer is a head that ends in a dense layer.
+        rows: the network's input, pixels or activations, shape (photographs, height, width, channels).
+        classes: for each photograph, the number of the class to explain.
 
     Returns:
-        Array of shape (photographs, height, width), as fine as the last convolution's output, from 0 to 1: the
-        hottest place of each photograph is 1. All zero where nothing speaks for the class.
+        Array of shape (photographs, rows, columns), the resolution of the last convolution's output, from 0 to 1; the
+        maximum of each photograph is 1. All zero for a photograph in which no region supports the class.
 
     Raises:
         DataError: the network has no convolution or does not end in such a head.
     """
-    split = parts(network)
-    return grad_cam_from_activations(split, split.below(pixels, training=False), classes)
+    network_parts = parts(network)
+    return grad_cam_from_activations(network_parts, network_parts.below(rows, training=False), classes)
 
 
-def grad_cam_from_activations(split: Parts, activations: Any, classes: Sequence[int]) -> HeatMap:
-    """The same as `of`, from what leaves the lower part of a network."""
+def grad_cam_from_activations(network_parts: Parts, activations: Any, classes: Sequence[int]) -> HeatMap:
+    """Return the same as `grad_cam`, from the output of the part below."""
     activations = tf.convert_to_tensor(activations)
     with tf.GradientTape() as tape:
         tape.watch(activations)
-        logits = split.above(activations, training=False) @ split.last.kernel + split.last.bias
+        logits = network_parts.above(activations, training=False) @ network_parts.last.kernel + network_parts.last.bias
         scores = tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
         chosen = tf.gather(scores, np.asarray(classes), axis=1, batch_dims=1)
     weights = tf.reduce_mean(tape.gradient(chosen, activations), axis=(1, 2), keepdims=True)
     heat: HeatMap = tf.nn.relu(tf.reduce_sum(weights * activations, axis=-1)).numpy()
     hottest = heat.max(axis=(1, 2), keepdims=True)
-    shares: HeatMap = np.divide(heat, hottest, out=np.zeros_like(heat), where=hottest > 0)
-    return shares
+    normalized: HeatMap = np.divide(heat, hottest, out=np.zeros_like(heat), where=hottest > 0)
+    return normalized
 
 
 def parts(network: keras.Model) -> Parts:
-    """Take a network apart.
+    """Split a network at its last convolution and before its last layer; the parts share the network's weights.
 
     Raises:
         DataError: the network has no convolution or does not end in a head with a dense layer.
@@ -98,7 +98,7 @@ def parts(network: keras.Model) -> Parts:
     last = head.layers[-1] if isinstance(head, keras.Model) else None
     if not convolutions or not isinstance(last, keras.layers.Dense):
         raise DataError(
-            "A network must have convolutions and end in a head with a dense layer for heat maps. "
+            "Heat maps need a network that has a convolution and ends in a head with a dense layer. "
             f"Received: {', '.join(layer.name for layer in network.layers)}. Use a network that `fine_tune` saved."
         )
     lower, upper = network.layers[: convolutions[-1] + 1], network.layers[convolutions[-1] + 1 : -1]
@@ -111,33 +111,34 @@ def parts(network: keras.Model) -> Parts:
 
 
 def overlay(photograph: Image.Image, heat: HeatMap, *, resizing: Resizing) -> Image.Image:
-    """Lay a heat map over the part of a photograph that the network saw.
+    """Return a photograph with a heat map over the region that the network received as input.
 
-    That part is shown in grey under the colours, which go from dark blue to light yellow; the rest stays as it is.
+    Within this region the photograph is grey below the map's colours, which range from dark blue to light yellow.
+    Outside it, the photograph keeps its own colours.
 
     Args:
-        photograph: 8-bit RGB, whole, of any size.
-        heat: of this photograph; array of shape (height, width), from 0 to 1.
-        resizing: how the photograph was brought to the network's size.
+        photograph: the uncropped photograph, 8-bit RGB, of any size.
+        heat: the photograph's heat map; array of shape (rows, columns), from 0 to 1.
+        resizing: how the photograph was resized to the network's input.
     """
     frame = _Box(*(math.floor(edge) for edge in decoding.crop_box(*photograph.size, resizing)))
-    seen = _Box(max(frame.left, 0), max(frame.top, 0), *map(min, frame[2:], photograph.size))
-    grey = photograph.crop(seen).convert("L").convert("RGB")
-    shown = photograph.copy()
-    shown.paste(Image.blend(grey, _coloured(_spread(heat, frame, seen)), _OPACITY), seen)
-    return shown
+    visible = _Box(max(frame.left, 0), max(frame.top, 0), *map(min, frame[2:], photograph.size))
+    grey = photograph.crop(visible).convert("L").convert("RGB")
+    result = photograph.copy()
+    result.paste(Image.blend(grey, _coloured(_upsampled(heat, frame, visible)), _OPACITY), visible)
+    return result
 
 
-def _spread(heat: HeatMap, frame: _Box, seen: _Box) -> HeatMap:
-    """The heat of what is seen, a part of the frame: one number for each pixel of the photograph there."""
+def _upsampled(heat: HeatMap, frame: _Box, visible: _Box) -> HeatMap:
+    """Resize a heat map of `frame` to one value for each pixel of `visible`, which lies within `frame`."""
     rows, columns = heat.shape
     box = (
-        (seen.left - frame.left) * columns / frame.width,
-        (seen.top - frame.top) * rows / frame.height,
-        (seen.right - frame.left) * columns / frame.width,
-        (seen.bottom - frame.top) * rows / frame.height,
+        (visible.left - frame.left) * columns / frame.width,
+        (visible.top - frame.top) * rows / frame.height,
+        (visible.right - frame.left) * columns / frame.width,
+        (visible.bottom - frame.top) * rows / frame.height,
     )
-    return np.asarray(Image.fromarray(heat).resize((seen.width, seen.height), Image.Resampling.BILINEAR, box=box))
+    return np.asarray(Image.fromarray(heat).resize((visible.width, visible.height), Image.Resampling.BILINEAR, box=box))
 
 
 def _coloured(heat: HeatMap) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Report: what an evaluation found, on one page that needs nothing besides itself."""
+"""Report: the results of an evaluation as one self-contained HTML page."""
 
 import base64
 import io
@@ -10,23 +10,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 from PIL import Image
 
-from transfer.evaluation import figures
-from transfer.evaluation.diagnosis import Diagnosis, in_words
-from transfer.evaluation.scores import Comparison, Findings
+from transfer.evaluation import figures, heatmaps
+from transfer.evaluation.diagnosis import Diagnosis, verdict_text
+from transfer.evaluation.scores import Comparison, Evaluation
+from transfer.images import decoding, manifest
 from transfer.images.manifest import Rejected
 from transfer.training.history import CurvePoint
 
-THUMBNAIL = 240  # pixels of the longer edge: more than a page shows, for fine screens
+THUMBNAIL = 240  # pixels of the longer edge: larger than on the page, for high-resolution screens
 LISTED = 8  # classes named in a heading
-EXAMPLES = 3  # of rejected photographs, for each reason
+EXAMPLES = 3  # rejected photographs shown for each reason
 _QUALITY = 80  # of JPEG
 
 
 class Figure(NamedTuple):
-    """A drawing: its heading, the words for those who cannot see it, SVG, and what to know when looking at it."""
+    """A figure: its heading, a text alternative, the SVG and a caption."""
 
     heading: str
     alternative: str
@@ -35,14 +38,14 @@ class Figure(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A class, and how probable a model holds it."""
+    """A class and its predicted probability."""
 
     class_name: str
     probability: float
 
 
 class Picture(NamedTuple):
-    """A photograph, the two classes a model holds likeliest, and what in the photograph spoke for the first of them."""
+    """A photograph with its true class, its two most probable classes, and its thumbnail and heat map as data URIs."""
 
     path: str
     class_name: str
@@ -52,7 +55,7 @@ class Picture(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """Why candidates were not taken: how many, and some of them."""
+    """A reason for rejection, the number of candidates rejected for it, and some of them."""
 
     name: str
     candidates: int
@@ -60,18 +63,18 @@ class Reason(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Everything on the page; findings and diagnoses of each model by its stage, the final model last."""
+    """The content of the page; evaluations and diagnoses by the stage that trained the network, the final one last."""
 
     classes: Sequence[str]
-    photographs: Mapping[str, Mapping[str, int]]  # by split, the last being all, and class
+    photographs: Mapping[str, Mapping[str, int]]  # counts by split and class; the last split is "all"
     reasons: Sequence[Reason]
     confidence: float
-    findings: Mapping[str, Findings]
+    evaluations: Mapping[str, Evaluation]
     comparison: Comparison
     diagnoses: Mapping[str, Diagnosis]
     learning_curves: Figure
     figures: Sequence[Figure]
-    mistakes: Sequence[Picture]
+    errors: Sequence[Picture]
     uncertain: Sequence[Picture]
     params: Mapping[str, object]
     hashes: Mapping[str, str]
@@ -79,7 +82,7 @@ class Report(NamedTuple):
 
 
 def render(report: Report) -> str:
-    """The page as HTML, without scripts and without anything to be fetched."""
+    """Return the page as HTML, without scripts and external resources."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -91,22 +94,23 @@ def render(report: Report) -> str:
         "alternatives": alternatives,
         "markup": Markup,
         "percent": percent,
-        "verdict": in_words,
+        "verdict": verdict_text,
         "yaml": yaml,
     }
     return environment.get_template("report.html.jinja").render(report._asdict())
 
 
 def learning_curves(epochs: Sequence[CurvePoint]) -> Figure:
-    """Losses and accuracies of all trainings, end to end."""
+    """Return the learning curves of all training runs, one after another."""
     phases = {name: list(members) for name, members in groupby(epochs, key=lambda epoch: epoch.phase)}
     *_, (last, members) = phases.items()
-    caption = [
-        "Dots: the epoch each training kept.",
-        *(["Shaded: epochs that over-fit."] if any(epoch.over_fits for epoch in epochs) else []),
-        *([f"Epochs count on: the first of {last} is {members[0].epoch}."] if len(phases) > 1 else []),
-        *([] if any(epoch.best for epoch in members) else [f"No epoch of {last} was better than what it began with."]),
-    ]
+    caption = ["Dots: the epoch that each training run kept."]
+    if any(epoch.over_fits for epoch in epochs):
+        caption.append("Shaded: epochs that over-fit.")
+    if len(phases) > 1:
+        caption.append(f"Epochs are numbered across runs: the first of {last} is {members[0].epoch}.")
+    if not any(epoch.best for epoch in members):
+        caption.append(f"No epoch of {last} improved on the network it started from.")
     return Figure(
         "Learning curves",
         "Loss and accuracy by epoch, on the training and on the validation split",
@@ -115,40 +119,73 @@ def learning_curves(epochs: Sequence[CurvePoint]) -> Figure:
     )
 
 
-def roc(findings: Mapping[str, Findings]) -> Figure:
-    """The ROC curves of all models."""
-    areas = ", ".join(f"{name} {found.scores.roc_auc:.4f}" for name, found in findings.items())
-    of_many = any(len(found.classes) > 2 for found in findings.values())
+def roc(evaluations: Mapping[str, Evaluation]) -> Figure:
+    """Return the ROC curves of all models."""
+    areas = ", ".join(f"{name} {evaluation.scores.roc_auc:.4f}" for name, evaluation in evaluations.items())
+    multiclass = any(len(evaluation.classes) > 2 for evaluation in evaluations.values())
     return Figure(
         "ROC",
         f"True over false positive rate of each model; areas: {areas}",
-        figures.roc({name: found.roc for name, found in findings.items()}),
-        f"{'Mean over classes, each against all others. ' if of_many else ''}Areas: {areas}. Dotted: guessing.",
+        figures.roc({name: evaluation.roc for name, evaluation in evaluations.items()}),
+        f"{'Mean over classes, each against all others. ' if multiclass else ''}Areas: {areas}. Dotted: chance level.",
     )
 
 
-def reliability(findings: Mapping[str, Findings]) -> Figure:
-    """How far the confidence of all models can be relied on."""
+def reliability(evaluations: Mapping[str, Evaluation]) -> Figure:
+    """Return the reliability diagrams of all models."""
     return Figure(
         "Reliability",
         "Accuracy over confidence of each model",
-        figures.reliability({name: found.bins for name, found in findings.items()}),
-        "Above the dotted line a model is better than it thinks, below it worse; larger dots, more photographs.",
+        figures.reliability({name: evaluation.bins for name, evaluation in evaluations.items()}),
+        "Above the dotted line a model is under-confident, below it over-confident. Larger dots: more photographs.",
+    )
+
+
+def picture(
+    photograph: manifest.Entry,
+    probabilities: NDArray[np.float64],
+    heat: heatmaps.HeatMap,
+    *,
+    classes: Sequence[str],
+    folder: Path,
+    resizing: decoding.Resizing,
+) -> Picture:
+    """Read a photograph and return it with its prediction and heat map.
+
+    Args:
+        photograph: its entry in the manifest.
+        probabilities: predicted probabilities, shape (classes,).
+        heat: heat map for the most probable class, as `heatmaps.grad_cam` returns it.
+        classes: class names, in the order of their numbers.
+        folder: the folder that `photograph.path` is relative to.
+        resizing: how the photograph was resized to the network's input.
+
+    Raises:
+        DataError: the file differs from the manifest's sha256.
+    """
+    small = thumbnail(decoding.read_photo(folder / photograph.path, sha256=photograph.sha256))
+    most_probable = np.argsort(-probabilities, kind="stable")[:2]
+    return Picture(
+        path=photograph.path,
+        class_name=photograph.class_name,
+        choices=[Choice(classes[number], float(probabilities[number])) for number in most_probable],
+        thumbnail=data_uri(small),
+        heat=data_uri(heatmaps.overlay(small, heat, resizing=resizing)),
     )
 
 
 def percent(fraction: float) -> str:
-    """A fraction as people read it: 0.985 is 98.5 %."""
+    """Format a fraction as a percentage: 0.985 as 98.5 %."""
     return f"{100 * fraction:.1f}\N{NO-BREAK SPACE}%"
 
 
 def yaml(value: object) -> str:
-    """A param's value as params.yaml may have it: true, null, [256]."""
+    """Format a parameter's value as in params.yaml: true, null, [256]."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def alternatives(names: Sequence[str]) -> str:
-    """Names as a choice, as in "circle, square or star"; more than `LISTED` are counted."""
+    """Join names as in "circle, square or star"; if there are more than `LISTED`, return their number."""
     if len(names) > LISTED:
         return f"{len(names)} classes"
     *first, last = names
@@ -156,34 +193,23 @@ def alternatives(names: Sequence[str]) -> str:
 
 
 def by_reason(rejected: Iterable[Rejected]) -> list[Reason]:
-    """The reasons for which candidates were not taken, the commonest first, each with its first `EXAMPLES`."""
+    """Group rejections by reason, the most frequent first, each with its first `EXAMPLES`."""
     groups: defaultdict[str, list[Rejected]] = defaultdict(list)
-    for one in rejected:
-        groups[one.reason].append(one)
-    commonest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [Reason(name, len(group), group[:EXAMPLES]) for name, group in commonest]
+    for rejection in rejected:
+        groups[rejection.reason].append(rejection)
+    most_frequent = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [Reason(name, len(group), group[:EXAMPLES]) for name, group in most_frequent]
 
 
 def thumbnail(photograph: Image.Image) -> Image.Image:
-    """A photograph, smaller."""
+    """Return a copy of a photograph, reduced to at most `THUMBNAIL` pixels on the longer edge."""
     small = photograph.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     return small
 
 
 def data_uri(picture: Image.Image) -> str:
-    """A picture as the address of itself, a JPEG."""
+    """Encode a picture as a data URI, as JPEG."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def flat(params: Mapping[str, object]) -> dict[str, object]:
-    """Nested params by their dotted names, as in `fine_tune.training.epochs`."""
-    entries: dict[str, object] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            entries |= {f"{name}.{below}": deeper for below, deeper in flat(value).items()}
-        else:
-            entries[name] = value
-    return entries

@@ -1,22 +1,21 @@
-"""Scores: what probabilities given to photographs are worth, against what the photographs show."""
+"""Scores: compare predicted probabilities with the true classes of photographs."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn import metrics
 
-Labels = NDArray[np.intp]  # class numbers, one a photograph
-Probabilities = NDArray[np.float64]  # a row a photograph, a column a class; rows sum to one
+Labels = NDArray[np.intp]  # class numbers, shape (photographs,)
+Probabilities = NDArray[np.float64]  # shape (photographs, classes); each row sums to one
 
-LEAST = 1e-7  # Keras's epsilon: probabilities are kept this far from 0 and 1, so that this log loss is its loss
+EPSILON = 1e-7  # Keras's epsilon: probabilities are clipped to this distance from 0 and 1, as in Keras's own loss
 
 
 class Scores(NamedTuple):
-    """The numbers that stand for a model."""
+    """The main scores of a model, each a single number."""
 
     accuracy: float
     accuracy_low: float
@@ -27,7 +26,7 @@ class Scores(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Photographs predicted with about the same confidence: how many, how confidently, how often rightly."""
+    """A bin of the reliability diagram: number of photographs, their mean confidence and their accuracy."""
 
     photographs: int
     confidence: float
@@ -42,10 +41,10 @@ class Point(NamedTuple):
 
 
 class ClassScores(NamedTuple):
-    """What a model is worth for one class.
+    """The scores of a model for one class.
 
-    Recall: the part of the class's photographs that are taken for it. Precision: the part of those taken for it that
-    show it; None where none is.
+    Recall: the fraction of the class's photographs that are predicted as this class. Precision: the fraction of the
+    photographs predicted as this class that belong to it; None if no photograph is predicted as this class.
     """
 
     photographs: int
@@ -53,8 +52,11 @@ class ClassScores(NamedTuple):
     precision: float | None
 
 
-class Findings(NamedTuple):
-    """All there is to show of a model; `classes` in their order, `confusion[actual][predicted]` counts photographs."""
+class Evaluation(NamedTuple):
+    """All scores and curves of a model.
+
+    `classes` are in the order of the class numbers; `confusion[actual][predicted]` counts photographs.
+    """
 
     scores: Scores
     classes: list[ClassScores]
@@ -64,162 +66,177 @@ class Findings(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two models on the same photographs: how many each alone has right, and how likely chance makes that of equals."""
+    """Two models on the same photographs: the photographs that only one of them predicts correctly, and McNemar's p."""
 
     first_alone: int
     second_alone: int
     p: float
 
 
-def score(labels: Labels, probabilities: Probabilities, *, confidence: float, bins: int) -> Findings:
+def score(labels: Labels, probabilities: Probabilities, *, confidence: float, bins: int) -> Evaluation:
     """Score a model.
 
     Args:
-        labels: each class at least once.
-        probabilities: of the same photographs.
-        confidence: of the interval around the accuracy, between 0 and 1.
-        bins: of confidence, for `reliability`.
+        labels: class numbers; each class occurs at least once.
+        probabilities: the model's probabilities for the same photographs.
+        confidence: confidence level of the accuracy's interval, between 0 and 1.
+        bins: number of bins of the reliability diagram.
+
+    Returns:
+        The model's scores, confusion matrix, ROC curve and reliability diagram.
     """
-    right = probabilities.argmax(axis=1) == labels
-    low, high = wilson_interval(int(right.sum()), len(right), confidence=confidence)
-    filled = reliability(labels, probabilities, bins=bins)
-    counts = confusion(labels, probabilities)
-    return Findings(
+    correct = probabilities.argmax(axis=1) == labels
+    low, high = wilson_interval(int(correct.sum()), len(correct), confidence=confidence)
+    diagram = reliability_bins(labels, probabilities, bins=bins)
+    confusion = confusion_matrix(labels, probabilities)
+    return Evaluation(
         scores=Scores(
-            accuracy=float(right.mean()),
+            accuracy=float(correct.mean()),
             accuracy_low=low,
             accuracy_high=high,
             log_loss=log_loss(labels, probabilities),
             roc_auc=roc_auc(labels, probabilities),
-            calibration_error=calibration_error(filled),
+            calibration_error=calibration_error(diagram),
         ),
-        classes=by_class(counts),
-        confusion=counts,
+        classes=class_scores(confusion),
+        confusion=confusion,
         roc=roc_curve(labels, probabilities),
-        bins=filled,
+        bins=diagram,
     )
 
 
-def wilson_interval(right: int, total: int, *, confidence: float) -> tuple[float, float]:
-    """The interval that holds the true rate behind `right` of `total` with about this confidence (Wilson, 1927).
+def wilson_interval(correct: int, total: int, *, confidence: float) -> tuple[float, float]:
+    """Return Wilson's score interval (1927) for the rate of `correct` out of `total`.
 
-    It holds at rates near 1 and for few photographs, where the usual one reaches beyond 1 (Brown, Cai and
+    It is valid for rates near 1 and for few photographs, where the normal approximation exceeds 1 (Brown, Cai and
     DasGupta, 2001, "Interval Estimation for a Binomial Proportion").
+
+    Args:
+        correct: number of correct predictions, 0 to `total`.
+        total: number of predictions, 1 or more.
+        confidence: confidence level, between 0 and 1.
+
+    Returns:
+        The lower and the upper limit, 0 to 1.
     """
-    squared = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    rate = right / total
-    middle = (rate + squared / (2 * total)) / (1 + squared / total)
-    half = math.sqrt(squared * (rate * (1 - rate) + squared / (4 * total)) / total) / (1 + squared / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    interval = binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
-    """Mean negative logarithm (natural) of the probability given to what is right; 0 is best."""
-    kept = probabilities.clip(LEAST, 1 - LEAST)
+    """Return the mean negative natural logarithm of the true class's probability; 0 is best."""
+    clipped = probabilities.clip(EPSILON, 1 - EPSILON)
     classes = range(probabilities.shape[1])
-    return float(metrics.log_loss(labels, kept / kept.sum(axis=1, keepdims=True), labels=classes))
+    return float(metrics.log_loss(labels, clipped / clipped.sum(axis=1, keepdims=True), labels=classes))
 
 
 def roc_auc(labels: Labels, probabilities: Probabilities) -> float:
-    """How often a photograph of a class is given a higher probability of it than another is; 1 is best.
+    """Return the area under the ROC curve; 1 is best.
 
-    Mean over classes, each against all others; for two classes both are the same.
+    It is the probability that a photograph of a class gets a higher score for this class than a photograph of another
+    class. The result is the mean over all classes, each against the rest; for two classes both areas are equal.
     """
-    each = [metrics.roc_auc_score(truth, given) for truth, given in _each_class(labels, probabilities)]
-    return float(np.mean(each))
+    areas = [metrics.roc_auc_score(truth, scores) for truth, scores in _one_against_rest(labels, probabilities)]
+    return float(np.mean(areas))
 
 
 def roc_curve(labels: Labels, probabilities: Probabilities) -> list[Point]:
-    """The curve whose area is `roc_auc`: for more than two classes, the mean over classes of their heights."""
-    curves = [metrics.roc_curve(truth, given)[:2] for truth, given in _each_class(labels, probabilities)]
+    """Return the ROC curve whose area is `roc_auc`; for more than two classes, the mean of all classes' curves."""
+    curves = [metrics.roc_curve(truth, scores)[:2] for truth, scores in _one_against_rest(labels, probabilities)]
     if len(curves) == 1:
         return [Point(float(false), float(true)) for false, true in zip(*curves[0], strict=True)]
     rates = np.unique(np.concatenate([false for false, _ in curves]))
-    # where a curve rises straight up, both ends of the rise are wanted: read from the right and from the left
-    below = np.mean([np.interp(-rates, -false[::-1], true[::-1]) for false, true in curves], axis=0)
-    above = np.mean([np.interp(rates, false, true) for false, true in curves], axis=0)
-    pairs = zip(rates, below, above, strict=True)
-    return [Point(float(rate), float(height)) for rate, *heights in pairs for height in dict.fromkeys(heights)]
+    # a vertical step has two heights at one rate; interpolation from the right gives the lower, from the left the upper
+    lower = np.mean([np.interp(-rates, -false[::-1], true[::-1]) for false, true in curves], axis=0)
+    upper = np.mean([np.interp(rates, false, true) for false, true in curves], axis=0)
+    steps = zip(rates, lower, upper, strict=True)
+    return [Point(float(rate), float(height)) for rate, *heights in steps for height in dict.fromkeys(heights)]
 
 
-def confusion(labels: Labels, probabilities: Probabilities) -> list[list[int]]:
-    """How many photographs of each class (row) are predicted as each class (column)."""
+def confusion_matrix(labels: Labels, probabilities: Probabilities) -> list[list[int]]:
+    """Count the photographs by true class (row) and predicted class (column)."""
     classes = range(probabilities.shape[1])
-    counts: list[list[int]] = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes).tolist()
-    return counts
+    matrix: list[list[int]] = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes).tolist()
+    return matrix
 
 
-def by_class(confusion: Sequence[Sequence[int]]) -> list[ClassScores]:
-    """Recall and precision of each class, from `confusion[actual][predicted]`; each class has photographs."""
-    taken_for = [sum(column) for column in zip(*confusion, strict=True)]
+def class_scores(confusion: Sequence[Sequence[int]]) -> list[ClassScores]:
+    """Return recall and precision of each class.
+
+    Args:
+        confusion: number of photographs by true class (row) and predicted class (column); no row is all zero.
+    """
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
     return [
         ClassScores(
             photographs=sum(row),
             recall=row[number] / sum(row),
-            precision=row[number] / taken_for[number] if taken_for[number] else None,
+            precision=row[number] / predicted[number] if predicted[number] else None,
         )
         for number, row in enumerate(confusion)
     ]
 
 
 def most_confident_errors(labels: Labels, probabilities: Probabilities) -> list[int]:
-    """Which photographs are predicted wrongly, by their numbers, the one with the highest probability first."""
+    """Return the indices of all wrong predictions, the highest probability first."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    return [int(number) for number in order if probabilities[number].argmax() != labels[number]]
+    return [int(index) for index in order if probabilities[index].argmax() != labels[index]]
 
 
 def least_certain(probabilities: Probabilities) -> list[int]:
-    """All photographs by their numbers, the one whose two likeliest classes are the closest first."""
+    """Return the indices of all predictions, the smallest margin between the two most probable classes first."""
     *_, second, first = np.sort(probabilities, axis=1).T
-    return [int(number) for number in np.argsort(first - second, kind="stable")]
+    return [int(index) for index in np.argsort(first - second, kind="stable")]
 
 
-def reliability(labels: Labels, probabilities: Probabilities, *, bins: int) -> list[Bin]:
-    """Group photographs by the probability of the predicted class, and leave out empty groups.
+def reliability_bins(labels: Labels, probabilities: Probabilities, *, bins: int) -> list[Bin]:
+    """Group predictions by the probability of the predicted class, and omit empty groups.
 
-    The bins are of equal width, from the least that the highest of the probabilities can be, 1 / classes, to 1.
+    The bins have equal width and cover 1 / classes, the least probability that a predicted class can have, to 1.
     """
     classes = probabilities.shape[1]
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     numbers = np.clip(((confidence - 1 / classes) / (1 - 1 / classes) * bins).astype(int), 0, bins - 1)
     members = [numbers == number for number in range(bins)]
     return [
-        Bin(int(each.sum()), float(confidence[each].mean()), float(right[each].mean()))
-        for each in members
-        if each.any()
+        Bin(int(mask.sum()), float(confidence[mask].mean()), float(correct[mask].mean()))
+        for mask in members
+        if mask.any()
     ]
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Mean distance between confidence and accuracy, weighted by photographs; 0 is best.
+    """Return the mean distance between confidence and accuracy, weighted by photographs; 0 is best.
 
-    The expected calibration error of Guo, Pleiss, Sun and Weinberger, 2017, "On Calibration of Modern Neural Networks".
+    It is the expected calibration error of Guo, Pleiss, Sun and Weinberger, 2017, "On Calibration of Modern Neural
+    Networks".
     """
-    photographs = sum(each.photographs for each in bins)
-    return sum(each.photographs * abs(each.confidence - each.accuracy) for each in bins) / photographs
+    photographs = sum(group.photographs for group in bins)
+    return sum(group.photographs * abs(group.confidence - group.accuracy) for group in bins) / photographs
 
 
 def compare(labels: Labels, first: Probabilities, second: Probabilities) -> Comparison:
-    """Compare two models on the same photographs by those that only one of them has right.
+    """Compare two models on the same photographs by McNemar's test (1947).
 
-    The p-value is McNemar's (1947), two-sided and exact: equally good models share those photographs like a coin's
-    two sides.
+    The test uses only the discordant pairs: the photographs that one model predicts correctly and the other wrongly.
     """
-    first_right, second_right = first.argmax(axis=1) == labels, second.argmax(axis=1) == labels
-    first_alone, second_alone = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
+    first_correct, second_correct = first.argmax(axis=1) == labels, second.argmax(axis=1) == labels
+    first_alone = int((first_correct & ~second_correct).sum())
+    second_alone = int((second_correct & ~first_correct).sum())
     return Comparison(first_alone, second_alone, p=mcnemar_p(first_alone, second_alone))
 
 
 def mcnemar_p(first_alone: int, second_alone: int) -> float:
-    """The chance that of this many tosses of a coin one side is seen this seldom or less; see `compare`."""
-    tosses = first_alone + second_alone
-    ways = sum(math.comb(tosses, seen) for seen in range(min(first_alone, second_alone) + 1))
-    return min(1.0, 2 * ways / (1 << tosses))
+    """Return McNemar's exact, two-sided p-value for the discordant pairs; 1 if there are none."""
+    pairs = first_alone + second_alone
+    return float(binomtest(first_alone, pairs).pvalue) if pairs else 1.0
 
 
-def _each_class(labels: Labels, probabilities: Probabilities) -> Iterator[tuple[NDArray[np.bool_], Probabilities]]:
-    """Each class against the others; of two classes the second, as the first is its mirror image."""
+def _one_against_rest(
+    labels: Labels, probabilities: Probabilities
+) -> Iterator[tuple[NDArray[np.bool_], Probabilities]]:
+    """Yield each class against the rest; for two classes only the second, as the first gives the same curve."""
     classes = probabilities.shape[1]
     numbers: Iterable[int] = (1,) if classes == 2 else range(classes)
     return ((labels == number, probabilities[:, number]) for number in numbers)

@@ -1,1 +1,1 @@
-"""A trained network applied to other photographs, from Python and the command line."""
+"""Prediction with a trained network, from Python and from the command line."""

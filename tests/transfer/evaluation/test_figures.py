@@ -16,83 +16,100 @@ PLACES = [
     figures.Place("CNN", 1, 90.0, 0.72, 0.67, 0.76),
     figures.Place("VGG16", 3, 1900.0, 0.985, 0.97, 0.99),
 ]
+VALUES = {"narrow": [0.3, 0.4], "wide": [0.2]}
 
 
-def drawings() -> dict[str, str]:
-    """A drawing of each kind."""
+def all_figures() -> dict[str, str]:
+    """A figure of each kind."""
     return {
         "learning_curves": figures.learning_curves(history.concatenate(PHASES)),
         "roc": figures.roc({"train_head": POINTS, "fine_tune": POINTS[::2]}),
         "reliability": figures.reliability({"train_head": BINS, "fine_tune": BINS[1:]}),
         "accuracy_against_time": figures.accuracy_against_time(PLACES, accuracy="accuracy", time="seconds"),
+        "strip_plot": figures.strip_plot({"val_loss": VALUES, "val_accuracy": VALUES}),
+        "heat_map": figures.heat_map(
+            [[0.5, 0.25]], ("train_head.head.l2", [0.1]), ("train_head.head.dropout", [0.0, 0.5]), "val_loss"
+        ),
     }
 
 
-def elements(drawing: str) -> list[ET.Element]:
-    """The elements of a drawing."""
-    return list(ET.fromstring(drawing).iter())  # noqa: S314 - drawn by the project itself
+def elements(svg: str) -> list[ET.Element]:
+    """The elements of an SVG."""
+    return list(ET.fromstring(svg).iter())  # noqa: S314 - the project's own output
 
 
-def words(drawing: str) -> list[str]:
-    """The texts in a drawing."""
-    return [element.text or "" for element in elements(drawing) if element.tag.endswith("}text")]
+def texts(svg: str) -> list[str]:
+    """The texts in an SVG."""
+    return [element.text or "" for element in elements(svg) if element.tag.endswith("}text")]
 
 
-def test_learning_curves_are_one_picture() -> None:
-    """The picture shows where fine-tuning begins and which epochs were kept."""
-    shown = words(drawings()["learning_curves"])
-    assert shown.count("fine_tune begins") == 1
-    assert {"train", "validation", "loss", "accuracy"} <= set(shown)
-    assert (shown.count("2"), shown.count("4")) >= (2, 2)
+def test_learning_curves_mark_phases_and_kept_epochs() -> None:
+    """The figure marks the beginning of fine-tuning and the epochs that were kept."""
+    labels = texts(all_figures()["learning_curves"])
+    assert labels.count("fine_tune begins") == 1
+    assert {"train", "validation", "loss", "accuracy"} <= set(labels)
+    assert (labels.count("2"), labels.count("4")) >= (2, 2)
 
 
 def test_epochs_that_over_fit_are_shaded() -> None:
-    """The shade and its name in the legend are there if epochs over-fit, and only then."""
+    """Over-fitting epochs have a shade with one entry in the legend; without such epochs there is no entry."""
     phases = [PHASES[0]._replace(over_fits_from=2), PHASES[1]._replace(over_fits_from=1)]
-    shown = words(figures.learning_curves(history.concatenate(phases)))
-    assert shown.count("over-fits") == 1
-    assert "over-fits" not in words(drawings()["learning_curves"])
+    labels = texts(figures.learning_curves(history.concatenate(phases)))
+    assert labels.count("over-fits") == 1
+    assert "over-fits" not in texts(all_figures()["learning_curves"])
 
 
 @pytest.mark.parametrize("name", ["roc", "reliability"])
 def test_both_models_are_named(name: str) -> None:
-    """A legend says which line is which model's."""
-    assert {"train_head", "fine_tune"} <= set(words(drawings()[name]))
+    """The legend names each model's line."""
+    assert {"train_head", "fine_tune"} <= set(texts(all_figures()[name]))
 
 
-def test_every_model_is_named_once_beside_its_point() -> None:
-    """Each name is in the picture once, and both axes say what they are."""
-    shown = words(drawings()["accuracy_against_time"])
-    assert [shown.count(name) for name in (*(place.name for place in PLACES), "accuracy", "seconds")] == [1] * 6
+def test_every_point_is_labelled_once() -> None:
+    """The name of each model occurs once, and both axes have labels."""
+    labels = texts(all_figures()["accuracy_against_time"])
+    assert [labels.count(name) for name in (*(place.name for place in PLACES), "accuracy", "seconds")] == [1] * 6
 
 
-def test_drawings_have_the_same_bytes_again() -> None:
-    """Drawing the same data again changes no byte, and there is no date in it."""
-    assert drawings() == drawings()
-    assert not any("date" in drawing for drawing in drawings().values())
+def test_a_strip_plot_names_its_rows_and_panels() -> None:
+    """Rows are named once, at the left, and each panel has its label."""
+    labels = texts(all_figures()["strip_plot"])
+    assert [labels.count(name) for name in ("narrow", "wide", "val_loss", "val_accuracy")] == [1] * 4
 
 
-def test_drawings_take_the_page_s_colour() -> None:
-    """Lines and letters have the page's own colour, so that they are seen on light and on dark."""
-    for drawing in drawings().values():
-        assert figures.FOREGROUND not in drawing
-        assert "#000000" not in drawing
-        assert "currentColor" in drawing
+def test_a_heat_map_shows_values_and_parameters() -> None:
+    """Each cell shows its value; axes have the last part of the parameters' names."""
+    labels = texts(all_figures()["heat_map"])
+    assert {"0.5000", "0.2500", "l2", "dropout", "val_loss"} <= set(labels)
 
 
-def test_drawings_share_no_name_on_a_page() -> None:
-    """Drawings on one page have no element's id in common but those of equal content."""
+def test_the_same_data_give_the_same_bytes() -> None:
+    """A figure of the same data has the same bytes, and no date."""
+    assert all_figures() == all_figures()
+    assert not any("date" in svg for svg in all_figures().values())
+
+
+def test_figures_inherit_the_text_colour() -> None:
+    """Axes and texts have the page's text colour, so that they are visible in light and in dark mode."""
+    for svg in all_figures().values():
+        assert figures.FOREGROUND not in svg
+        assert "#000000" not in svg
+        assert "currentColor" in svg
+
+
+def test_figures_on_a_page_share_no_ids() -> None:
+    """Two figures have no id in common, except for elements of equal content."""
     ids = [
-        {element.get("id"): ET.tostring(element) for element in elements(drawing) if element.get("id")}
-        for drawing in drawings().values()
+        {element.get("id"): ET.tostring(element) for element in elements(svg) if element.get("id")}
+        for svg in all_figures().values()
     ]
     for number, first in enumerate(ids):
         for second in ids[number + 1 :]:
             assert all(first[name] == second[name] for name in first.keys() & second.keys())
 
 
-def test_drawing_leaves_matplotlib_s_settings_alone() -> None:
-    """Whoever draws something else in the same process is not disturbed."""
+def test_matplotlib_s_settings_are_restored() -> None:
+    """Plotting does not change Matplotlib's settings for other code in the same process."""
     before = dict(mpl.rcParams)
-    drawings()
+    all_figures()
     assert dict(mpl.rcParams) == before

@@ -13,11 +13,11 @@ RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
 
 
 def network(kernel: list[list[float]], *, bias: float = 0.0) -> keras.Model:
-    """A network as `fine_tune` saves it whose last convolution sees red, blue and green, each in a channel.
+    """A network in the form that `fine_tune` saves, whose last convolution has a channel for red, blue and green each.
 
     Args:
-        kernel: of the last layer, a row for each of these colours, a column for each output.
-        bias: of the last layer.
+        kernel: weights of the last layer, with a row for each of these colours and a column for each output.
+        bias: bias of the last layer.
     """
     outputs = len(kernel[0])
     head = keras.Sequential(
@@ -44,7 +44,7 @@ def network(kernel: list[list[float]], *, bias: float = 0.0) -> keras.Model:
 
 
 def picture(*patches: tuple[tuple[int, int, int], tuple[int, int]]) -> decoding.Pixels:
-    """Black, with a patch of 8 pixels in each colour at each row and column."""
+    """A black image with patches of 8 x 8 pixels, each with its colour, row and column."""
     pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
     for colour, (row, column) in patches:
         pixels[row : row + 8, column : column + 8] = colour
@@ -54,51 +54,51 @@ def picture(*patches: tuple[tuple[int, int, int], tuple[int, int]]) -> decoding.
 BOTH = picture((RED, (0, 0)), (BLUE, (24, 24)))
 
 
-def lit(heat: heatmaps.HeatMap) -> tuple[slice, slice]:
-    """The smallest part of a map that holds all of its heat."""
+def support(heat: heatmaps.HeatMap) -> tuple[slice, slice]:
+    """The smallest rectangle that contains all heat of a map."""
     rows, columns = (np.flatnonzero((heat > 0).any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 @pytest.mark.parametrize("weight", [1.0, 1e4])
-def test_a_map_lights_what_decides_for_each_of_two_classes(weight: float) -> None:
-    """Red speaks for the second class and blue for the first; also where the sigmoid is saturated."""
+def test_the_map_shows_the_evidence_for_each_of_two_classes(weight: float) -> None:
+    """Red supports the second class and blue the first, even if the sigmoid is saturated."""
     red_or_blue = network([[weight], [-weight], [0.0]], bias=100 * weight)
     for_blue, for_red = heatmaps.grad_cam(red_or_blue, np.stack([BOTH, BOTH]), [0, 1])
-    assert lit(for_red) == (slice(0, 8), slice(0, 8))
-    assert lit(for_blue) == (slice(24, 32), slice(24, 32))
+    assert support(for_red) == (slice(0, 8), slice(0, 8))
+    assert support(for_blue) == (slice(24, 32), slice(24, 32))
     assert for_red.max() == for_blue.max() == 1
 
 
-def test_a_map_lights_what_decides_for_one_of_three_classes() -> None:
-    """With a softmax, each class has the heat of its own logit."""
+def test_the_map_shows_the_evidence_for_one_of_three_classes() -> None:
+    """With a softmax, the map of a class follows its own logit."""
     three = network([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]])
     red, blue, green = heatmaps.grad_cam(three, np.stack([BOTH] * 3), [0, 1, 2])
-    assert lit(red) == (slice(0, 8), slice(0, 8))
-    assert lit(blue) == (slice(24, 32), slice(24, 32))
+    assert support(red) == (slice(0, 8), slice(0, 8))
+    assert support(blue) == (slice(24, 32), slice(24, 32))
     assert not green.any()
 
 
-def test_nothing_speaks_for_the_class() -> None:
-    """A map without heat is zero, not NaN, and can be laid over."""
+def test_a_map_without_evidence_is_zero() -> None:
+    """If no region supports the class, the map is zero, not NaN, and can be overlaid."""
     [heat] = heatmaps.grad_cam(network([[1.0], [-1.0], [0.0]]), picture()[np.newaxis], [1])
     assert heat.shape == (SIZE, SIZE)
     assert not heat.any()
-    shown = heatmaps.overlay(Image.new("RGB", (40, 40)), heat, resizing="crop")
-    assert len(shown.getcolors() or []) == 1
+    overlay = heatmaps.overlay(Image.new("RGB", (40, 40)), heat, resizing="crop")
+    assert len(overlay.getcolors() or []) == 1
 
 
-def test_a_network_lights_the_same_once_saved(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A network read from its file has the maps it had before."""
+def test_a_saved_network_has_the_same_maps(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A network loaded from its file gives the same maps as before."""
     file = tmp_path_factory.mktemp("model") / "model.keras"
-    made = network([[1.0], [-1.0], [0.0]])
-    saving.save(made, file)
-    maps = [heatmaps.grad_cam(each, BOTH[np.newaxis], [1]) for each in (made, saving.load(file))]
+    original = network([[1.0], [-1.0], [0.0]])
+    saving.save(original, file)
+    maps = [heatmaps.grad_cam(model, BOTH[np.newaxis], [1]) for model in (original, saving.load(file))]
     np.testing.assert_array_equal(*maps)
 
 
 def test_a_network_of_another_form_is_refused() -> None:
-    """A network without a convolution or without a head is refused with its layers."""
+    """A network without a convolution or without a head is refused; the message lists its layers."""
     flat = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(name="flat"), keras.layers.Dense(1)])
     with pytest.raises(DataError, match="Received: flat"):
         heatmaps.grad_cam(flat, np.zeros((1, 2, 2, 3), np.uint8), [0])
@@ -106,15 +106,15 @@ def test_a_network_of_another_form_is_refused() -> None:
 
 @pytest.mark.parametrize("size", [(96, 60), (60, 96), (61, 40), (40, 61), (1, 50), (50, 1)])
 @pytest.mark.parametrize("resizing", ["squash", "crop", "fit"])
-def test_only_what_the_network_saw_is_coloured(size: tuple[int, int], resizing: decoding.Resizing) -> None:
-    """The map covers the middle square of a cropped photograph and all of one that was squashed or fitted."""
+def test_only_the_network_s_input_is_coloured(size: tuple[int, int], resizing: decoding.Resizing) -> None:
+    """The map covers the middle square of a cropped photograph, and all of a squashed or fitted one."""
     photograph = Image.new("RGB", size, "green")
-    shown = heatmaps.overlay(photograph, np.ones((4, 4), np.float32), resizing=resizing)
-    changed = (np.asarray(shown) != np.asarray(photograph)).any(axis=-1)
-    assert shown.size == photograph.size
+    overlay = heatmaps.overlay(photograph, np.ones((4, 4), np.float32), resizing=resizing)
+    changed = (np.asarray(overlay) != np.asarray(photograph)).any(axis=-1)
+    assert overlay.size == photograph.size
     if resizing == "crop":
         edge = min(size)
-        rows, columns = lit(changed.astype(np.float32))
+        rows, columns = support(changed.astype(np.float32))
         assert (rows.stop - rows.start, columns.stop - columns.start) == (edge, edge)
         assert abs((rows.start + rows.stop) - size[1]) <= 1
         assert abs((columns.start + columns.stop) - size[0]) <= 1
@@ -123,8 +123,8 @@ def test_only_what_the_network_saw_is_coloured(size: tuple[int, int], resizing: 
 
 
 @pytest.mark.parametrize("resizing", ["squash", "crop", "fit"])
-def test_heat_lies_where_the_network_saw_it(resizing: decoding.Resizing) -> None:
-    """A patch that the network saw is the hottest place of the photograph, however that was resized."""
+def test_the_map_is_aligned_with_the_photograph(resizing: decoding.Resizing) -> None:
+    """The hottest pixel lies in the patch that supports the class, for every way of resizing."""
     photograph = Image.new("RGB", (120, 80))
     photograph.paste(RED, (60, 40, 70, 50))
     pixels = decoding.resize(photograph, size=SIZE, resizing=resizing)
@@ -136,21 +136,21 @@ def test_heat_lies_where_the_network_saw_it(resizing: decoding.Resizing) -> None
 
 
 def test_hotter_is_lighter_on_every_photograph() -> None:
-    """In greyscale too, the hottest place of a black photograph is lighter than the coldest of a white one."""
+    """In greyscale, the hottest pixel of a black photograph is lighter than the coldest pixel of a white one."""
     heat = np.linspace(0, 1, 64, dtype=np.float32)[np.newaxis].repeat(8, axis=0)
 
-    def light(colour: str) -> np.ndarray:
-        shown = heatmaps.overlay(Image.new("RGB", (64, 8), colour), heat, resizing="squash")
-        return np.asarray(shown.convert("L"), int)[0]
+    def lightness(colour: str) -> np.ndarray:
+        overlay = heatmaps.overlay(Image.new("RGB", (64, 8), colour), heat, resizing="squash")
+        return np.asarray(overlay.convert("L"), int)[0]
 
-    assert (np.diff(light("black")) >= 0).all()
-    assert light("black")[-1] > light("white")[0]
+    assert (np.diff(lightness("black")) >= 0).all()
+    assert lightness("black")[-1] > lightness("white")[0]
 
 
 def test_the_colours_go_from_blue_to_yellow() -> None:
-    """Cold and hot differ in blue against yellow, which people who cannot tell red from green can tell apart."""
+    """Cold is blue and hot is yellow, which people with red-green colour blindness can distinguish."""
     heat = np.array([[0, 1]], np.float32)
-    shown = heatmaps.overlay(Image.new("RGB", (2, 1), "grey"), heat, resizing="squash")
-    cold, hot = np.asarray(shown, int)[0]
+    overlay = heatmaps.overlay(Image.new("RGB", (2, 1), "grey"), heat, resizing="squash")
+    cold, hot = np.asarray(overlay, int)[0]
     assert cold[2] > max(cold[0], cold[1])
     assert hot[2] < min(hot[0], hot[1])

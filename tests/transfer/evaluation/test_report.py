@@ -1,7 +1,9 @@
 import base64
+import hashlib
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,17 @@ import pytest
 from PIL import Image
 
 from transfer.evaluation import report, scores
-from transfer.evaluation.diagnosis import Diagnosis, Remedy
+from transfer.evaluation.diagnosis import Diagnosis
+from transfer.evaluation.remedies import Remedy
+from transfer.images import manifest
 from transfer.images.manifest import Rejected
+from transfer.runtime.errors import DataError
+from transfer.sources import synthetic
 from transfer.training import history
 
 
 class Page(HTMLParser):
-    """What a browser would see: the tags in order, each with its attributes."""
+    """The tags of a page in order, each with its attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -23,56 +29,56 @@ class Page(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep a tag."""
+        """Record a tag."""
         self.tags.append((tag, dict(attrs)))
 
 
-def findings(classes: int) -> scores.Findings:
-    """What a good model of so many classes is found to be."""
+def evaluation(classes: int) -> scores.Evaluation:
+    """The evaluation of a good model."""
     labels = np.arange(12) % classes
     probabilities = (np.eye(classes)[labels] + 0.5) / (1 + classes / 2)
     return scores.score(labels, probabilities, confidence=0.95, bins=10)
 
 
-def picture(*, shows: str, likeliest: str, other: str) -> report.Picture:
-    """A photograph that a model is 98.7 % sure of."""
-    drawn = report.data_uri(report.thumbnail(Image.new("RGB", (640, 480), "teal")))
-    choices = [report.Choice(likeliest, 0.987), report.Choice(other, 0.013)]
-    return report.Picture(f"photos/{shows}/1.jpg", shows, choices, drawn, drawn)
+def picture(*, shows: str, predicted: str, other: str) -> report.Picture:
+    """A photograph with a prediction of 98.7 % confidence."""
+    uri = report.data_uri(report.thumbnail(Image.new("RGB", (640, 480), "teal")))
+    choices = [report.Choice(predicted, 0.987), report.Choice(other, 0.013)]
+    return report.Picture(f"photos/{shows}/1.jpg", shows, choices, uri, uri)
 
 
 def page(*, classes: tuple[str, ...] = ("cat", "dog"), p: float = 0.5, **changes: Any) -> report.Report:
     """A report of two models."""
     first, second = classes[:2]
-    whole = report.Report(
+    content = report.Report(
         classes=classes,
         photographs={split: dict.fromkeys(classes, 6) for split in ("train", "validation", "test", "all")},
         reasons=report.by_reason([Rejected(f"train/{first}.1.jpg", "unreadable", "empty file")]),
         confidence=0.95,
-        findings={"train_head": findings(len(classes)), "fine_tune": findings(len(classes))},
+        evaluations={"train_head": evaluation(len(classes)), "fine_tune": evaluation(len(classes))},
         comparison=scores.Comparison(1, 3, p),
         diagnoses={
             "train_head": Diagnosis("healthy", ["Validation loss was 0.05."], []),
             "fine_tune": Diagnosis("over-fitting", ["It rose."], [Remedy("fine_tune.seed", "lower")], 3),
         },
         learning_curves=report.Figure("Learning curves", "Loss by epoch", "<svg><path/></svg>", "Dots: kept."),
-        figures=[report.Figure("ROC", "Rates", "<svg><path/></svg>", "Dotted: guessing.")],
-        mistakes=[picture(shows=first, likeliest=second, other=first)],
-        uncertain=[picture(shows=second, likeliest=second, other=first)],
-        params=report.flat({"fine_tune": {"training": {"epochs": 20}, "seed": 7}}),
+        figures=[report.Figure("ROC", "Rates", "<svg><path/></svg>", "Dotted: chance level.")],
+        errors=[picture(shows=first, predicted=second, other=first)],
+        uncertain=[picture(shows=second, predicted=second, other=first)],
+        params={"fine_tune.training.epochs": 20, "fine_tune.seed": 7},
         hashes={"photographs": "ab" * 32},
         versions={"Python": "3.11.2"},
     )
-    return whole._replace(**changes)
+    return content._replace(**changes)
 
 
 def text(html: str) -> str:
-    """What a reader reads of a page, in one line."""
+    """The visible text of a page, in one line."""
     return " ".join(re.sub(r"<[^>]*>", " ", html.partition("<body>")[2]).split())
 
 
-def test_page_needs_nothing_besides_itself() -> None:
-    """The report is one file: no script, no link, nothing fetched."""
+def test_the_page_is_self_contained() -> None:
+    """The report is one file: it has no scripts and loads no resources."""
     html = report.render(page())
     tags = Page(html).tags
     assert not {tag for tag, _ in tags} & {"script", "link", "iframe", "object", "embed"}
@@ -82,8 +88,8 @@ def test_page_needs_nothing_besides_itself() -> None:
     assert not re.search(r"@import|url\(", html)
 
 
-def test_names_cannot_become_markup() -> None:
-    """A class may be called anything: its name is shown, not obeyed."""
+def test_class_names_are_escaped() -> None:
+    """Markup in the name of a class is shown as text."""
     html = report.render(page(classes=("<script>alert(1)</script>", '"onload="x')))
     tags = Page(html).tags
     assert "script" not in {tag for tag, _ in tags}
@@ -91,8 +97,8 @@ def test_names_cannot_become_markup() -> None:
     assert "&lt;script&gt;" in html
 
 
-def test_drawings_are_in_the_page_with_words_for_them() -> None:
-    """A figure is drawn, and described for those who cannot see it."""
+def test_figures_have_a_text_alternative() -> None:
+    """Figures are embedded as SVG with a label for screen readers."""
     tags = Page(report.render(page())).tags
     assert tags.count(("svg", {})) == 2
     assert any(
@@ -100,64 +106,64 @@ def test_drawings_are_in_the_page_with_words_for_them() -> None:
     )
 
 
-def test_pictures_are_shown_with_words_for_them() -> None:
-    """Each photograph stands beside its heat map, and is said to be taken for what, rightly or not, and how surely."""
+def test_photographs_have_their_prediction_as_text() -> None:
+    """Each photograph and its heat map have a text alternative, and a caption with classes and probabilities."""
     html = report.render(page())
     assert [attributes["alt"] for tag, attributes in Page(html).tags if tag == "img"] == [
-        "cat, taken for dog",
-        "the same, with the places that spoke for dog",
-        "dog, rightly told",
-        "the same, with the places that spoke for dog",
+        "cat, predicted as dog",
+        "heat map of the same photograph for dog",
+        "dog, correctly predicted",
+        "heat map of the same photograph for dog",
     ]
-    assert "cat, taken for dog with 98.7 % (cat: 1.3 %)" in text(html)
-    assert "dog, rightly told with 98.7 % (cat: 1.3 %)" in text(html)
+    assert "cat, predicted as dog with 98.7 % (cat: 1.3 %)" in text(html)
+    assert "dog, correctly predicted with 98.7 % (cat: 1.3 %)" in text(html)
 
 
-def test_no_mistakes_are_said_to_be_none() -> None:
-    """A model without a mistake has a report too."""
-    assert "<p>None.</p>" in report.render(page(mistakes=[]))
+def test_a_model_without_errors_has_a_report() -> None:
+    """An empty gallery is stated as such."""
+    assert "<p>None.</p>" in report.render(page(errors=[]))
     assert "<p>None.</p>" not in report.render(page())
 
 
-def test_diagnoses_are_told_with_what_to_try() -> None:
-    """Each training has its verdict, the evidence, and the params to change with the values they have."""
-    shown = text(report.render(page()))
-    assert "train_head: healthy Validation loss was 0.05." in shown
+def test_diagnoses_have_evidence_and_suggested_changes() -> None:
+    """Each training run has its verdict, the evidence, and parameters to change with their current values."""
+    visible = text(report.render(page()))
+    assert "train_head: healthy Validation loss was 0.05." in visible
     assert (
-        "fine_tune: over-fitting from epoch 3 on It rose. What to try, one at a time: fine_tune. seed (7): lower"
-        in shown
+        "fine_tune: over-fitting from epoch 3 on It rose. Suggested changes, one at a time: fine_tune. seed (7): lower"
+        in visible
     )
-    assert shown.count("What to try") == 1
+    assert visible.count("Suggested changes") == 1
 
 
-def test_what_was_rejected_is_shown_and_not_obeyed() -> None:
-    """Reasons are counted, the commonest first, with a few examples; names of files stay names."""
+def test_rejections_are_grouped_and_escaped() -> None:
+    """Reasons are counted, the most frequent first, with a few examples; markup in file names is shown as text."""
     rejected = [Rejected(f"cat/<b>{number}</b>.jpg", "unreadable", "cut short <i>") for number in range(5)]
     reasons = report.by_reason([Rejected("dog/1.jpg", "near_duplicate", "of dog/2.jpg"), *rejected])
     assert [(reason.name, reason.candidates) for reason in reasons] == [("unreadable", 5), ("near_duplicate", 1)]
     html = report.render(page(reasons=reasons))
     assert not {tag for tag, _ in Page(html).tags} & {"b", "i"}
     assert html.count("cat/&lt;b&gt;") == 3
-    assert "None of those looked at." in report.render(page(reasons=[]))
+    assert "No photograph was rejected." in report.render(page(reasons=[]))
 
 
-def test_each_class_has_its_scores_and_photographs() -> None:
-    """Recall and precision of both models stand in a line a class, and so do the photographs of each split."""
+def test_each_class_has_its_scores_and_counts() -> None:
+    """Each class has a row with recall and precision of each model, and one with its photographs in each split."""
     counts = {"train": 30, "validation": 10, "test": 12, "all": 52}
-    shown = text(report.render(page(photographs={split: {"cat": n, "dog": n + 1} for split, n in counts.items()})))
-    assert shown.count("dog 6 100.0 % 100.0 %") == 2
-    assert "cat 30 10 12 52 dog 31 11 13 53" in shown
+    visible = text(report.render(page(photographs={split: {"cat": n, "dog": n + 1} for split, n in counts.items()})))
+    assert visible.count("dog 6 100.0 % 100.0 %") == 2
+    assert "cat 30 10 12 52 dog 31 11 13 53" in visible
 
 
-def test_a_class_never_predicted_is_said_to_be() -> None:
-    """Precision is a number only where there is something to be right about."""
+def test_a_class_never_predicted_has_a_dash_for_precision() -> None:
+    """The precision of a class that is never predicted is a dash."""
     never = scores.score(np.array([0, 1]), np.array([[0.8, 0.2], [0.6, 0.4]]), confidence=0.95, bins=10)
-    shown = text(report.render(page(findings={"train_head": never, "fine_tune": never})))
-    assert shown.count("cat 1 100.0 % 50.0 % dog 1 0.0 % \N{EN DASH}") == 2
+    visible = text(report.render(page(evaluations={"train_head": never, "fine_tune": never})))
+    assert visible.count("cat 1 100.0 % 50.0 % dog 1 0.0 % \N{EN DASH}") == 2
 
 
 def test_versions_are_shown() -> None:
-    """A reader can see what the report was made with."""
+    """The report lists the versions of Python and packages."""
     assert "Python 3.11.2" in text(report.render(page()))
 
 
@@ -166,63 +172,77 @@ def test_versions_are_shown() -> None:
     [(["cat", "dog"], "cat or dog"), (["a", "b", "c"], "a, b or c"), ([str(n) for n in range(20)], "20 classes")],
 )
 def test_classes_make_a_heading(classes: list[str], heading: str) -> None:
-    """Classes are named as a choice, and counted where there are many."""
+    """A few classes are joined by "or", many are counted."""
     assert report.alternatives(classes) == heading
 
 
-def test_learning_curves_say_what_is_marked() -> None:
-    """The caption speaks of over-fitting, of the second training's first epoch and of none kept where there is any."""
+def test_the_caption_of_learning_curves_explains_their_marks() -> None:
+    """The caption mentions over-fitting, the first epoch of the second run, and a run without improvement, if any."""
     row = {"loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.65}
     head = history.Phase("train_head", [row] * 3, best_epoch=2)
     kept, none_kept = history.Phase("fine_tune", [row], 1), history.Phase("fine_tune", [row], None, over_fits_from=1)
     plain, marked = (report.learning_curves(history.concatenate([head, phase])).caption for phase in (kept, none_kept))
-    assert plain == "Dots: the epoch each training kept. Epochs count on: the first of fine_tune is 4."
+    assert plain == (
+        "Dots: the epoch that each training run kept. Epochs are numbered across runs: the first of fine_tune is 4."
+    )
     assert "Shaded: epochs that over-fit." in marked
-    assert "No epoch of fine_tune was better" in marked
-    assert "count on" not in report.learning_curves(history.concatenate([head])).caption
+    assert "No epoch of fine_tune improved" in marked
+    assert "numbered across runs" not in report.learning_curves(history.concatenate([head])).caption
 
 
-def test_the_area_of_many_classes_is_said_to_be_a_mean() -> None:
-    """Of two classes there is one curve; of more a reader is told what the one drawn is."""
-    assert "Mean over classes" not in report.roc({"fine_tune": findings(2)}).caption
-    assert "Mean over classes" in report.roc({"fine_tune": findings(3)}).caption
+def test_the_roc_curve_of_many_classes_is_called_a_mean() -> None:
+    """The caption calls the curve a mean over classes if there are more than two."""
+    assert "Mean over classes" not in report.roc({"fine_tune": evaluation(2)}).caption
+    assert "Mean over classes" in report.roc({"fine_tune": evaluation(3)}).caption
 
 
-@pytest.mark.parametrize(("p", "verdict"), [(0.01, "they differ"), (0.5, "no difference")])
-def test_verdict_follows_from_the_confidence(p: float, verdict: str) -> None:
-    """Whether the models differ is said in words, by the confidence the intervals have."""
+@pytest.mark.parametrize(
+    ("p", "verdict"), [(0.01, "the difference is significant"), (0.5, "the difference is not significant")]
+)
+def test_significance_follows_from_the_confidence(p: float, verdict: str) -> None:
+    """The difference is called significant if p is below one minus the confidence of the intervals."""
     assert verdict in report.render(page(p=p))
 
 
 def test_three_classes_have_three_columns() -> None:
-    """The confusion table has a row and a column a class."""
+    """The confusion matrix has a row and a column for each class."""
     tags = [tag for tag, attributes in Page(report.render(page(classes=("a", "b", "c")))).tags if "style" in attributes]
     assert tags == ["td"] * 2 * 9
 
 
-def test_same_findings_same_bytes() -> None:
-    """A report changes only when what it tells does."""
+def test_the_same_content_gives_the_same_bytes() -> None:
+    """The page depends on the report's content alone."""
     assert report.render(page()) == report.render(page())
 
 
-def test_thumbnail_is_small_and_in_proportion() -> None:
-    """A photograph is shown whole, at most 240 pixels long."""
+def test_a_thumbnail_keeps_proportions() -> None:
+    """A thumbnail is uncropped, and its longer edge has at most 240 pixels."""
     kind, data = report.data_uri(report.thumbnail(Image.new("RGB", (640, 480)))).split(",")
     assert kind == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (240, 180)
 
 
-def test_params_have_values_as_in_params_yaml() -> None:
-    """A reader finds the values that can be written into params.yaml, and long names that break at their dots."""
+def test_parameters_have_values_as_in_params_yaml() -> None:
+    """Values are formatted as in params.yaml, and long names can break at their dots."""
     params = {"a.b": True, "a.c": None, "a.d": [256], "a.e": "crop", "a.f": 1e-5}
     html = report.render(page(params=params))
-    shown = [
+    parameters = [
         f"a. {name} {value}" for name, value in zip("bcdef", ("true", "null", "[256]", "crop", "1e-05"), strict=True)
     ]
-    assert " ".join(shown) in text(html)
+    assert " ".join(parameters) in text(html)
     assert "a.<wbr>b" in html
 
 
-def test_params_are_named_as_in_params_yaml() -> None:
-    """Nested params are shown by the name that an error message would give them."""
-    assert report.flat({"a": {"b": {"c": 1}, "d": [2]}}) == {"a.b.c": 1, "a.d": [2]}
+def test_a_picture_has_the_two_most_probable_classes_and_a_heat_map(tmp_path: Path) -> None:
+    """A picture has its two most probable classes and an overlaid thumbnail; a changed file is refused."""
+    data = synthetic.draw("circle", 0, size=40, seed=0)
+    (tmp_path / "1.jpg").write_bytes(data)
+    photograph = manifest.Entry("1.jpg", "circle", hashlib.sha256(data).hexdigest(), 40, 40, "test")
+    prediction = photograph, np.array([0.2, 0.3, 0.5]), np.ones((4, 4), np.float32)
+    options: dict[str, Any] = {"classes": ["circle", "cross", "star"], "folder": tmp_path, "resizing": "crop"}
+    result = report.picture(*prediction, **options)
+    assert (result.class_name, result.choices) == ("circle", [("star", 0.5), ("cross", 0.3)])
+    assert result.thumbnail != result.heat
+    (tmp_path / "1.jpg").write_bytes(data[:300])
+    with pytest.raises(DataError, match=r"1\.jpg must be"):
+        report.picture(*prediction, **options)

@@ -1,0 +1,75 @@
+"""Inference: predict photographs from cached activations or from pixels."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from transfer.evaluation.scores import Probabilities
+from transfer.features import dataset, store
+from transfer.images import decoding, manifest
+from transfer.network import saving
+from transfer.network.backend import keras
+from transfer.runtime import progress
+from transfer.runtime.errors import DataError, rerun_hint
+
+
+def above(whole: keras.Model, boundary: str) -> keras.Model:
+    """Return the part of a network whose input is the output of the layer `boundary`.
+
+    Raises:
+        DataError: there is no such layer.
+    """
+    names = [layer.name for layer in whole.layers]
+    if boundary not in names:
+        raise DataError(
+            f"The network must have the layer `{boundary}`, up to which the features are computed. "
+            f"Received: {', '.join(names)}. {rerun_hint('fine_tune')}"
+        )
+    index = names.index(boundary)
+    return keras.Sequential([keras.Input(whole.layers[index].output.shape[1:]), *whole.layers[index + 1 :]])
+
+
+def from_cache(network: keras.Model, batches: dataset.FeatureDataset, *, description: str) -> Probabilities:
+    """Predict photographs from their cached activations, with one batch in memory at a time.
+
+    Args:
+        network: the part of a network whose input is these activations.
+        batches: activations and labels; the labels are not used.
+        description: text of the progress bar.
+
+    Returns:
+        Array of shape (photographs, classes).
+
+    Raises:
+        DataError: a row of the cache is damaged, or a probability is not finite.
+    """
+    with progress.bar(total=len(batches), description=description, unit="batches") as bar:
+        predicted = []
+        for number in range(len(batches)):
+            predicted.append(saving.predict(network, batches[number][0].astype(np.float32)))
+            bar.update()
+    return np.concatenate(predicted)
+
+
+def from_pixels(
+    whole: keras.Model, folder: Path, photographs: Sequence[manifest.Entry], recipe: store.Recipe
+) -> Iterator[Probabilities]:
+    """Predict photographs from their files, one at a time.
+
+    Args:
+        whole: a network whose input is pixels.
+        folder: the folder that the photographs' paths are relative to.
+        photographs: the photographs' entries in the manifest.
+        recipe: the recipe of the features, which has the size and the resizing.
+
+    Yields:
+        For each photograph an array of shape (1, classes).
+
+    Raises:
+        DataError: a file differs from the manifest's sha256.
+    """
+    for photograph in photographs:
+        image = decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
+        pixels = decoding.resize(image, size=recipe["image_size"], resizing=recipe["resizing"])
+        yield saving.predict(whole, pixels[np.newaxis])
