@@ -50,7 +50,7 @@ def write_model(folder: Path) -> Path:
 def predicted(model: Path, photographs: Path, *options: str) -> Timing:
     """Predict a folder as a user does, and look at the clock as the answers arrive."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "transfer.predict", str(photographs), "--model", str(model), *options]
+    command = [sys.executable, "-m", "transfer.prediction", str(photographs), "--model", str(model), *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), text=True
     ) as process:
@@ -98,7 +98,7 @@ def main() -> None:
                 rates[kind].append(timing.rate)
             times[IMPORT].append(seconds("-c", IMPORT))
             times["first answer of many"].append(plain.first)
-            times["one photograph"].append(seconds("-m", "transfer.predict", str(one), "--model", str(model)))
+            times["one photograph"].append(seconds("-m", "transfer.prediction", str(one), "--model", str(model)))
     measured = f"{SIZE} px, {extraction.PHOTOGRAPHS} photographs, {ROUNDS} rounds"
     show(f"{measured}; photographs a second: median (lowest to highest)", rates, base="extraction")
     show("Seconds from the start of Python: median (lowest to highest)", times, base=IMPORT)

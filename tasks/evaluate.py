@@ -76,10 +76,10 @@ class Inputs(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The networks: the head for pooled features, the whole network for pixels, and its part above the boundary."""
+    """The head for pooled features, the fine-tuned network for pixels, and its part above the boundary."""
 
     head: keras.Model
-    whole: keras.Model
+    tuned: keras.Model
     top: keras.Model
 
 
@@ -124,8 +124,8 @@ def load_networks(inputs: Inputs) -> Networks:
     Raises:
         DataError: a file is damaged, or the fine-tuned network lacks the layer of the boundary.
     """
-    head, whole = (saving.load(trained.file) for trained in inputs.trained.values())
-    return Networks(head, whole, inference.above(whole, inputs.recipes[0]["boundary"]))
+    head, tuned = (saving.load(trained.file) for trained in inputs.trained.values())
+    return Networks(head, tuned, inference.above(tuned, inputs.recipes[0]["boundary"]))
 
 
 def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Probabilities]:
@@ -143,7 +143,7 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Pr
         DataError: the predictions from pixels and from cached activations differ, or a row of the cache is damaged.
     """
     sample = sorted(inputs.test, key=lambda photograph: photograph.sha256)[:checked]  # arbitrary, but reproducible
-    from_pixels = inference.from_pixels(networks.whole, paths.artifact("subsample"), sample, inputs.recipes[0])
+    from_pixels = inference.from_pixels(networks.tuned, paths.artifact("subsample"), sample, inputs.recipes[0])
     from_cache = inference.from_cache(
         networks.top, _cached(sample, inputs.classes, "boundary"), description=f"{STAGE} check"
     )

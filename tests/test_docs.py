@@ -252,7 +252,7 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
         predict.main(["--help"])
     options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
     assert set(re.findall(r"--[a-z]+", "\n".join(commands(document)))) == options
-    codes = {0, 2, errors.DataError.exit_code, 74, predict.READER_HAS_GONE} | INTERRUPTED
+    codes = {0, 2, errors.DataError.exit_code, 74, predict.BROKEN_PIPE} | INTERRUPTED
     assert set(first_column(document, "exit code")) == {str(code) for code in codes}
     assert f"may have {decoding.MAX_BYTES >> 20} MiB, and {decoding.MAX_PIXELS:,} pixels" in text
     most = inputs.LIMITS

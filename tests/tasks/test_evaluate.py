@@ -60,9 +60,9 @@ def tiny_network(classes: int, *, offset: float = -120.0) -> keras.Model:
     )
 
 
-def write_rows(entries: list[manifest.Entry], whole: keras.Model, recipe: store.Recipe) -> None:
+def write_rows(entries: list[manifest.Entry], network: keras.Model, recipe: store.Recipe) -> None:
     """Write the cached activations of a network, as `extract_features` does."""
-    base = keras.Model(whole.inputs[0], [whole.get_layer("boundary").output, whole.get_layer("last_pool").output])
+    base = keras.Model(network.inputs[0], [network.get_layer("boundary").output, network.get_layer("last_pool").output])
     for entry in entries:
         image = decoding.decode(Path("artifacts/subsample", entry.path).read_bytes())
         pixels = decoding.resize(image, size=SIZE, resizing=recipe["resizing"])
@@ -101,20 +101,20 @@ def write_workspace(classes: list[str], *, of_each: int = 8, draw: Callable[[str
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
             entries.append(entry)
-    whole = tiny_network(len(classes))
+    network = tiny_network(len(classes))
     recipe = {"weights": "ab" * 32, "boundary": "boundary", "image_size": SIZE, "resizing": "crop"}
     manifest.write(Path("artifacts/split/manifest.csv"), entries)
     rejected = [manifest.Rejected("circle/&.jpg", "unreadable", "empty file")]
     manifest.write_rejected(Path("artifacts/subsample/rejected.csv"), rejected)
     store.write_recipes(Path("artifacts/extract_features"), [recipe])
-    write_rows(entries, whole, recipe)
-    write_stage("train_head", "head.keras", whole.get_layer("head"), classes)
-    write_stage("fine_tune", "model.keras", whole, classes, head=Path("artifacts/train_head/head.keras"))
+    write_rows(entries, network, recipe)
+    write_stage("train_head", "head.keras", network.get_layer("head"), classes)
+    write_stage("fine_tune", "model.keras", network, classes, head=Path("artifacts/train_head/head.keras"))
     Path("params.yaml").write_text(PARAMS)
 
 
 @pytest.fixture(scope="module")
-def whole_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace of two classes, which tests copy."""
     folder = tmp_path_factory.mktemp("made") / "with a space"
     folder.mkdir()
@@ -125,10 +125,10 @@ def whole_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workspace(whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(complete_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the workspace, as the current folder."""
     copy = tmp_path / "with a space"
-    shutil.copytree(whole_workspace, copy)
+    shutil.copytree(complete_workspace, copy)
     monkeypatch.chdir(copy)
     return copy
 
@@ -184,13 +184,13 @@ def test_the_outputs_are_complete_and_reproducible(workspace: Path) -> None:
     "disk", "full at the end of an evaluation", "exit 74; no partial output; the next run succeeds once there is space"
 )
 def test_outputs_appear_together_or_not_at_all(
-    whole_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    complete_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk there is no output at all; once there is space, scores, plots and report are written together."""
     with disks.small(tmp_path / "disk", "size=64k") as disk:
         (disk.path / "artifacts").mkdir()
         for path in (Path("params.yaml"), *(Path("artifacts", name) for name in INPUTS)):
-            (disk.path / path).symlink_to(whole_workspace / path)
+            (disk.path / path).symlink_to(complete_workspace / path)
         with monkeypatch.context() as patch:
             patch.chdir(disk.path)
             with pytest.raises(DiskError, match=r"The disk of `artifacts` must have [\d.]+ kB free\. Received: "):
@@ -218,14 +218,14 @@ def test_metrics_have_the_documented_names(workspace: Path) -> None:
 def test_predictions_from_cached_activations_equal_those_from_pixels() -> None:
     """Pixels, boundary and pooled features give the same probabilities if fine-tuning has changed nothing."""
     evaluate.main()
-    whole = saving.load(Path("artifacts/fine_tune/model.keras"))
+    network = saving.load(Path("artifacts/fine_tune/model.keras"))
     lines = predictions()
     assert [line["path"] for line in lines] == sorted(line["path"] for line in lines)
     assert len(lines) == 8
     for line in lines:
         image = decoding.decode(Path("artifacts/subsample", line["path"]).read_bytes())
         pixels = decoding.resize(image, size=SIZE, resizing="crop")
-        expected = float(np.asarray(whole(pixels[np.newaxis]))[0, 0])
+        expected = float(np.asarray(network(pixels[np.newaxis]))[0, 0])
         for model in ("train_head", "fine_tune"):
             triangle = float(line[f"{model}_probability_triangle"])
             assert triangle == pytest.approx(expected, abs=1e-3)

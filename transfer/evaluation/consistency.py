@@ -79,7 +79,7 @@ def check_agreement(
 
     Args:
         photographs: the photographs to compare.
-        from_pixels: for each photograph, the prediction of the whole network, shape (1, classes).
+        from_pixels: for each photograph, the prediction from its pixels, shape (1, classes).
         from_cache: the predictions from cached activations, shape (photographs, classes).
         file: the network's file.
 

@@ -14,20 +14,20 @@ from transfer.runtime import progress
 from transfer.runtime.errors import DataError, rerun_hint
 
 
-def above(whole: keras.Model, boundary: str) -> keras.Model:
+def above(network: keras.Model, boundary: str) -> keras.Model:
     """Return the part of a network whose input is the output of the layer `boundary`.
 
     Raises:
         DataError: there is no such layer.
     """
-    names = [layer.name for layer in whole.layers]
+    names = [layer.name for layer in network.layers]
     if boundary not in names:
         raise DataError(
             f"The network must have the layer `{boundary}`, up to which the features are computed. "
             f"Received: {', '.join(names)}. {rerun_hint('fine_tune')}"
         )
     index = names.index(boundary)
-    return keras.Sequential([keras.Input(whole.layers[index].output.shape[1:]), *whole.layers[index + 1 :]])
+    return keras.Sequential([keras.Input(network.layers[index].output.shape[1:]), *network.layers[index + 1 :]])
 
 
 def from_cache(network: keras.Model, batches: dataset.FeatureDataset, *, description: str) -> Probabilities:
@@ -53,12 +53,12 @@ def from_cache(network: keras.Model, batches: dataset.FeatureDataset, *, descrip
 
 
 def from_pixels(
-    whole: keras.Model, folder: Path, photographs: Sequence[manifest.Entry], recipe: store.Recipe
+    network: keras.Model, folder: Path, photographs: Sequence[manifest.Entry], recipe: store.Recipe
 ) -> Iterator[Probabilities]:
     """Predict photographs from their files, one at a time.
 
     Args:
-        whole: a network whose input is pixels.
+        network: a network whose input is pixels.
         folder: the folder that the photographs' paths are relative to.
         photographs: the photographs' entries in the manifest.
         recipe: the recipe of the features, which has the size and the resizing.
@@ -72,4 +72,4 @@ def from_pixels(
     for photograph in photographs:
         image = decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
         pixels = decoding.resize(image, size=recipe["image_size"], resizing=recipe["resizing"])
-        yield saving.predict(whole, pixels[np.newaxis])
+        yield saving.predict(network, pixels[np.newaxis])

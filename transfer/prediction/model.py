@@ -1,4 +1,4 @@
-"""Prediction: a trained network, and what it says of photographs."""
+"""Model: a trained network that predicts photographs."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -16,14 +16,14 @@ from transfer.network.backend import keras, tf
 from transfer.network.card import Card, verified_card
 from transfer.runtime.errors import DataError
 
-# Photographs computed at once, always as many, so that a photograph's last bits do not depend on its company.
-# One core with oneDNN, VGG16 at 224 pixels: 0.63 s a photograph one at a time, 0.38 s by two, by four and by eight;
-# and a single photograph waits for its batch.
+# Photographs computed at once. Every batch is padded to this size, so that the last bits of a prediction do not depend
+# on the other photographs. One core with oneDNN, VGG16 at 224 pixels: 0.63 s a photograph with batches of 1, 0.38 s
+# with batches of 2, 4 and 8; a larger batch delays the first prediction.
 BATCH = 2
 
 
 class Prediction(NamedTuple):
-    """What a network says of a photograph: the likeliest class, its probability, and that of every class."""
+    """The prediction for a photograph: the most probable class, its probability, and the probability of each class."""
 
     class_name: str
     probability: float
@@ -31,18 +31,19 @@ class Prediction(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """A prediction, and the heat map of what in the photograph spoke for it; see `heatmaps.of`."""
+    """A prediction, and the heat map for its class; see `heatmaps.grad_cam`."""
 
     prediction: Prediction
     heat: heatmaps.HeatMap
 
 
 class Model:
-    """A network that takes photographs, with all that its `model.json` says of them.
+    """A network with its card, to predict photographs of any size.
 
     Args:
-        network: as `fine_tune` saves it: it takes `card.image_size` squares of RGB pixels from 0 to 255.
-        card: its own.
+        network: a network as `fine_tune` saves it; its input is RGB pixels from 0 to 255, of shape
+            (photographs, card.image_size, card.image_size, 3).
+        card: the content of the network's `model.json`.
     """
 
     def __init__(self, network: keras.Model, card: Card) -> None:
@@ -51,34 +52,34 @@ class Model:
         self._compute = _as_graph(network)
 
     def __call__(self, photograph: str | Path | bytes) -> Prediction:
-        """Say what a photograph shows.
+        """Predict a photograph.
 
         Args:
-            photograph: a file, or the bytes of one.
+            photograph: the path of a file, or its bytes.
 
         Raises:
-            UnreadablePhoto: it is none.
+            UnreadablePhoto: the bytes are not a photograph.
             OSError: the file cannot be read.
         """
         data = photograph if isinstance(photograph, bytes) else Path(photograph).read_bytes()
-        [found] = self.each([decoding.decode(data)])
-        return found
+        [prediction] = self.each([decoding.decode(data)])
+        return prediction
 
     def each(self, photographs: Sequence[Image.Image]) -> list[Prediction]:
-        """Say what each of some photographs shows; they are as `photos.read` gives them.
+        """Predict photographs that `decoding.decode` has returned.
 
         Raises:
-            DataError: the network gives no finite numbers.
+            DataError: a probability is not finite.
         """
         return [self._prediction(row) for batch in self._batches(photographs) for row in self._rows(batch)]
 
     def explain(self, photographs: Sequence[Image.Image]) -> list[Explanation]:
-        """Say what each of some photographs shows, and what in it spoke for that.
+        """Predict photographs, and compute the heat map of each for its class.
 
         Raises:
-            DataError: the network gives no finite numbers, or is not made as heat maps need it.
+            DataError: a probability is not finite, or the network has no convolution or no head.
         """
-        return [each for batch in self._batches(photographs) for each in self._explanations(batch)]
+        return [explanation for batch in self._batches(photographs) for explanation in self._explanations(batch)]
 
     def _batches(self, photographs: Sequence[Image.Image]) -> list[decoding.Pixels]:
         size, resizing = self.card.image_size, self.card.resizing
@@ -86,19 +87,19 @@ class Model:
         return [np.stack(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
 
     def _rows(self, pixels: decoding.Pixels) -> NDArray[np.float64]:
-        return saving.predict(self._compute, _filled(pixels))[: len(pixels)]
+        return saving.predict(self._compute, _padded(pixels))[: len(pixels)]
 
     def _explanations(self, pixels: decoding.Pixels) -> list[Explanation]:
         parts, below, above = self._parts
-        activations = below(_filled(pixels), training=False)
+        activations = below(_padded(pixels), training=False)
         rows = saving.predict(above, activations)
-        heat = heatmaps.grad_cam_from_activations(parts, activations, list(rows.argmax(axis=1)))
-        found = [Explanation(self._prediction(row), each) for row, each in zip(rows, heat, strict=True)]
-        return found[: len(pixels)]
+        heats = heatmaps.grad_cam_from_activations(parts, activations, list(rows.argmax(axis=1)))
+        explanations = [Explanation(self._prediction(row), heat) for row, heat in zip(rows, heats, strict=True)]
+        return explanations[: len(pixels)]
 
     @cached_property
     def _parts(self) -> tuple[heatmaps.Parts, Callable[..., Any], Callable[..., Any]]:
-        """The network taken apart at its last convolution, so that one pass serves class and heat map."""
+        """The network's parts below and above its last convolution, so that one pass gives prediction and heat map."""
         parts = heatmaps.parts(self._network)
         return parts, _as_graph(parts.below), _as_graph(keras.Sequential([parts.above, parts.last]))
 
@@ -109,29 +110,29 @@ class Model:
 
 
 def load(path: str | Path) -> Model:
-    """Read a trained network and the `model.json` that lies beside it.
+    """Read a trained network and the `model.json` in its folder.
 
     Raises:
-        DataError: one of them is missing or damaged, or they do not belong together.
+        DataError: a file is missing or damaged, or the two do not belong together.
     """
     file, card_file = Path(path), Path(path).with_name("model.json")
     network = saving.load(file)
     try:
-        card = verified_card(file, cure="Take the two files that were made together.")
+        card = verified_card(file, cure="Use a network and a model.json that were saved together.")
     except FileNotFoundError:
         raise DataError(
-            f"{file} must have its {card_file.name} beside it, which says the classes and how to resize. "
-            f"Received: no {card_file}. Copy it from where the model was made."
+            f"{file} must have a {card_file.name} with classes and resizing in its folder. Received: no {card_file}. "
+            "Copy it from the folder in which the network was saved."
         ) from None
-    _refuse_strangers(network, card, file)
+    _check_shapes(network, card, file)
     return Model(network, card)
 
 
-def _refuse_strangers(network: keras.Model, card: Card, file: Path) -> None:
-    """Stop where a network takes or gives something else than its card says.
+def _check_shapes(network: keras.Model, card: Card, file: Path) -> None:
+    """Check that a network has the input and output shapes of its card.
 
     Raises:
-        DataError: with both shapes.
+        DataError: a shape differs; the message has all of them.
     """
     expected = (
         (None, card.image_size, card.image_size, 3),
@@ -140,18 +141,18 @@ def _refuse_strangers(network: keras.Model, card: Card, file: Path) -> None:
     received = (network.input_shape, network.output_shape)
     if received != expected:
         raise DataError(
-            f"{file} must take squares of {card.image_size} pixels and tell {len(card.classes)} classes apart, as its "
-            f"model.json says: shapes {expected[0]} and {expected[1]}. Received: {received[0]} and {received[1]}. "
-            "Use a whole network, as `fine_tune` saves it, with the model.json that was made with it."
+            f"{file} must have the input shape {expected[0]} and the output shape {expected[1]}: its model.json has "
+            f"image_size {card.image_size} and {len(card.classes)} classes. Received: {received[0]} and {received[1]}. "
+            "Use a complete network, as `fine_tune` saves it, with its own model.json."
         )
 
 
-def _filled(pixels: decoding.Pixels) -> decoding.Pixels:
+def _padded(pixels: decoding.Pixels) -> decoding.Pixels:
     return np.pad(pixels, ((0, BATCH - len(pixels)), (0, 0), (0, 0), (0, 0)))
 
 
 def _as_graph(network: keras.Model) -> Callable[..., Any]:
-    """A network as a function that several threads may call; faster than layer by layer."""
+    """Compile a network to a function that several threads may call; this is faster than the network itself."""
     graph: Callable[..., Any] = tf.function(
         lambda rows, training: network(rows, training=training), jit_compile=False, reduce_retracing=True
     )

@@ -28,7 +28,7 @@ def network(kernel: list[list[float]], *, bias: float = 0.0) -> keras.Model:
         ],
         name="head",
     )
-    whole = keras.Sequential(
+    model = keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 3), dtype="uint8", name="photograph"),
             keras.layers.Rescaling(1 / 255, name="preprocessing"),
@@ -38,9 +38,9 @@ def network(kernel: list[list[float]], *, bias: float = 0.0) -> keras.Model:
         ]
     )
     colours = np.array([RED, BLUE, GREEN]).T / 255
-    whole.get_layer("block5_conv3").set_weights([colours[np.newaxis, np.newaxis], np.zeros(3)])
+    model.get_layer("block5_conv3").set_weights([colours[np.newaxis, np.newaxis], np.zeros(3)])
     head.get_layer("probabilities").set_weights([np.array(kernel), np.full(outputs, bias)])
-    return whole
+    return model
 
 
 def picture(*patches: tuple[tuple[int, int, int], tuple[int, int]]) -> decoding.Pixels:

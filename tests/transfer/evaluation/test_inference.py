@@ -18,7 +18,7 @@ RECIPE = {"image_size": SIZE, "resizing": "squash"}
 
 
 @pytest.fixture(scope="module")
-def whole() -> keras.Model:
+def network() -> keras.Model:
     """A small network for pixels, with a layer named `boundary`."""
     initial = [keras.initializers.HeNormal(seed=number) for number in range(2)]
     return keras.Sequential(
@@ -40,21 +40,21 @@ def drawn(folder: Path, number: int) -> manifest.Entry:
     return manifest.Entry(f"{number}.jpg", "circle", hashlib.sha256(data).hexdigest(), SIZE, SIZE, "test")
 
 
-def test_the_part_above_the_boundary_completes_the_network(whole: keras.Model) -> None:
+def test_the_part_above_the_boundary_completes_the_network(network: keras.Model) -> None:
     """The output of the boundary layer, passed through the part above it, gives the network's own output."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
-    below = keras.Model(whole.inputs[0], whole.get_layer("boundary").output)
-    above = inference.above(whole, "boundary")
-    np.testing.assert_allclose(above(below(pixels)), whole(pixels), rtol=1e-6)
+    below = keras.Model(network.inputs[0], network.get_layer("boundary").output)
+    above = inference.above(network, "boundary")
+    np.testing.assert_allclose(above(below(pixels)), network(pixels), rtol=1e-6)
 
 
-def test_a_network_without_the_boundary_is_refused(whole: keras.Model) -> None:
+def test_a_network_without_the_boundary_is_refused(network: keras.Model) -> None:
     """A network without the layer up to which the features are computed is refused; the message names the layer."""
     with pytest.raises(DataError, match="must have the layer `block4_pool`"):
-        inference.above(whole, "block4_pool")
+        inference.above(network, "block4_pool")
 
 
-def test_every_cached_photograph_is_predicted_in_order(tmp_path: Path, whole: keras.Model) -> None:
+def test_every_cached_photograph_is_predicted_in_order(tmp_path: Path, network: keras.Model) -> None:
     """All batches are predicted, the last one smaller, in the order of the photographs."""
     entries = [drawn(tmp_path, number) for number in range(3)]
     recipe = {"weights": "ab" * 32}
@@ -66,19 +66,19 @@ def test_every_cached_photograph_is_predicted_in_order(tmp_path: Path, whole: ke
         path = tmp_path / "0" / f"{entry.sha256}.npz"
         store.write_row(path, row, recipe=store.recipe_digest(recipe), photo=entry.sha256)
     batches = FeatureDataset(tmp_path, entries, classes=["circle"], part="boundary", batch_size=2)
-    above = inference.above(whole, "boundary")
+    above = inference.above(network, "boundary")
     predicted = inference.from_cache(above, batches, description="test")
     np.testing.assert_allclose(predicted, saving.predict(above, activations.astype(np.float32)), rtol=1e-6)
 
 
-def test_photographs_are_predicted_from_their_files(tmp_path: Path, whole: keras.Model) -> None:
+def test_photographs_are_predicted_from_their_files(tmp_path: Path, network: keras.Model) -> None:
     """Each photograph is resized as the recipe says and predicted by itself; a changed file is refused."""
     entries = [drawn(tmp_path, number) for number in range(2)]
-    predicted = list(inference.from_pixels(whole, tmp_path, entries, RECIPE))
+    predicted = list(inference.from_pixels(network, tmp_path, entries, RECIPE))
     for entry, probabilities in zip(entries, predicted, strict=True):
         image = decoding.decode((tmp_path / entry.path).read_bytes())
         pixels = decoding.resize(image, size=SIZE, resizing="squash")
-        np.testing.assert_allclose(probabilities, saving.predict(whole, pixels[np.newaxis]))
+        np.testing.assert_allclose(probabilities, saving.predict(network, pixels[np.newaxis]))
     (tmp_path / "1.jpg").write_bytes((tmp_path / "0.jpg").read_bytes())
     with pytest.raises(DataError, match=r"1\.jpg must be the photograph"):
-        list(inference.from_pixels(whole, tmp_path, entries, RECIPE))
+        list(inference.from_pixels(network, tmp_path, entries, RECIPE))

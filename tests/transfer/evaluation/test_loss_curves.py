@@ -10,7 +10,7 @@ FLAT = np.full(30, 0.2)
 RISING = np.where(EPOCHS < 15, 0.1, 0.1 + 0.02 * (EPOCHS - 14))
 
 
-def test_the_chance_level_is_that_of_guessing_evenly() -> None:
+def test_the_chance_level_follows_from_the_number_of_classes() -> None:
     """The chance level of a log loss is the logarithm of the number of classes."""
     assert loss_curve(FLAT, classes=2).chance == pytest.approx(np.log(2))
     assert loss_curve(FLAT, classes=10).chance == pytest.approx(np.log(10))

@@ -13,7 +13,7 @@ from transfer.runtime.errors import DataError
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of photographs and other things, the current one; each file holds its own name."""
+    """The current folder, with photographs and other files; the content of each file is its name."""
     monkeypatch.chdir(tmp_path)
     for name in ("2.jpg", "photos/b.PNG", "photos/a.jpg", "photos/more/c.webp", "photos/notes.txt", "photos/.x.jpg"):
         write(name)
@@ -23,53 +23,53 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(name: str) -> None:
-    """Leave a file that holds its own name."""
+    """Write a file whose content is its name."""
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).write_bytes(os.fsencode(name))
 
 
 def pack(path: str, *names: str, method: int = zipfile.ZIP_STORED, data: bytes | None = None) -> None:
-    """Leave an archive whose members hold their own names, or what is given."""
+    """Write an archive; the content of each member is its name, or `data` if given."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name in names:
             archive.writestr(name, name.encode() if data is None else data)
 
 
-def found(*given: str) -> list[str]:
-    """The names of what is found."""
-    with inputs.photographs(given) as photographs:
+def names_of(*arguments: str) -> list[str]:
+    """The names of the photographs that arguments name."""
+    with inputs.photographs(arguments) as photographs:
         return [photograph.name for photograph in photographs]
 
 
 def reason(argument: str) -> str:
-    """Why the only photograph that an argument leads to cannot be read."""
+    """The reason why the only photograph of an argument cannot be read."""
     with inputs.photographs([argument]) as [photograph], pytest.raises((DataError, OSError)) as refusal:
         photograph.read()
     return str(refusal.value)
 
 
-def test_a_folder_gives_what_is_below_it() -> None:
-    """Photographs by their ending, files before folders, each in order of names; nothing hidden."""
-    assert found("photos") == found("photos/") == ["photos/a.jpg", "photos/b.PNG", "photos/more/c.webp"]
-    assert found("photos/.hidden") == ["photos/.hidden/1.jpg"]
+def test_a_folder_gives_the_photographs_below_it() -> None:
+    """Photographs are found by extension, files before folders, each sorted by name, without hidden ones."""
+    assert names_of("photos") == names_of("photos/") == ["photos/a.jpg", "photos/b.PNG", "photos/more/c.webp"]
+    assert names_of("photos/.hidden") == ["photos/.hidden/1.jpg"]
 
 
-def test_a_pattern_gives_what_a_shell_would_put_in_its_place() -> None:
-    """A pattern's matches are treated as if they had been given, each photograph once."""
-    assert found("photos/*.jpg") == ["photos/a.jpg"]
-    assert found("photos/**/*.[jw]*") == ["photos/__MACOSX/1.jpg", "photos/a.jpg", "photos/more/c.webp"]
-    assert found("photos/m*") == ["photos/more/c.webp"]
+def test_a_pattern_gives_its_matches() -> None:
+    """A pattern is expanded as in a shell; each photograph is found once."""
+    assert names_of("photos/*.jpg") == ["photos/a.jpg"]
+    assert names_of("photos/**/*.[jw]*") == ["photos/__MACOSX/1.jpg", "photos/a.jpg", "photos/more/c.webp"]
+    assert names_of("photos/m*") == ["photos/more/c.webp"]
 
 
-def test_a_name_that_looks_like_a_pattern_is_a_name() -> None:
-    """A file that is there is taken, whatever its name looks like."""
+def test_an_existing_file_is_no_pattern() -> None:
+    """An argument that names an existing file is not expanded."""
     write("photo[1].jpg")
-    assert found("photo[1].jpg") == ["photo[1].jpg"]
+    assert names_of("photo[1].jpg") == ["photo[1].jpg"]
 
 
-def test_arguments_keep_their_order_and_files_their_endings() -> None:
-    """Output follows input; a file that is named is taken whatever it is called."""
-    assert found("photos/notes.txt", "2.jpg", "photos/more", "2.jpg") == [
+def test_arguments_keep_their_order() -> None:
+    """Photographs have the order of the arguments; a file may have any extension."""
+    assert names_of("photos/notes.txt", "2.jpg", "photos/more", "2.jpg") == [
         "photos/notes.txt",
         "2.jpg",
         "photos/more/c.webp",
@@ -78,7 +78,7 @@ def test_arguments_keep_their_order_and_files_their_endings() -> None:
 
 
 def test_an_archive_gives_its_photographs_in_any_layout(folder: Path) -> None:
-    """Members are read from the archive, in order of their names, and nothing is unpacked."""
+    """Members are read from the archive, sorted by name, and nothing is extracted."""
     pack("some.ZIP", "deep/er/2.jpg", "1.jpg", "notes.txt", "__MACOSX/1.jpg", "empty/", "deep/1.png")
     before = sorted(folder.rglob("*"))
     with inputs.photographs(["some.ZIP"]) as photographs:
@@ -93,11 +93,11 @@ def test_an_archive_gives_its_photographs_in_any_layout(folder: Path) -> None:
 
 @pytest.mark.reliability(
     "archives",
-    "damaged, and given to the prediction",
+    "damaged, as an input of the prediction",
     "the damaged members are named and counted, the others predicted",
 )
-def test_one_damaged_member_does_not_spoil_the_others() -> None:
-    """Each member is checked as it is read."""
+def test_a_damaged_member_does_not_affect_the_others() -> None:
+    """The checksum of each member is verified when it is read."""
     pack("some.zip", "1.jpg", "2.jpg")
     data = Path("some.zip").read_bytes()
     Path("some.zip").write_bytes(data.replace(b"1.jpg1.jpg", b"1.jpg1.jpX"))
@@ -107,19 +107,19 @@ def test_one_damaged_member_does_not_spoil_the_others() -> None:
         assert second.read() == b"2.jpg"
 
 
-def test_a_hostile_archive_is_refused_and_the_rest_is_found() -> None:
-    """An archive that leads out of itself or unpacks without end gives one photograph that cannot be read."""
+def test_a_hostile_archive_is_refused_and_other_arguments_are_found() -> None:
+    """An archive with a path outside of it, or with an extreme expansion, gives one photograph that cannot be read."""
     pack("out.zip", "1.jpg", "../evil.jpg")
     pack("bomb.zip", "1.jpg", method=zipfile.ZIP_DEFLATED, data=bytes(1 << 20))
     Path("cut.zip").write_bytes(b"PK\x03\x04")
-    assert found("out.zip", "bomb.zip", "cut.zip", "2.jpg") == ["out.zip", "bomb.zip", "cut.zip", "2.jpg"]
+    assert names_of("out.zip", "bomb.zip", "cut.zip", "2.jpg") == ["out.zip", "bomb.zip", "cut.zip", "2.jpg"]
     assert "'../evil.jpg'" in reason("out.zip")
     assert "bomb.zip may hold" in reason("bomb.zip")
     assert "must be a whole zip archive" in reason("cut.zip")
 
 
-def test_what_leads_nowhere_is_a_photograph_that_cannot_be_read() -> None:
-    """No argument is passed over in silence."""
+def test_an_argument_without_photographs_is_reported() -> None:
+    """An argument without photographs gives one photograph that cannot be read."""
     Path("empty").mkdir()
     pack("empty.zip", "notes.txt")
     for argument in ("empty", "empty.zip", "none*.jpg"):
@@ -130,32 +130,32 @@ def test_what_leads_nowhere_is_a_photograph_that_cannot_be_read() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named() -> None:
-    """A folder below that cannot be looked into is told, not passed over."""
+def test_an_unreadable_folder_is_reported() -> None:
+    """A folder without read permission gives one photograph that cannot be read."""
     Path("photos/more").chmod(0)
     try:
-        assert found("photos")[-1] == "photos/more"
+        assert names_of("photos")[-1] == "photos/more"
     finally:
         Path("photos/more").chmod(0o755)
 
 
-def test_links_and_pipes_in_a_folder_do_no_harm() -> None:
-    """A folder that links to itself ends, a named pipe, which would be waited for, is passed over, a link is read."""
+def test_links_and_pipes_in_a_folder_are_safe() -> None:
+    """A link to a parent folder is not followed, a named pipe is skipped, a link to a file is read."""
     Path("photos/more/loop").symlink_to(Path("photos").resolve())
     os.mkfifo("photos/pipe.jpg")
     Path("photos/z.jpg").symlink_to("nowhere.jpg")
-    assert found("photos") == ["photos/a.jpg", "photos/b.PNG", "photos/z.jpg", "photos/more/c.webp"]
+    assert names_of("photos") == ["photos/a.jpg", "photos/b.PNG", "photos/z.jpg", "photos/more/c.webp"]
 
 
 def test_standard_input_is_one_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`-` reads the bytes of a photograph."""
+    """`-` reads the bytes of one photograph from standard input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photo")))
     with inputs.photographs(["-"]) as [photograph]:
         assert photograph == ("-", photograph.read)
         assert photograph.read() == b"photo"
 
 
-def test_a_file_of_any_size_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is too large for a photograph is not read whole."""
+def test_a_file_above_the_limit_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is larger than the limit is refused; no more than the limit is read."""
     monkeypatch.setattr(decoding, "MAX_BYTES", 4)
     assert reason("2.jpg") == "larger than 0 MiB"

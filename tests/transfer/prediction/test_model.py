@@ -29,13 +29,13 @@ def model(reproduced: Reproduced) -> Model:
 
 @pytest.fixture(scope="module")
 def evaluated(reproduced: Reproduced) -> dict[Path, dict[str, str]]:
-    """What the stage `evaluate` found out about each test photograph."""
+    """The row of predictions.csv of each test photograph, by the photograph's path."""
     with (reproduced.workspace / "artifacts/evaluate/predictions.csv").open(newline="") as file:
         return {reproduced.workspace / "artifacts/subsample" / row["path"]: row for row in csv.DictReader(file)}
 
 
 def small(folder: Path, *, units: int = 1, **changes: Any) -> Path:
-    """Leave a small network with one output or more, and its card, some of which may be changed."""
+    """Write a small network and its card, with changes to the card."""
     last = keras.layers.Dense(units, activation="sigmoid" if units == 1 else "softmax", kernel_initializer="ones")
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D(), last]
     classes = ["ant", "bee", "cat"][: max(units, 2)]
@@ -46,14 +46,14 @@ def small(folder: Path, *, units: int = 1, **changes: Any) -> Path:
 
 
 def images(paths: list[Path]) -> list[Image.Image]:
-    """Photographs read."""
+    """Decode photographs."""
     return [decoding.decode(path.read_bytes()) for path in paths]
 
 
 def test_predictions_are_those_of_the_evaluation(model: Model, evaluated: dict[Path, dict[str, str]]) -> None:
-    """From the file and from cached activations, a photograph gets one answer, up to float16's rounding."""
-    found = model.each(images(list(evaluated)))
-    for answer, row in zip(found, evaluated.values(), strict=True):
+    """Predictions from files equal those from cached activations, up to rounding to float16."""
+    answers = model.each(images(list(evaluated)))
+    for answer, row in zip(answers, evaluated.values(), strict=True):
         for class_name, probability in answer.probabilities.items():
             assert probability == pytest.approx(float(row[f"fine_tune_probability_{class_name}"]), abs=5e-3)
         assert answer.probability == max(answer.probabilities.values())
@@ -61,20 +61,20 @@ def test_predictions_are_those_of_the_evaluation(model: Model, evaluated: dict[P
         assert sum(answer.probabilities.values()) == pytest.approx(1)
 
 
-def test_a_photograph_has_one_answer_in_any_company(model: Model, evaluated: dict[Path, dict[str, str]]) -> None:
-    """Alone from its file or its bytes, or among others in any place, a photograph has the same bits."""
+def test_a_prediction_does_not_depend_on_other_photographs(model: Model, evaluated: dict[Path, dict[str, str]]) -> None:
+    """A photograph has the same prediction, bit for bit, from a file or bytes, alone or in any batch."""
     first, second, third = list(evaluated)[:3]
     alone = model(first)
     assert model(str(first)) == model(first.read_bytes()) == alone
-    among = model.each(images([first, second, third])), model.each(images([third, first]))
-    assert among[0][0] == among[1][1] == alone
-    assert among[0][2] == among[1][0] == model(third)
+    three, two = model.each(images([first, second, third])), model.each(images([third, first]))
+    assert three[0] == two[1] == alone
+    assert three[2] == two[0] == model(third)
 
 
-def test_an_explanation_has_the_answer_and_its_heat_map(
+def test_an_explanation_has_the_prediction_and_its_heat_map(
     model: Model, reproduced: Reproduced, evaluated: dict[Path, dict[str, str]]
 ) -> None:
-    """One pass gives the same answers, and the heat maps of the classes that were found."""
+    """An explanation has the same prediction, and the heat map for the predicted class."""
     paths = list(evaluated)[:3]
     network = saving.load(reproduced.workspace / "artifacts/fine_tune/model.keras")
     answers, explanations = model.each(images(paths)), model.explain(images(paths))
@@ -86,24 +86,24 @@ def test_an_explanation_has_the_answer_and_its_heat_map(
         np.testing.assert_allclose(heat, expected[0], atol=1e-4)
 
 
-def test_the_lines_of_the_document_work(
+def test_the_documented_python_works(
     reproduced: Reproduced, evaluated: dict[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """docs/predict.md's Python can be pasted: it runs, and `answer` has what is said of it."""
+    """The Python code of docs/predict.md runs, and `answer` has the documented attributes."""
     document = (ROOT / "docs/predict.md").read_text(encoding="utf-8")
     program = re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
     shutil.copy(next(iter(evaluated)), tmp_path / "photograph.jpg")
     (tmp_path / "artifacts").symlink_to(reproduced.workspace / "artifacts")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec("\n".join(program), names)  # noqa: S102 - it is the project's own document
+    exec("\n".join(program), names)  # noqa: S102 - the project's own document
     answer = names["answer"]
     assert all(hasattr(answer, name) for name in re.findall(r"`answer\.(\w+)`", document))
     assert answer.class_name == next(iter(evaluated.values()))["fine_tune_class"]
 
 
-def test_three_classes_are_told_apart_by_name(tmp_path: Path) -> None:
-    """With more than two classes each has a probability under its name, in the card's order."""
+def test_each_of_three_classes_has_a_probability(tmp_path: Path) -> None:
+    """With more than two classes, each has a probability under its name, in the order of the card."""
     model = load(small(tmp_path, units=3))
     [answer] = model.each([Image.new("RGB", (9, 9))])
     assert answer.probabilities == pytest.approx({"ant": 1 / 3, "bee": 1 / 3, "cat": 1 / 3})
@@ -114,33 +114,35 @@ def test_three_classes_are_told_apart_by_name(tmp_path: Path) -> None:
     "change", [{"image_size": 9}, {"classes": ["ant", "bee", "cat"]}, {"classes": ["ant", "bee"], "image_size": 224}]
 )
 def test_a_model_that_does_not_fit_its_card_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    """A network that takes or gives something else than model.json says is refused with the shapes of both."""
-    with pytest.raises(DataError, match=r"model\.keras must take squares .* Received: \(None, 8, 8, 3\) and"):
+    """A network with other shapes than its card's is refused; the message has the shapes of both."""
+    with pytest.raises(DataError, match=r"model\.keras must have the input shape .* Received: \(None, 8, 8, 3\) and"):
         load(small(tmp_path, **change))
 
 
 def test_a_head_alone_is_refused(reproduced: Reproduced) -> None:
-    """The head takes no photographs, and so is no model to predict with."""
-    with pytest.raises(DataError, match="Use a whole network"):
+    """The head alone, whose input is features, cannot be used to predict photographs."""
+    with pytest.raises(DataError, match="Use a complete network"):
         load(reproduced.workspace / "artifacts/train_head/head.keras")
 
 
 @pytest.mark.reliability(
     "tampered", "a model or a model.json put in another's place", "65 with both sha256s and the cure"
 )
-def test_a_card_that_was_made_with_another_model_is_refused(tmp_path: Path) -> None:
-    """Classes in another order are no classes of this network, though their number fits."""
+def test_the_card_of_another_model_is_refused(tmp_path: Path) -> None:
+    """A card with another sha256 is refused, even if the shapes agree: its classes may be in another order."""
     file = small(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     card = small(tmp_path / "elsewhere", units=1, classes=["bee", "ant"]).with_name("model.json")
     changed = {**json.loads(card.read_text()), "sha256": "ab" * 32}
     (tmp_path / "model.json").write_text(json.dumps(changed))
-    with pytest.raises(DataError, match=r"Received: [0-9a-f]{12}\. Take the two files that were made together\."):
+    with pytest.raises(
+        DataError, match=r"Received: [0-9a-f]{12}\. Use a network and a model\.json that were saved together\."
+    ):
         load(file)
 
 
-def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
-    """Without a model, or without its card, the user learns where to get it."""
+def test_a_missing_file_is_reported_with_a_hint(tmp_path: Path) -> None:
+    """If the model or its card is missing, the message tells where to get it."""
     with pytest.raises(DataError, match=r"model\.keras is missing. Run `dvc repro` .* or `dvc pull`"):
         load(tmp_path / "model.keras")
     file = small(tmp_path)
@@ -148,12 +150,12 @@ def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"model\.json must be JSON"):
         load(file)
     (tmp_path / "model.json").unlink()
-    with pytest.raises(DataError, match=r"must have its model\.json beside it"):
+    with pytest.raises(DataError, match=r"must have a model\.json"):
         load(file)
 
 
-def test_a_file_that_is_no_photograph_is_refused(tmp_path: Path) -> None:
-    """The reason is raised, no answer made up."""
+def test_a_file_that_is_not_a_photograph_raises(tmp_path: Path) -> None:
+    """A file that is not a photograph, and a missing file, raise an error with the reason."""
     model = load(small(tmp_path))
     with pytest.raises(decoding.UnreadablePhoto, match="not one of JPEG"):
         model(tmp_path / "model.json")
