@@ -11,7 +11,7 @@ def test_exit_codes_are_those_of_sysexits() -> None:
         "DataError": 65,
         "DiskError": 74,
         "NetworkError": 75,
-        "BusyError": 75,
+        "LockedError": 75,
         "AccessError": 77,
         "ParamsError": 78,
     }
