@@ -1,4 +1,4 @@
-"""Download: bring an archive of labelled photographs to `artifacts/download/photos.zip`."""
+"""Download: put an archive of labelled photographs at `artifacts/download/photos.zip`."""
 
 import io
 import shutil
@@ -21,14 +21,18 @@ MICROSOFT = (
 )
 MICROSOFT_BYTES = 824_887_076
 MICROSOFT_SHA256 = Checksum("sha256", "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9")
-LABELLED = "train.zip"  # in Kaggle's archive, the one with the labelled photographs
+LABELLED = "train.zip"  # the archive with the labelled photographs in Kaggle's archive
 
 GENERATED_CLASSES = ("circle", "triangle")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip archive knows
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip archive
+_INBOX_HINT = (
+    "Put photographs into one folder per class (`inbox/cats/1.jpg`, `inbox/dogs/1.jpg`), or one zip archive into "
+    "`inbox/`, not both and not several."
+)
 
 
 class Generated(params.Section):
-    """How the source `generated` draws."""
+    """The pictures of the source `generated`: their number, width and height in pixels, and seed."""
 
     photographs: int = Field(ge=2, le=1_000_000)
     size: int = Field(ge=16, le=4096)
@@ -36,7 +40,7 @@ class Generated(params.Section):
 
 
 class Params(params.Section):
-    """Where photographs come from."""
+    """The source of the photographs, and the limits of their archive."""
 
     source: Literal["kaggle", "microsoft", "inbox", "generated"]
     limits: archives.Limits
@@ -44,32 +48,29 @@ class Params(params.Section):
 
 
 class Origin(NamedTuple):
-    """An archive of photographs, checked unless it was made here, and where they came from.
-
-    That is an address, or a path relative to the project.
-    """
+    """A checked archive of photographs, and its origin: a URL, a path relative to the project, or a module."""
 
     archive: Path
     place: str
 
 
 def from_kaggle(folder: Path, *, limits: archives.Limits) -> Origin:
-    """Fetch the competition's archive and unwrap the labelled photographs.
+    """Download the archive of the competition, and extract the archive of labelled photographs from it.
 
     Args:
-        folder: where the archive and what was fetched of it are kept.
-        limits: what an archive may hold.
+        folder: the folder for complete and partial downloads.
+        limits: of each archive.
     """
-    kept = folder / "kaggle.zip"
-    if not http.is_complete(kept):
-        wrapped = folder / "kaggle-wrapped.zip"
-        kaggle.download(wrapped)
-        with _forgotten_if_damaged(wrapped), files.atomic_write(kept) as beside:
-            _unwrap(wrapped, beside, limits=limits)
-            _refuse_unknown_layout(beside)
-        http.mark_complete(kept)
-        http.discard(wrapped)
-    return Origin(kept, kaggle.PAGE)
+    target = folder / "kaggle.zip"
+    if not http.is_complete(target):
+        outer = folder / "kaggle-wrapped.zip"
+        kaggle.download(outer)
+        with _discard_if_damaged(outer), files.atomic_write(target) as temporary:
+            _extract_labelled(outer, temporary, limits=limits)
+            _check_layout(temporary)
+        http.mark_complete(target)
+        http.discard(outer)
+    return Origin(target, kaggle.PAGE)
 
 
 def from_microsoft(
@@ -80,45 +81,42 @@ def from_microsoft(
     checksum: Checksum = MICROSOFT_SHA256,
     size: int = MICROSOFT_BYTES,
 ) -> Origin:
-    """Fetch Microsoft's archive of the same photographs; it needs no account.
+    """Download Microsoft's archive of the same photographs; it needs no account.
 
     Args:
-        folder: where the archive and what was fetched of it are kept.
-        limits: what an archive may hold.
-        address: where it lies.
-        checksum: what it must be.
-        size: its bytes; another file is refused before it is fetched.
+        folder: the folder for complete and partial downloads.
+        limits: of the archive.
+        address: its URL.
+        checksum: of the archive.
+        size: of the archive in bytes.
     """
-    kept = folder / "microsoft.zip"
-    http.download(address, kept, checksum=checksum, size=size)
-    with _forgotten_if_damaged(kept):
-        archives.check(kept, limits=limits)
-    return Origin(kept, address)
+    target = folder / "microsoft.zip"
+    http.download(address, target, checksum=checksum, size=size)
+    with _discard_if_damaged(target):
+        archives.check(target, limits=limits)
+    return Origin(target, address)
 
 
 def from_inbox(inbox: Path, target: Path, *, limits: archives.Limits) -> Origin:
-    """Take a user's own photographs: class folders, or the one archive.
+    """Pack the user's photographs in class folders into an archive, or copy the user's archive.
 
     Args:
-        inbox: the folder they lie in.
-        target: the archive to make.
-        limits: what the user's archive may hold.
+        inbox: the folder with the class folders or the archive.
+        target: the path of the new archive.
+        limits: of the user's archive.
 
     Raises:
-        DataError: there is nothing, several archives, or both folders and an archive; a folder is a link; or the
-            archive is refused.
+        DataError: the inbox is empty, or has several archives, or both folders and an archive; a folder is a link; or
+            the archive is damaged, hostile or too large.
     """
     zips = sorted(path for path in inbox.glob("*.[zZ][iI][pP]") if not path.name.startswith("."))
-    photographs = _photographs(inbox)
-    _refuse_linked_folders(inbox, photographs)
+    photographs = _find_photographs(inbox)
+    _check_folders(inbox, photographs)
     if len(zips) + bool(photographs) != 1:
         received = [*zips, *sorted({path.parent for path in photographs})]
-        raise DataError(
-            "Put photographs into a folder a class (`inbox/cats/1.jpg`, `inbox/dogs/1.jpg`), or one zip archive into "
-            f"`inbox/`, not both and not several. Received: {_names(received) or _contents(inbox)}."
-        )
+        raise DataError(f"{_INBOX_HINT} Received: {_join(received) or _describe_content(inbox)}.")
     if zips:
-        _unwrap(zips[0], target, limits=limits)
+        _extract_labelled(zips[0], target, limits=limits)
         return Origin(target, zips[0].as_posix())
     with disk.space_for({target.parent: sum(path.stat().st_size for path in photographs)}):
         _pack(target, ((path.relative_to(inbox).as_posix(), path.open("rb")) for path in photographs))
@@ -126,29 +124,20 @@ def from_inbox(inbox: Path, target: Path, *, limits: archives.Limits) -> Origin:
 
 
 def from_drawings(generated: Generated, target: Path) -> Origin:
-    """Draw pictures of two classes."""
-    size, seed = generated.size, generated.seed
-    _pack(
-        target,
-        (
-            (f"{class_name}/{index:06}.jpg", io.BytesIO(synthetic.draw(class_name, index, size=size, seed=seed)))
-            for number, class_name in enumerate(GENERATED_CLASSES)
-            for index in range((generated.photographs + 1 - number) // len(GENERATED_CLASSES))
-        ),
-    )
+    """Draw synthetic pictures of two classes into an archive."""
+    _pack(target, _draw(generated))
     return Origin(target, synthetic.__name__)
 
 
 def main() -> None:
-    """Bring the photographs of the chosen source; leave `photos.zip` and `source.json`."""
+    """Get the archive from the chosen source, and write `photos.zip` and `source.json`."""
     settings = params.load(STAGE, Params)
     target = paths.artifact(STAGE, "photos.zip")
-    with files.atomic_write(target) as beside:
-        with _cure_named():
-            origin = _origin(settings, beside)
-        _refuse_unknown_layout(origin.archive)
-        if origin.archive != beside:
-            files.link(origin.archive, beside)
+    with files.atomic_write(target) as temporary:
+        origin = _get(settings, temporary)
+        _check_layout(origin.archive)
+        if origin.archive != temporary:
+            files.link(origin.archive, temporary)
     description = {
         "source": settings.source,
         "from": origin.place,
@@ -158,65 +147,62 @@ def main() -> None:
     files.write_json(paths.artifact(STAGE, "source.json"), description)
 
 
-def _origin(settings: Params, target: Path) -> Origin:
-    match settings.source:
-        case "kaggle":
-            return from_kaggle(paths.cache(STAGE), limits=settings.limits)
-        case "microsoft":
-            return from_microsoft(paths.cache(STAGE), limits=settings.limits)
-        case "inbox":
-            return from_inbox(paths.INBOX, target, limits=settings.limits)
-        case "generated":
-            return from_drawings(settings.generated, target)
-
-
-@contextmanager
-def _cure_named() -> Iterator[None]:
-    """Have an archive that holds too much for the block refused with the param that would let it pass."""
+def _get(settings: Params, target: Path) -> Origin:
+    """Get the archive from the chosen source; sources that need no cache write it to `target`."""
+    limits = settings.limits
     try:
-        yield
+        match settings.source:
+            case "kaggle":
+                return from_kaggle(paths.cache(STAGE), limits=limits)
+            case "microsoft":
+                return from_microsoft(paths.cache(STAGE), limits=limits)
+            case "inbox":
+                return from_inbox(paths.INBOX, target, limits=limits)
+            case "generated":
+                return from_drawings(settings.generated, target)
     except archives.LimitExceeded as error:
         raise DataError(f"{error} If you trust it, raise `{STAGE}.limits` in {paths.PARAMS} instead.") from None
 
 
 @contextmanager
-def _forgotten_if_damaged(fetched: Path) -> Iterator[None]:
-    """Have an archive that the block refuses fetched anew next time."""
+def _discard_if_damaged(archive: Path) -> Iterator[None]:
+    """Discard a downloaded archive if the block finds it damaged, so that the next run downloads it again."""
     try:
         yield
-    except archives.LimitExceeded:  # which is whole, and let through by other limits
+    except archives.LimitExceeded:  # the archive is not damaged, and larger limits accept it
         raise
     except DataError:
-        http.discard(fetched)
+        http.discard(archive)
         raise
 
 
-def _unwrap(archive: Path, target: Path, *, limits: archives.Limits) -> None:
-    """Copy the labelled photographs out of an archive of Kaggle's, or the archive itself if it is no such wrapping.
+def _extract_labelled(archive: Path, target: Path, *, limits: archives.Limits) -> None:
+    """Extract the archive of labelled photographs from Kaggle's archive, or copy any other archive.
 
     Raises:
-        DataError: one of both is damaged or hostile, or holds too much.
-        DiskError: the disk has no room for it, or refuses.
+        DataError: an archive is damaged, hostile or too large.
+        DiskError: the disk has too little space, or fails.
     """
     archives.check(archive, limits=limits)
     with archives.open_archive(archive) as outer:
-        inner = [one for one in outer.infolist() if PurePosixPath(one.filename).name == LABELLED and not one.is_dir()]
-        if len(inner) != 1:
+        members = [member for member in outer.infolist() if not member.is_dir()]
+        labelled = [member for member in members if PurePosixPath(member.filename).name == LABELLED]
+        if len(labelled) != 1:
             with disk.space_for({target.parent: archive.stat().st_size}):
                 shutil.copyfile(archive, target)
             return
-        name = f"{archive.name}/{inner[0].filename}"
-        archives.unpack(outer, inner[0], target, limits=limits, name=name)
+        name = f"{archive.name}/{labelled[0].filename}"
+        archives.unpack(outer, labelled[0], target, limits=limits, name=name)
     archives.check(target, limits=limits, name=name)
 
 
-def _refuse_unknown_layout(archive: Path) -> None:
+def _check_layout(archive: Path) -> None:
     with archives.open_archive(archive) as photographs:
         layouts.candidates(photographs)
 
 
-def _photographs(folder: Path) -> list[Path]:
-    """The photographs down to a level deeper than any layout has, so that those are refused and not passed over."""
+def _find_photographs(folder: Path) -> list[Path]:
+    """Return the photographs down to one level below any known layout, where they are an error and not ignored."""
     return sorted(
         path
         for pattern in ("*", "*/*", "*/*/*", "*/*/*/*")
@@ -225,42 +211,54 @@ def _photographs(folder: Path) -> list[Path]:
     )
 
 
-def _refuse_linked_folders(inbox: Path, photographs: Iterable[Path]) -> None:
-    """DVC does not look behind them: it would never see that a photograph was added."""
+def _check_folders(inbox: Path, photographs: Iterable[Path]) -> None:
+    """Check that no class folder is a link: DVC does not follow it, and would miss new photographs."""
     folders = {inbox / folder for path in photographs for folder in path.relative_to(inbox).parents} - {inbox}
-    if linked := sorted(folder for folder in folders if folder.is_symlink()):
+    if links := sorted(folder for folder in folders if folder.is_symlink()):
         raise DataError(
             "A class folder must be a folder itself, or DVC sees no change in it. "
-            f"Received: the link {_names(linked)}. "
+            f"Received: the link {_join(links)}. "
             f"Move or copy the folder there; `{inbox.as_posix()}` itself, and an archive, may be links."
         )
 
 
-def _contents(inbox: Path) -> str:
-    names = _names(sorted(path for path in inbox.glob("*") if not path.name.startswith(".")))
+def _describe_content(inbox: Path) -> str:
+    names = _join(sorted(path for path in inbox.glob("*") if not path.name.startswith(".")))
     return f"no photographs, only {names}" if names else f"an empty `{inbox.as_posix()}/`"
 
 
-def _names(found: list[Path]) -> str:
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return ", ".join(f"`{path.as_posix()}`" for path in found[:5]) + more
+def _join(names: list[Path]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(f"`{path.as_posix()}`" for path in names[:5]) + more
+
+
+def _draw(generated: Generated) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the name and the content of each synthetic picture, class by class."""
+    for number, class_name in enumerate(GENERATED_CLASSES):
+        for index in range((generated.photographs + 1 - number) // len(GENERATED_CLASSES)):
+            picture = synthetic.draw(class_name, index, size=generated.size, seed=generated.seed)
+            yield f"{class_name}/{index:06}.jpg", io.BytesIO(picture)
 
 
 def _pack(target: Path, members: Iterable[tuple[str, IO[bytes]]]) -> None:
-    """Write an archive, the same bytes for the same members; uncompressed, as photographs hardly shrink.
+    """Write an archive, the same bytes for the same members; it is not compressed, as photographs hardly shrink.
 
     Args:
-        target: where to.
-        members: the names and their contents, which are closed when read.
+        target: the path of the archive.
+        members: the name and the content of each member; the content is closed after it is read.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name, source in members:
-            member = zipfile.ZipInfo(name, _EPOCH)
-            with source:
-                member.file_size = source.seek(0, io.SEEK_END)
-                source.seek(0)
-                try:
-                    with archive.open(member, "w") as packed:
-                        shutil.copyfileobj(source, packed, 1 << 20)
-                except UnicodeEncodeError:
-                    raise DataError(f"A file's name must be UTF-8. Received: {name!r}. Rename the file.") from None
+        for name, content in members:
+            with content:
+                _add(archive, name, content)
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: IO[bytes]) -> None:
+    member = zipfile.ZipInfo(name, _EPOCH)
+    member.file_size = content.seek(0, io.SEEK_END)
+    content.seek(0)
+    try:
+        with archive.open(member, "w") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+    except UnicodeEncodeError:
+        raise DataError(f"A file's name must be UTF-8. Received: {name!r}. Rename the file.") from None

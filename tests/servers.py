@@ -1,4 +1,4 @@
-"""Stand-in servers on loopback that speak what the real ones speak: a file server, Kaggle, and S3."""
+"""Local servers for tests: a file server with faults, Kaggle's API, and S3."""
 
 import datetime as dt
 import ipaddress
@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from moto.server import ThreadedMotoServer
 
-TOKEN = "a-token-nobody-may-see"  # noqa: S105 - opens nothing
+TOKEN = "a-token-nobody-may-see"  # noqa: S105 - of no account
 SIGNATURE = "a-signature-nobody-may-see"
 
 
 class Request(NamedTuple):
-    """A request as it came."""
+    """A request that the server received."""
 
     method: str
     path: str
@@ -32,47 +32,56 @@ class Request(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """How one answer differs from the right one."""
+    """How one response differs from the correct one.
+
+    Args:
+        status: replaces the correct status, if it is not 0.
+        headers: replace or add to the correct ones; None omits a header.
+        body: the body, if `status` is given; otherwise it follows the correct body.
+        chunked: send the body in chunks, without a Content-Length.
+        cut_after: close the connection after so many bytes of the body.
+        stall_after: send nothing more after so many bytes of the body.
+        trickle: seconds between the bytes of the body.
+        endless: bytes to repeat every 10 ms for ever in place of the headers, or with `chunked` after the body.
+    """
 
     status: int = 0
-    headers: dict[str, str | None] = {}  # noqa: RUF012 - nothing changes it; None leaves one out
-    body: bytes = b""  # with `status` the whole body, else what follows the right one
-    chunked: bool = False  # the body in chunks, with no length announced
-    cut_after: int | None = None  # bytes of the body, then the connection ends
-    stall_after: int | None = None  # bytes of the body, then silence
-    trickle: float | None = None  # seconds between one byte and the next
-    trickling_header: float | None = None  # the same, of a header without an end; with `chunked` of one behind the body
+    headers: dict[str, str | None] = {}  # noqa: RUF012 - never modified
+    body: bytes = b""
+    chunked: bool = False
+    cut_after: int | None = None
+    stall_after: int | None = None
+    trickle: float | None = None
+    endless: bytes = b""
 
 
 class StandIn:
-    """A file server with range requests; answers are right unless `faults` says otherwise.
+    """A file server with range requests, and Kaggle's API, with faults.
 
-    `faults` are used up one an answer to a GET, `sign_in_faults` one an answer to a token shown to Kaggle, `api_faults`
-    one an answer to the question where its archive lies.
+    Each response to a GET takes the next of `faults`, each response to Kaggle's sign-in the next of `sign_in_faults`,
+    and each response to Kaggle's request for an archive the next of `api_faults`. Without a fault it is correct.
     """
 
     def __init__(self, body: bytes) -> None:
-        """Args: body, the bytes of the one file it has at any address."""
+        """Args: body, the file at every path."""
         self.body = body
         self.etag: str | None = '"one"'
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.sign_in_faults: list[Fault] = []
         self.api_faults: list[Fault] = []
-        self.tunnel = (
-            403  # the status it answers with, as a proxy, to the wish for a tunnel: nothing leaves the machine
-        )
+        self.tunnel = 403  # the status, as a proxy, for CONNECT: no request leaves the machine
         self.released = threading.Event()
         self.address = ""
 
     @property
     def gets(self) -> list[Request]:
-        """The requests for the file."""
+        """The GET requests."""
         return [request for request in self.requests if request.method == "GET"]
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment that leads Kaggle's client, and any other, here."""
+        """The environment in which Kaggle's client, and any other, connects to this server."""
         return {
             "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
             "KAGGLE_API_TOKEN": TOKEN,
@@ -84,7 +93,7 @@ class StandIn:
 
 @contextmanager
 def serve(body: bytes, certificate: Path | None = None) -> Iterator[StandIn]:
-    """Run a stand-in at a free port while the block runs; by HTTPS if it has a certificate."""
+    """Serve a file on a free port while the block runs; over HTTPS if a certificate is given."""
     stand_in = StandIn(body)
     handler = type("Handler", (_Handler,), {"stand_in": stand_in})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -106,9 +115,9 @@ def serve(body: bytes, certificate: Path | None = None) -> Iterator[StandIn]:
 
 
 def write_certificate(path: Path) -> None:
-    """Write a certificate of this machine that only those trust who name it, and its key."""
+    """Write a self-signed certificate for 127.0.0.1, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a stand-in")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test server")])
     now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -121,17 +130,17 @@ def write_certificate(path: Path) -> None:
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
         .sign(key, hashes.SHA256())
     )
-    written = key.private_bytes(
+    private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    path.write_bytes(written + certificate.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
 
 
 class Bucket:
     """An S3 server with one bucket, `bucket`."""
 
     def __init__(self, address: str) -> None:
-        """Args: address, the server's."""
+        """Args: address, the URL of the server."""
         self.environment = {
             "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "anybody",
@@ -148,16 +157,16 @@ class Bucket:
         self._bucket.create()
 
     def objects(self, prefix: str) -> dict[str, object]:
-        """When each object under a prefix was written, by its key without the prefix."""
+        """Return the time at which each object under a prefix was written, by its key without the prefix."""
         return {
-            each.key.removeprefix(prefix): each.last_modified for each in self._bucket.objects.filter(Prefix=prefix)
+            item.key.removeprefix(prefix): item.last_modified for item in self._bucket.objects.filter(Prefix=prefix)
         }
 
 
 @contextmanager
 def serve_s3() -> Iterator[Bucket]:
     """Run an S3 server at a free port while the block runs."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line a request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -211,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self.stand_in.tunnel, {}, b"")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _record(self) -> None:
         self.stand_in.requests.append(Request(self.command, self.path, dict(self.headers)))
@@ -233,21 +242,21 @@ class _Handler(BaseHTTPRequestHandler):
             if value is not None:
                 self.send_header(name, value)
         self.send_header("Connection", "close")
-        if fault.trickling_header is not None and not fault.chunked:
-            self._write_header_without_end(fault.trickling_header)
+        if fault.endless and not fault.chunked:
+            self._repeat(fault.endless)
             return
         self.end_headers()
         stop = fault.cut_after if fault.cut_after is not None else fault.stall_after
-        with suppress(ConnectionError):  # Kaggle's client leaves after the headers
+        with suppress(ConnectionError):  # Kaggle's client disconnects after the headers
             self._write(body[:stop], fault)
         if fault.stall_after is not None:
             self.stand_in.released.wait()
 
-    def _write_header_without_end(self, seconds: float) -> None:
+    def _repeat(self, content: bytes) -> None:
         with suppress(ConnectionError):
             self.flush_headers()
-            while not self.stand_in.released.wait(seconds):
-                self.wfile.write(b"x")
+            while not self.stand_in.released.wait(0.01):
+                self.wfile.write(content)
 
     def _write(self, body: bytes, fault: Fault) -> None:
         if fault.trickle is not None:
@@ -259,9 +268,9 @@ class _Handler(BaseHTTPRequestHandler):
             for start in range(0, len(body), 100_000):
                 part = body[start : start + 100_000]
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
-            if fault.trickling_header is not None:
+            if fault.endless:
                 self.wfile.write(b"0\r\n")
-                self._write_header_without_end(fault.trickling_header)
+                self._repeat(fault.endless)
             elif fault.cut_after is None:
                 self.wfile.write(b"0\r\n\r\n")
         else:

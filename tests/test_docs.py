@@ -20,7 +20,7 @@ from transfer.images import decoding, near_duplicates
 from transfer.prediction import __main__ as predict
 from transfer.prediction import inputs
 from transfer.runtime import errors, signals
-from transfer.sources import http
+from transfer.sources.retries import RetryPolicy
 
 ROOT = Path(__file__).parent.parent
 INTERRUPTED = {signals.Interrupted(number).exit_code for number in signals.MESSAGES}
@@ -276,12 +276,13 @@ def test_the_limits_that_documents_state_are_those_of_the_code() -> None:
 def test_the_patience_that_documents_state_is_that_of_the_code() -> None:
     """A bad line is put up with for as long as docs/start.md says."""
     start = (ROOT / "docs/start.md").read_text(encoding="utf-8")
-    patience = http.RetryPolicy()
-    assert f"{patience.silence:.0f} seconds without a byte" in start
-    assert f"{patience.silence:.0f} seconds with less than {patience.slowest:,} bytes a second" in start
-    assert f"After {patience.tries} tries in a row" in start
-    assert f"wait for more than {patience.longest_wait:.0f} seconds" in start
-    assert f"at most {patience.largest >> 30} GiB" in start
+    policy = RetryPolicy()
+    assert f"{policy.read_timeout:.0f} seconds without a byte" in start
+    assert f"{policy.read_timeout:.0f} seconds with less than {policy.min_rate:,} bytes a second" in start
+    assert policy.retries.total
+    assert f"After {policy.retries.total + 1} tries in a row" in start
+    assert f"wait for more than {policy.retries.backoff_max:.0f} seconds" in start
+    assert f"at most {policy.max_bytes >> 30} GiB" in start
 
 
 def test_what_can_go_wrong_is_documented_in_the_words_of_its_tests() -> None:

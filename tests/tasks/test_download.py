@@ -28,7 +28,9 @@ download:
   limits: {{members: 50, gigabytes: 0.001, expansion: 100}}
   generated: {{photographs: 11, size: 32, seed: 0}}
 """
-DAMAGED = pytest.mark.reliability("archives", "damaged: one byte changed in a member", "refused with the member's name")
+DAMAGED = pytest.mark.reliability(
+    "archives", "a changed byte in a member", "exit 65; the message has the name of the member"
+)
 LIMITS = archives.Limits(members=50, gigabytes=0.001, expansion=100)
 Run = Callable[..., "CompletedProcess[str]"]
 
@@ -63,11 +65,13 @@ def _run(workspace: Path) -> Run:
         source: str, params: str = PARAMS, on: disks.Disk | None = None, **environment: str
     ) -> "CompletedProcess[str]":
         ((on.path if on else workspace) / "params.yaml").write_text(params.format(source=source), encoding="utf-8")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "DOGS_VS_CATS"))}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "DOGS_VS_CATS"))
+        }
         return subprocess.run(
             [*(on.entering if on else []), sys.executable, "-m", "tasks", "download"],
             cwd=workspace,
-            env=kept | {"PYTHONPATH": str(ROOT), "HOME": str(workspace.parent / "home")} | environment,
+            env=inherited | {"PYTHONPATH": str(ROOT), "HOME": str(workspace.parent / "home")} | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -112,7 +116,7 @@ def _refused(done: "CompletedProcess[str]", code: int, *words: str) -> None:
 
 
 def test_generated(run: Run, workspace: Path) -> None:
-    """Drawings of two classes, as many as asked for, the same bytes each time, with their description."""
+    """The archive has the number of pictures in params, of two classes, and the same bytes in each run."""
     assert run("generated").returncode == 0
     first = _photos(workspace).read_bytes()
     names = _names(workspace)
@@ -129,8 +133,8 @@ def test_generated(run: Run, workspace: Path) -> None:
     assert sorted(path.name for path in _photos(workspace).parent.iterdir()) == ["photos.zip", "source.json"]
 
 
-def test_folders_in_the_inbox(run: Run, workspace: Path) -> None:
-    """Class folders become an archive that does not depend on dates; what is no photograph stays out."""
+def test_class_folders_in_the_inbox(run: Run, workspace: Path) -> None:
+    """The archive of class folders does not depend on dates, and has photographs only."""
     _fill(workspace / "inbox", "cats/1.jpg", "cats/b.PNG", "dogs/1.jpg")
     _fill(workspace / "inbox", "README.md", "vgg16.h5", ".hidden.jpg", "dogs/.x.jpg", "dogs/notes.txt")
     assert run("inbox").returncode == 0
@@ -143,18 +147,18 @@ def test_folders_in_the_inbox(run: Run, workspace: Path) -> None:
 
 
 @pytest.mark.reliability(
-    "photographs", "a class folder in the inbox that is a link", "65 with its name: DVC would see no change in it"
+    "photographs", "a class folder in the inbox is a link", "exit 65; DVC would not notice new photographs in it"
 )
-def test_linked_folders_in_the_inbox(run: Run, workspace: Path) -> None:
-    """A class folder must be one, or photographs that are added to it would never be noticed."""
+def test_linked_class_folder_is_refused(run: Run, workspace: Path) -> None:
+    """The message has the link, and the instruction to move or copy the folder."""
     _fill(workspace.parent / "elsewhere", "1.jpg")
     _fill(workspace / "inbox", "dogs/1.jpg")
     (workspace / "inbox" / "cats").symlink_to(workspace.parent / "elsewhere", target_is_directory=True)
     _refused(run("inbox"), 65, "Received: the link `inbox/cats`", "Move or copy the folder there")
 
 
-def test_an_inbox_that_is_a_link(run: Run, workspace: Path) -> None:
-    """The inbox, archives and photographs may be links to where they are: DVC looks behind those."""
+def test_inbox_may_be_a_link(run: Run, workspace: Path) -> None:
+    """The inbox, archives and photographs may be links: DVC follows those."""
     _fill(workspace.parent, "elsewhere/cats/1.jpg", "elsewhere/dogs/1.jpg", "2.jpg")
     (workspace / "inbox").symlink_to(workspace.parent / "elsewhere", target_is_directory=True)
     (workspace / "inbox/dogs/2.jpg").symlink_to(workspace.parent / "2.jpg")
@@ -174,7 +178,7 @@ def test_an_inbox_that_is_a_link(run: Run, workspace: Path) -> None:
     ids=["kaggle", "kaggle compressed", "kaggle in a folder", "kaggle unwrapped", "microsoft"],
 )
 def test_archive_in_the_inbox(run: Run, workspace: Path, archive: bytes, photos: bytes) -> None:
-    """An archive is taken as it is; of Kaggle's, the labelled photographs. The user's own file is left alone."""
+    """An archive is copied unchanged, or its train.zip if it is Kaggle's; the user's file is not moved or linked."""
     (workspace / "inbox").mkdir()
     (workspace / "inbox" / "my photos.ZIP").write_bytes(archive)
     assert run("inbox").returncode == 0
@@ -191,23 +195,25 @@ def test_archive_in_the_inbox(run: Run, workspace: Path, archive: bytes, photos:
         (["cats/1.jpg"], ["two classes or more", "only `cats`"]),
         (["cats/1.jpg", "dogs/1.jpg", "photos.zip"], ["not both", "`inbox/photos.zip`", "`inbox/cats`"]),
         (["a.zip", "b.zip"], ["not several", "`inbox/a.zip`", "`inbox/b.zip`"]),
-        (["photos.zip"], ["photos.zip must be a whole zip archive", "10 bytes"]),
+        (["photos.zip"], ["photos.zip must be a complete zip archive", "10 bytes"]),
         (["cats/1.jpg", "dogs/1.jpg", "1.jpg"], ["`1.jpg`"]),
         (["a/b/cats/1.jpg", "a/b/dogs/1.jpg"], ["`a/b/cats/1.jpg`"]),
     ],
 )
 def test_unusable_inbox(run: Run, workspace: Path, names: list[str], words: list[str]) -> None:
-    """An inbox that tells no two classes is refused with what was found and what to do, and leaves nothing."""
+    """The message about an inbox without two classes has its content and what to do, and no archive is written."""
     _fill(workspace / "inbox", *names)
     _refused(run("inbox"), 65, *words)
     assert not _photos(workspace).exists()
 
 
 @pytest.mark.reliability(
-    "archives", "Kaggle's archive without train.zip", "refused with what is in it, and fetched again by the next run"
+    "archives",
+    "Kaggle's archive without train.zip",
+    "exit 65; the message has the files in it, and the next run downloads it again",
 )
 def test_kaggles_archive_without_train_zip(run: Run, workspace: Path, server: StandIn) -> None:
-    """An archive without the labelled photographs is not kept, wherever it comes from."""
+    """An archive without labelled photographs is refused, from Kaggle and from the inbox."""
     server.body = _zip({name: data for name, data in OUTER.items() if name != "train.zip"})
     words = "`train.zip`", "1 of .zip (`test1.zip`), 1 of .csv (`sampleSubmission.csv`)"
     _refused(run("kaggle", **server.environment), 65, *words)
@@ -222,20 +228,25 @@ def test_kaggles_archive_without_train_zip(run: Run, workspace: Path, server: St
 @pytest.mark.reliability(
     "archives",
     "a bomb: too many members, or few bytes that unpack to many",
-    "refused before it is unpacked, with the limits of `download.limits` and what was found",
+    "exit 65 before it is unpacked; the message has the limits of `download.limits` and the sizes",
 )
-def test_more_than_the_limits_allow(run: Run, workspace: Path) -> None:
-    """A bomb within an archive ends the stage with 65, its name and the param that would let it pass."""
+def test_archive_over_the_limits(run: Run, workspace: Path) -> None:
+    """The message about a bomb in an archive has its name, and the parameter that would allow it."""
     bomb = _zip({"cat/1.jpg": bytes(2_000_000), "dog/1.jpg": b""}, zipfile.ZIP_DEFLATED)
     (workspace / "inbox").mkdir()
     (workspace / "inbox" / "all.zip").write_bytes(_zip({"train.zip": bomb}))
-    words = "all.zip/train.zip may hold 50 members", "2 members", "unpack to 2,000,000", "raise `download.limits`"
+    words = (
+        "all.zip/train.zip may hold at most 50 members",
+        "2 members",
+        "unpack to 2,000,000",
+        "raise `download.limits`",
+    )
     _refused(run("inbox"), 65, *words)
     assert list((workspace / "artifacts" / "download").iterdir()) == []
 
 
-def test_the_real_archives_are_within_the_limits() -> None:
-    """The limits of params.yaml let Kaggle's and Microsoft's archives pass, ten times over."""
+def test_default_limits_allow_the_real_archives() -> None:
+    """The limits in params.yaml are above those of the archives of Kaggle and Microsoft."""
     section = YAML(typ="safe").load(ROOT / "params.yaml")["download"]
     limits = parse("download", section, download.Params).limits
     assert limits.members > 25_000 * 2
@@ -244,18 +255,18 @@ def test_the_real_archives_are_within_the_limits() -> None:
 
 
 @DAMAGED
-def test_damaged_archive_within_an_archive(run: Run, workspace: Path) -> None:
-    """A damaged train.zip in Kaggle's archive is named as the user would find it."""
+def test_damaged_archive_in_an_archive(run: Run, workspace: Path) -> None:
+    """The message about a damaged train.zip has the name of the outer archive, not a temporary path."""
     (workspace / "inbox").mkdir()
     damaged = TRAIN[:5000] + b"!?!?" + TRAIN[5004:]
     (workspace / "inbox" / "all.zip").write_bytes(_zip(OUTER | {"train.zip": damaged}))
     done = run("inbox")
-    _refused(done, 65, "all.zip/train.zip must be a whole zip archive")
+    _refused(done, 65, "all.zip/train.zip must be a complete zip archive")
     assert ".photos.zip" not in done.stderr
 
 
-def test_failure_leaves_the_earlier_photographs(run: Run, workspace: Path) -> None:
-    """What an earlier run left is still whole after a run that fails."""
+def test_failure_keeps_the_earlier_archive(run: Run, workspace: Path) -> None:
+    """A run that fails does not change the archive of an earlier run."""
     assert run("generated").returncode == 0
     first = _photos(workspace).read_bytes()
     _refused(run("inbox"), 65)
@@ -263,7 +274,7 @@ def test_failure_leaves_the_earlier_photographs(run: Run, workspace: Path) -> No
 
 
 def test_kaggle(run: Run, workspace: Path, server: StandIn) -> None:
-    """Kaggle's labelled photographs arrive, a second run needs neither network nor account."""
+    """The labelled photographs are downloaded, and a second run needs neither network nor account."""
     assert run("kaggle", **server.environment).returncode == 0
     assert _photos(workspace).read_bytes() == TRAIN
     assert _source(workspace)["from"] == kaggle.PAGE
@@ -275,76 +286,78 @@ def test_kaggle(run: Run, workspace: Path, server: StandIn) -> None:
 
 @pytest.mark.reliability(
     "network",
-    "trouble, with a token or a signed address at hand",
+    "an error while a token or a signed URL is used",
     "neither is in any line, message, traceback, artifact or file",
 )
-def test_kaggle_keeps_secrets(run: Run, workspace: Path, server: StandIn) -> None:
-    """Neither the token nor the signature of an address appear in files or messages, in success or trouble."""
+def test_secrets_of_kaggle_are_not_shown(run: Run, workspace: Path, server: StandIn) -> None:
+    """Neither the token nor the signature of the URL is in a file or a message, after a success or an error."""
     server.faults = [Fault(), Fault(cut_after=70_000)]
     done = run("kaggle", **server.environment)
     assert done.returncode == 0
     server.faults = [Fault(), Fault(status=404)]
     failed = run("kaggle", DOGS_VS_CATS_CACHE="other", **server.environment)
     _refused(failed, 65, "status 404")
-    said = f"{done.stdout}{done.stderr}{failed.stdout}{failed.stderr}".encode()
-    written = b"".join(path.read_bytes() for path in workspace.parent.rglob("*") if path.is_file())
+    output = f"{done.stdout}{done.stderr}{failed.stdout}{failed.stderr}".encode()
+    content = b"".join(path.read_bytes() for path in workspace.parent.rglob("*") if path.is_file())
     for secret in (TOKEN.encode(), SIGNATURE.encode()):
-        assert secret not in said + written
+        assert secret not in output + content
 
 
 @DAMAGED
 @pytest.mark.reliability(
     "network",
-    "an archive of the right size with a changed byte",
-    "ends with 65; nothing is kept, so that the next run starts anew",
+    "an archive of the correct size with a changed byte",
+    "exit 65; nothing is kept, so that the next run starts anew",
 )
-def test_damaged_kaggle_archive(run: Run, workspace: Path, server: StandIn) -> None:
-    """An archive of the right size with a changed byte is refused, and fetched again by the next run."""
+def test_damaged_archive_of_kaggle(run: Run, workspace: Path, server: StandIn) -> None:
+    """An archive of the correct size with a changed byte is refused, and the next run downloads it again."""
     server.body = KAGGLE.replace(TRAIN, TRAIN[:5000] + b"!?!?" + TRAIN[5004:])
-    _refused(run("kaggle", **server.environment), 65, "whole zip archive", "train.zip")
+    _refused(run("kaggle", **server.environment), 65, "complete zip archive", "train.zip")
     assert not _photos(workspace).exists()
     server.body = KAGGLE
     assert run("kaggle", **server.environment).returncode == 0
     assert _photos(workspace).read_bytes() == TRAIN
 
 
-def test_kaggle_mends_its_archive(run: Run, workspace: Path, server: StandIn) -> None:
-    """An archive that arrived as Kaggle has it, but with a damaged train.zip in it, is not kept either."""
+def test_damaged_train_zip_of_kaggle(run: Run, workspace: Path, server: StandIn) -> None:
+    """An undamaged archive with a damaged train.zip in it is refused, and the next run downloads it again."""
     server.body = _zip(OUTER | {"train.zip": TRAIN[:5000] + b"!?!?" + TRAIN[5004:]})
-    _refused(run("kaggle", **server.environment), 65, "whole zip archive", "train.zip")
+    _refused(run("kaggle", **server.environment), 65, "complete zip archive", "train.zip")
     server.body = KAGGLE
     assert run("kaggle", **server.environment).returncode == 0
     assert _photos(workspace).read_bytes() == TRAIN
 
 
 @pytest.mark.reliability(
-    "network", "no credentials", "ends with 77; the ways to give them and the sources without an account are named"
+    "network",
+    "no credentials",
+    "exit 77; the message has the ways to provide them, and the sources without an account",
 )
 def test_no_credentials(run: Run) -> None:
-    """Without credentials the stage ends with 77 and names the ways to give them and the sources without."""
+    """The message has the ways to provide credentials, and the sources without an account."""
     _refused(run("kaggle"), 77, "KAGGLE_API_TOKEN", "~/.kaggle/kaggle.json", "`microsoft`", "`inbox`", "`generated`")
 
 
 @pytest.mark.reliability(
     "network",
-    "rules not accepted (status 403 of Kaggle)",
-    "ends with 77; where to accept them and the sources without an account are named",
+    "the rules of the competition are not accepted (status 403 of Kaggle)",
+    "exit 77; the message has the page to accept them, and the sources without an account",
 )
 def test_rules_not_accepted(run: Run, server: StandIn) -> None:
-    """A 403 of Kaggle ends the stage with 77 and the page where its rules are accepted."""
+    """The message about status 403 of Kaggle has the page to accept the rules."""
     server.api_faults = [Fault(status=403)]
     _refused(run("kaggle", **server.environment), 77, "https://www.kaggle.com/c/dogs-vs-cats/rules", "`microsoft`")
 
 
-@pytest.mark.reliability("network", "Retry-After of more than two minutes", "ends with 75; the wait is named")
-def test_long_pause(run: Run, server: StandIn) -> None:
-    """A server that asks for a long pause ends the stage with 75, worth a retry."""
+@pytest.mark.reliability("network", "Retry-After of more than two minutes", "exit 75; the message has the seconds")
+def test_long_retry_after(run: Run, server: StandIn) -> None:
+    """A server that asks to wait longer than two minutes ends the stage with 75."""
     server.api_faults = [Fault(status=429, headers={"Retry-After": "999"})]
     _refused(run("kaggle", **server.environment), 75, "wait 999 s")
 
 
 def test_microsoft(server: StandIn, tmp_path: Path) -> None:
-    """Microsoft's archive arrives with its checksum compared, is resumed when cut, and is fetched once."""
+    """A cut download of Microsoft's archive is resumed, its checksum compared, and a second call sends no request."""
     server.body = MICROSOFT
     server.faults = [Fault(cut_after=5000)]
     checksum = Checksum("sha256", hashlib.sha256(MICROSOFT).hexdigest())
@@ -356,10 +369,10 @@ def test_microsoft(server: StandIn, tmp_path: Path) -> None:
 
 
 @pytest.mark.reliability(
-    "archives", "a fetched archive that is whole, over a limit", "kept: with a higher limit it is not fetched again"
+    "archives", "a complete downloaded archive exceeds a limit", "kept; with a higher limit it is not downloaded again"
 )
-def test_what_is_over_a_limit_is_not_fetched_again(server: StandIn, tmp_path: Path) -> None:
-    """A limit that is too low costs no second transfer."""
+def test_archive_over_a_limit_is_not_downloaded_again(server: StandIn, tmp_path: Path) -> None:
+    """A limit that is too low does not cause a second download."""
     server.body = MICROSOFT
     checksum = Checksum("sha256", hashlib.sha256(MICROSOFT).hexdigest())
     from_microsoft = partial(download.from_microsoft, tmp_path, address=server.address, checksum=checksum)
@@ -369,19 +382,17 @@ def test_what_is_over_a_limit_is_not_fetched_again(server: StandIn, tmp_path: Pa
     assert len(server.gets) == 1
 
 
-@pytest.mark.reliability("network", "wrong checksum", "ends with 65; nothing is kept, so that the next run starts anew")
-def test_another_file_than_microsofts(server: StandIn, tmp_path: Path) -> None:
-    """Whatever lies at Microsoft's address now, only the known archive is taken."""
+@pytest.mark.reliability("network", "a wrong checksum", "exit 65; nothing is kept, so that the next run starts anew")
+def test_another_archive_at_microsofts_url(server: StandIn, tmp_path: Path) -> None:
+    """Only the archive with the known checksum is accepted."""
     with pytest.raises(DataError, match=download.MICROSOFT_SHA256.digest):
         download.from_microsoft(tmp_path, limits=LIMITS, address=server.address, size=len(server.body))
     assert not (tmp_path / "microsoft.zip").exists()
 
 
-@pytest.mark.reliability(
-    "network", "another length announced than the known file has", "ends with 65 before a byte is taken"
-)
-def test_another_size_than_microsofts(server: StandIn, tmp_path: Path) -> None:
-    """A file of another size is refused when the server announces it, before it is fetched."""
+@pytest.mark.reliability("network", "a Content-Length other than the known size", "exit 65 before a byte is downloaded")
+def test_another_size_at_microsofts_url(server: StandIn, tmp_path: Path) -> None:
+    """A file of another size is refused before it is downloaded."""
     with pytest.raises(DataError, match="must be a file of 824,887,076 bytes"):
         download.from_microsoft(tmp_path, limits=LIMITS, address=server.address)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
@@ -397,15 +408,17 @@ def test_another_size_than_microsofts(server: StandIn, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_params(run: Run, source: str, change: tuple[str, str], words: list[str]) -> None:
-    """Params that are not allowed end the stage with 78: the parameter, what is allowed, what was received."""
+    """The message about a wrong parameter has its name, the allowed values and the received one; exit 78."""
     done = run(source, params=PARAMS.replace(*change))
     assert done.returncode == 78
     assert all(word in done.stderr for word in words), done.stderr
 
 
-@pytest.mark.reliability("disk", "no room for a download", "exit 74 before a byte is fetched, with what is needed")
-def test_no_room_for_a_download(run: Run, tmp_path: Path, server: StandIn) -> None:
-    """The server says how long the archive is: the folder and that length are named; with more room it is fetched."""
+@pytest.mark.reliability(
+    "disk", "too little space for a download", "exit 74 before a byte is downloaded; the message has the size"
+)
+def test_too_little_space_for_a_download(run: Run, tmp_path: Path, server: StandIn) -> None:
+    """The announced size is compared with the free space; with more space the archive is downloaded."""
     server.body = _zip({**OUTER, "more": os.urandom(90_000)})
     with disks.small(tmp_path / "disk", "size=120k") as disk:
         _refused(run("kaggle", on=disk, **server.environment), 74, "The disk of `.cache/download` must have 1")
@@ -415,25 +428,29 @@ def test_no_room_for_a_download(run: Run, tmp_path: Path, server: StandIn) -> No
         assert _photos(disk.path).read_bytes() == TRAIN
 
 
-@pytest.mark.reliability("disk", "full in the middle of a download", "exit 74; what arrived is kept; it goes on")
-def test_full_in_the_middle_of_a_download(run: Run, tmp_path: Path, server: StandIn) -> None:
-    """Of an archive whose length is not known what fits arrives, and with more room only the rest is asked for."""
-    server.faults = [Fault(), Fault(headers={"Content-Length": "unknown"})]  # the first to Kaggle's client
+@pytest.mark.reliability(
+    "disk", "full during a download", "exit 74; the partial file is kept, and the next run resumes it"
+)
+def test_full_during_a_download(run: Run, tmp_path: Path, server: StandIn) -> None:
+    """Without an announced size the download fills the disk; with more space only the missing bytes are requested."""
+    server.faults = [Fault(), Fault(headers={"Content-Length": "unknown"})]  # the first is for Kaggle's client
     with disks.small(tmp_path / "disk", "size=80k") as disk:
         done = run("kaggle", on=disk, **server.environment)
         _refused(done, 74, "The disk of `.cache/download` must have room", "no space left on device, 0 bytes free")
         assert not _photos(disk.path).exists()
-        [kept] = disk.path.glob(".cache/download/*.part")
-        assert (arrived := kept.stat().st_size) > 50_000
+        [part] = disk.path.glob(".cache/download/*.part")
+        assert (received := part.stat().st_size) > 50_000
         disk.mount("remount,size=1m")
         assert run("kaggle", on=disk, **server.environment).returncode == 0
         assert _photos(disk.path).read_bytes() == TRAIN
-    assert server.gets[-1].headers["Range"] == f"bytes={arrived}-"
+    assert server.gets[-1].headers["Range"] == f"bytes={received}-"
 
 
-@pytest.mark.reliability("disk", "no room to unwrap a fetched archive", "exit 74 with what is needed; it is kept")
-def test_no_room_to_unwrap(run: Run, tmp_path: Path, server: StandIn) -> None:
-    """The archive that arrived is not fetched again: the next run begins with it."""
+@pytest.mark.reliability(
+    "disk", "too little space to unpack a downloaded archive", "exit 74 with the size; the archive is kept"
+)
+def test_too_little_space_to_unpack(run: Run, tmp_path: Path, server: StandIn) -> None:
+    """The downloaded archive is not downloaded again by the next run."""
     with disks.small(tmp_path / "disk", "size=120k") as disk:
         _refused(run("kaggle", on=disk, **server.environment), 74, "The disk of `.cache/download` must have 9")
         before = len(server.requests)
@@ -443,10 +460,12 @@ def test_no_room_to_unwrap(run: Run, tmp_path: Path, server: StandIn) -> None:
     assert len(server.requests) == before
 
 
-@pytest.mark.reliability("disk", "no room for a copy of the inbox", "exit 74 with what is needed; nothing half is left")
+@pytest.mark.reliability(
+    "disk", "too little space for a copy of the inbox", "exit 74 with the size; no partial file is left"
+)
 @pytest.mark.parametrize("names", [["all.zip"], ["cats/1.jpg", "dogs/1.jpg"]])
-def test_no_room_for_the_inbox(run: Run, tmp_path: Path, names: list[str]) -> None:
-    """Photographs on another disk, here linked into the inbox, are copied once there is room for them."""
+def test_too_little_space_for_the_inbox(run: Run, tmp_path: Path, names: list[str]) -> None:
+    """Photographs on another disk, with a link in the inbox, are copied when there is enough space."""
     for name in names:
         (tmp_path / "elsewhere" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "elsewhere" / name).write_bytes(TRAIN)
@@ -459,7 +478,7 @@ def test_no_room_for_the_inbox(run: Run, tmp_path: Path, names: list[str]) -> No
 
 
 def test_import_is_light() -> None:
-    """Importing the stage brings in no TensorFlow, no Keras, no Kaggle client, which calls out."""
+    """Importing the stage imports neither TensorFlow, Keras nor Kaggle's client, which connects to Kaggle."""
     code = "import sys, tasks.download; print({'tensorflow', 'keras', 'kaggle'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -43,7 +43,7 @@ def _run(tmp_path: Path) -> Run:
 
 @pytest.fixture(name="legacy", scope="module")
 def _legacy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights in the layout of the file that Keras fetches."""
+    """Weights in the layout of the file that Keras downloads."""
     path = tmp_path_factory.mktemp("legacy") / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     with h5py.File(path, "w") as file:
         for name, (kernel, bias) in weights.random(5).items():
@@ -59,7 +59,7 @@ def _server(legacy: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         yield server
 
 
-def _made(folder: Path) -> Path:
+def _output(folder: Path) -> Path:
     return folder / "artifacts" / "fetch_weights" / "vgg16.weights.h5"
 
 
@@ -69,19 +69,19 @@ def _description(folder: Path) -> dict[str, str]:
 
 
 def test_random(run: Run, tmp_path: Path) -> None:
-    """Random weights are the same bytes for the same seed, other ones for another, and are described."""
+    """Random weights have the same bytes for the same seed, and other bytes for another seed."""
     assert run("random").returncode == 0
-    first = sha256(_made(tmp_path))
+    first = sha256(_output(tmp_path))
     assert _description(tmp_path) == {"source": "random", "from": "seed 0", "sha256": first}
     assert run("random").returncode == 0
-    assert sha256(_made(tmp_path)) == first
+    assert sha256(_output(tmp_path)) == first
     assert run("random", seed="1").returncode == 0
-    assert sha256(_made(tmp_path)) != first
+    assert sha256(_output(tmp_path)) != first
 
 
-@pytest.mark.reliability("disk", "no room for the weights", "exit 74 with what is needed; nothing half is left")
-def test_no_room(run: Run, tmp_path: Path) -> None:
-    """HDF5 would end the process with a segmentation fault on a full disk; it never gets to see one."""
+@pytest.mark.reliability("disk", "too little space for the weights", "exit 74 with the size; no partial file is left")
+def test_too_little_space(run: Run, tmp_path: Path) -> None:
+    """The free space is checked before HDF5 writes, as HDF5 ends with a segmentation fault on a full disk."""
     with disks.small(tmp_path / "disk", "size=1m") as disk:
         done = run("random", on=disk)
         assert done.returncode == 74, done.stderr
@@ -93,13 +93,13 @@ def test_no_room(run: Run, tmp_path: Path) -> None:
 
 
 def test_inbox(run: Run, tmp_path: Path, legacy: Path) -> None:
-    """Weights a user saved with Keras are taken over number by number."""
+    """Weights that a user saved with Keras are copied without a change of any number."""
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "mine.h5").write_bytes(legacy.read_bytes())
     assert run("inbox").returncode == 0
     assert _description(tmp_path)["from"] == "inbox/mine.h5"
     expected = weights.random(5)["block4_conv2"].kernel
-    assert np.array_equal(weights.read(_made(tmp_path))["block4_conv2"].kernel, expected)
+    assert np.array_equal(weights.read(_output(tmp_path))["block4_conv2"].kernel, expected)
 
 
 @pytest.mark.parametrize(
@@ -111,21 +111,19 @@ def test_inbox(run: Run, tmp_path: Path, legacy: Path) -> None:
     ],
 )
 def test_unusable_inbox(run: Run, tmp_path: Path, files: list[str], words: list[str]) -> None:
-    """No file, several, or one of something else end the stage with 65 and leave nothing."""
+    """No file, several files, or a file without weights end the stage with 65, and no output is written."""
     (tmp_path / "inbox").mkdir()
     for name in files:
         (tmp_path / "inbox" / name).write_bytes(b"what")
     done = run("inbox")
     assert done.returncode == 65
     assert all(word in done.stderr.splitlines()[-1] for word in words), done.stderr
-    assert not _made(tmp_path).exists()
+    assert not _output(tmp_path).exists()
 
 
-@pytest.mark.reliability(
-    "network", "connection cut midway", "what is missing is asked for, if the file is still the same"
-)
+@pytest.mark.reliability("network", "the connection is cut", "the missing bytes are requested, if the file is the same")
 def test_imagenet(server: StandIn, legacy: Path, tmp_path: Path) -> None:
-    """Keras's file arrives with its checksum compared, is resumed when cut, and is fetched once."""
+    """A cut download of Keras's file is resumed, its checksum is compared, and a second call sends no request."""
     server.faults = [Fault(cut_after=40_000_000)]
     checksum = Checksum("md5", hashlib.md5(legacy.read_bytes(), usedforsecurity=False).hexdigest())
     for _ in range(2):
@@ -135,28 +133,30 @@ def test_imagenet(server: StandIn, legacy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda whole: whole[:-1000], lambda whole: b"!" + whole[1:]], ids=["cut", "changed"]
+    "change", [lambda content: content[:-1000], lambda content: b"!" + content[1:]], ids=["truncated", "changed"]
 )
 @pytest.mark.reliability(
-    "network", "ImageNet weights cut short or changed on the disk", "noticed by their checksum, and fetched again"
+    "network",
+    "ImageNet weights are truncated or changed on the disk",
+    "the checksum differs; the file is downloaded again",
 )
 def test_imagenet_changed_on_the_disk(server: StandIn, tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Weights that were cut short or changed after they were fetched are fetched again."""
-    whole = server.body
-    checksum = Checksum("md5", hashlib.md5(whole, usedforsecurity=False).hexdigest())
-    (tmp_path / "imagenet.h5").write_bytes(change(whole))
-    origin = fetch_weights.from_imagenet(tmp_path, address=server.address, checksum=checksum, size=len(whole))
+    """Weights that are damaged after the download are downloaded again."""
+    content = server.body
+    checksum = Checksum("md5", hashlib.md5(content, usedforsecurity=False).hexdigest())
+    (tmp_path / "imagenet.h5").write_bytes(change(content))
+    origin = fetch_weights.from_imagenet(tmp_path, address=server.address, checksum=checksum, size=len(content))
     assert origin.weights.keys() == weights.random(0).keys()
-    assert (tmp_path / "imagenet.h5").read_bytes() == whole
+    assert (tmp_path / "imagenet.h5").read_bytes() == content
 
 
 @pytest.mark.reliability(
     "network",
-    "other weights than ImageNet's at their address",
-    "ends with 65; nothing is kept, so that the next run starts anew",
+    "another file at the URL of the ImageNet weights",
+    "exit 65; nothing is kept, so that the next run starts anew",
 )
-def test_another_file_than_imagenets(server: StandIn, tmp_path: Path) -> None:
-    """Whatever lies at the address now, only the known weights are taken: neither others of their size, nor others."""
+def test_another_file_at_imagenets_url(server: StandIn, tmp_path: Path) -> None:
+    """Only the file with the known checksum is accepted; a file of another size is refused before its download."""
     with pytest.raises(DataError, match=fetch_weights.IMAGENET_MD5.digest):
         fetch_weights.from_imagenet(tmp_path, address=server.address, size=len(server.body))
     with pytest.raises(DataError, match="must be a file of 58,889,256 bytes"):
@@ -165,8 +165,8 @@ def test_another_file_than_imagenets(server: StandIn, tmp_path: Path) -> None:
     assert (tmp_path / "imagenet.h5.part").stat().st_size == 0
 
 
-def test_imagenets_address_is_keras_own() -> None:
-    """The address and checksum are those of the installed Keras."""
+def test_imagenets_url_is_that_of_keras() -> None:
+    """The URL and the checksum are those of the installed Keras."""
     keras = importlib.util.find_spec("keras")
     assert keras is not None
     assert keras.origin is not None
@@ -178,14 +178,14 @@ def test_imagenets_address_is_keras_own() -> None:
 
 @pytest.mark.parametrize(("source", "seed", "name"), [("caffe", "0", "source"), ("random", "-1", "seed")])
 def test_wrong_params(run: Run, source: str, seed: str, name: str) -> None:
-    """Params that are not allowed end the stage with 78 and are named."""
+    """A wrong parameter ends the stage with 78, and the message has its name."""
     done = run(source, seed)
     assert done.returncode == 78
     assert f"`fetch_weights.{name}`" in done.stderr
 
 
 def test_import_is_light() -> None:
-    """Importing the stage brings in neither TensorFlow nor Keras."""
+    """Importing the stage imports neither TensorFlow nor Keras."""
     code = "import sys, tasks.fetch_weights; print({'tensorflow', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -385,7 +385,7 @@ def test_an_invalid_archive_ends_the_stage(tmp_path: Path, content: bytes) -> No
     (tmp_path / "artifacts" / "download" / "photos.zip").write_bytes(content)
     process = run(tmp_path)
     assert process.returncode == 65
-    assert "photos.zip must be a whole zip archive" in process.stderr.splitlines()[-1]
+    assert "photos.zip must be a complete zip archive" in process.stderr.splitlines()[-1]
     assert process.stderr.rstrip().endswith("dvc repro --single-item --force download`.")
 
 

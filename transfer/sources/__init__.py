@@ -1,1 +1,1 @@
-"""Where photographs and weights come from: HTTP, Kaggle, archives and their layouts, synthetic pictures."""
+"""Sources of photographs and weights: HTTP, Kaggle, archives and their layouts, synthetic pictures."""

@@ -1,4 +1,4 @@
-"""Archives of photographs: checked before they are trusted, and read in the three layouts they come in."""
+"""Archives: zip files of photographs, checked for damage, bombs and hostile names before they are read."""
 
 import io
 import re
@@ -6,7 +6,7 @@ import stat
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -19,11 +19,11 @@ from transfer.runtime.errors import DataError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
 
 _CHUNK = 1 << 20
-_AT_ONCE = 1 << 24  # bytes that zipfile reads at once when it seeks
-_LISTED = 128  # bytes that a member may take in the list of members, on average; the shortest take 46
-_LOCAL_HEADER = 30  # bytes before a member, and its name
+_READ_LIMIT = 1 << 24  # bytes; zipfile reads as many in one call when it seeks
+_ENTRY = 128  # bytes of a member in the central directory, on average; the shortest has 46
+_LOCAL_HEADER = 30  # bytes before the name and the content of a member
 _ENCRYPTED = 0x1
-# zipfile unpacks no more than it is asked for by these two methods alone
+# with any other method zipfile may unpack more than the requested bytes
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, zlib.error)
 
@@ -31,12 +31,12 @@ _UNPRINTABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Limits(params.Section):
-    """What an archive may hold at most, so that none fills the memory or the disk, or keeps the machine busy for ever.
+    """The limits of an archive: a larger one could fill the memory or the disk, or never be read to its end.
 
     Args:
-        members: files and folders.
-        gigabytes: what it unpacks to.
-        expansion: what it unpacks to, in times its own size; photographs hardly compress, bombs do by thousands.
+        members: the number of files and folders.
+        gigabytes: the unpacked size.
+        expansion: the unpacked size divided by the size of the archive. Photographs have about 1, bombs thousands.
     """
 
     members: int = Field(ge=1, le=10_000_000)
@@ -45,91 +45,92 @@ class Limits(params.Section):
 
 
 class LimitExceeded(DataError):
-    """An archive holds more than its limits allow."""
+    """An archive exceeds its limits."""
 
 
 def is_photograph(path: PurePosixPath) -> bool:
-    """Whether a path is one of a photograph: by its ending, and in nothing hidden or left behind by macOS."""
+    """Return whether a path has the suffix of an image, and no part of it is hidden or `__MACOSX`."""
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
 @contextmanager
 def open_archive(path: Path, *, limits: Limits | None = None, name: str | None = None) -> Iterator[zipfile.ZipFile]:
-    """Open an archive, none of whose members has been read yet.
+    """Open an archive and check its central directory; its members are not read.
 
     Args:
         path: the archive.
-        limits: what it may hold; None for one that has been checked before.
-        name: how the user knows it, where that is not the file's own name.
+        limits: of the archive; None if it was checked before.
+        name: of the archive in messages, if it differs from the file's name.
 
     Raises:
-        TooMuch: it states more than its limits allow.
-        DataError: the file is no zip archive, or its members overlap, lead out of it or are links.
+        LimitExceeded: the central directory exceeds the limits.
+        DataError: the file is not a zip archive, or its members overlap, are links, or have a path outside the archive.
     """
     with path.open("rb") as file, _opened(file, limits, name or path.name) as archive:
         yield archive
 
 
 def check(path: Path, *, limits: Limits, name: str | None = None) -> None:
-    """Read an archive through and refuse it unless it is whole and harmless.
+    """Read all of an archive, and check that it is complete and harmless.
 
     Args:
         path: the archive.
-        limits: what it may hold.
-        name: how the user knows it, where that is not the file's own name.
+        limits: of the archive.
+        name: of the archive in messages, if it differs from the file's name.
 
     Raises:
-        TooMuch: it states more than its limits allow; nothing has been unpacked then.
-        DataError: the file is no zip archive, is encrypted or damaged, is compressed in an unusual way, or its members
-            overlap, lead out of it or are links.
-        OSError: the disk refuses.
+        LimitExceeded: the archive exceeds the limits; nothing was unpacked.
+        DataError: the file is not a zip archive, it is encrypted or damaged, its compression method is unusual, or its
+            members overlap, are links, or have a path outside the archive.
+        OSError: the disk fails.
     """
     with open_archive(path, limits=limits, name=name) as archive:
         try:
             for member in archive.infolist():
                 deque(_chunks(archive, member), maxlen=0)
         except zipfile.BadZipFile as error:
-            raise _not_whole(name or path.name, path.stat().st_size, error) from None
+            raise _incomplete(name or path.name, path.stat().st_size, error) from None
 
 
 def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, limits: Limits, name: str) -> None:
-    """Write a member that is an archive itself to a file; what it states is looked at before.
+    """Write a member that is an archive to a file, after its own central directory is checked.
 
     Args:
-        archive: as from `opened`.
-        member: the archive in it; no more is written of it than is announced.
-        target: where to.
-        limits: what the member may hold.
-        name: how the user knows the member.
+        archive: the outer archive, from `open_archive`.
+        member: the inner archive; no more bytes are written than its announced size.
+        target: the path to write to.
+        limits: of the inner archive.
+        name: of the inner archive in messages.
 
     Raises:
-        TooMuch: it states more than its limits allow.
-        DataError: it is damaged or no zip archive, or its members overlap, lead out of it or are links.
-        DiskError: the disk has no room for it, or refuses.
+        LimitExceeded: the inner archive exceeds the limits.
+        DataError: it is damaged or not a zip archive, or its members overlap, are links, or have a path outside it.
+        DiskError: the disk has too little space, or fails.
     """
     try:
-        with archive.open(member) as wrapped, _opened(wrapped, limits, name):
+        with archive.open(member) as inner, _opened(inner, limits, name):
             pass
         with disk.space_for({target.parent: member.file_size}), target.open("wb") as file:
             file.writelines(_chunks(archive, member))
     except _DAMAGE as error:
-        raise _not_whole(name, member.file_size, error) from None
+        raise _incomplete(name, member.file_size, error) from None
 
 
 def photographs(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Find the photographs of an archive, whatever its layout, in a fixed order; `read` reads them one by one."""
-    found = [one for one in archive.infolist() if not one.is_dir() and is_photograph(PurePosixPath(one.filename))]
-    return sorted(found, key=lambda member: member.filename)
+    """Return the members of an archive that are photographs, in any layout, sorted by their names."""
+    files = [member for member in archive.infolist() if not member.is_dir()]
+    images = [member for member in files if is_photograph(PurePosixPath(member.filename))]
+    return sorted(images, key=lambda member: member.filename)
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, most: int) -> bytes:
-    """Read a photograph of an archive.
+    """Return the bytes of a photograph in an archive.
 
     Args:
-        archive: as from `opened`.
+        archive: from `open_archive`.
         member: the photograph.
-        most: bytes it may have.
+        most: the largest size in bytes.
 
     Raises:
         DataError: it is larger, damaged or encrypted; the text is the reason.
@@ -145,17 +146,17 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, most: int)
     return data
 
 
-class _Frugal:
-    """A file of which no more is read at once than the list of an archive's members may take; archives may lie."""
+class _LimitedReads:
+    """A file that refuses to read a central directory larger than the limits: zipfile reads it in one call."""
 
     def __init__(self, file: IO[bytes], limits: Limits, name: str) -> None:
         self._file, self._limits, self._name = file, limits, name
-        self.name = getattr(file, "name", name)  # what an archive calls itself by
+        self.name = getattr(file, "name", name)  # zipfile takes the archive's file name from here
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int = -1, /) -> bytes:
-        if size > max(self._limits.members * _LISTED, _AT_ONCE):
-            raise _too_much(self._name, self._limits, f"a list of members of {size:,} bytes")
+        if size > max(self._limits.members * _ENTRY, _READ_LIMIT):
+            raise _limit_exceeded(self._name, self._limits, f"a list of members of {size:,} bytes")
         return self._file.read(size)
 
 
@@ -163,45 +164,49 @@ class _Frugal:
 def _opened(file: IO[bytes], limits: Limits | None, name: str) -> Iterator[zipfile.ZipFile]:
     size = file.seek(0, io.SEEK_END)
     try:
-        archive = _listed(_Frugal(file, limits, name) if limits else file)
-        _refuse_overlaps(archive.infolist(), size)
+        archive = _read_directory(_LimitedReads(file, limits, name) if limits else file)
+        _check_positions(archive.infolist(), size)
     except _DAMAGE as error:
-        raise _not_whole(name, size, error) from None
+        raise _incomplete(name, size, error) from None
     with archive:
-        members = archive.infolist()
-        total = sum(member.file_size for member in members)
-        if limits and not _allowed(limits, members=len(members), size=size, total=total):
-            raise _too_much(name, limits, f"{len(members):,} members, {size:,} bytes that unpack to {total:,}")
-        for member in members:
-            _refuse_hostile(member)
+        if limits:
+            _check_limits(archive.infolist(), limits, size, name)
+        for member in archive.infolist():
+            check_member(member)
         yield archive
 
 
-def _listed(file: IO[bytes] | _Frugal) -> zipfile.ZipFile:
-    """The archive; names are read as UTF-8, which macOS writes without saying so, or else as zip's old CP437."""
+def _read_directory(file: IO[bytes] | _LimitedReads) -> zipfile.ZipFile:
+    """Read the names of members as UTF-8, which macOS writes without the flag for it, or else as CP437."""
     try:
         return zipfile.ZipFile(file, metadata_encoding="utf-8")
     except UnicodeDecodeError:
         return zipfile.ZipFile(file)
 
 
-def _allowed(limits: Limits, *, members: int, size: int, total: int) -> bool:
-    return members <= limits.members and total <= min(limits.gigabytes * 1e9, limits.expansion * size)
+def check_member(member: zipfile.ZipInfo) -> None:
+    """Check that a member is a plain file or folder with a printable path inside the archive.
+
+    Raises:
+        DataError: it is a link, or its path is empty, absolute, outside the archive, or not printable.
+    """
+    name = member.filename
+    is_outside = name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:[/\\]", name)
+    if not name or is_outside or _UNPRINTABLE.search(name) or stat.S_ISLNK(member.external_attr >> 16):
+        raise DataError(
+            f"The members of an archive must be plain files inside it. Received: {name!r}. "
+            "Rename the file, or pack the photographs again."
+        )
 
 
-def _not_whole(name: str, size: int, error: Exception) -> DataError:
-    return DataError(f"{name} must be a whole zip archive. Received: {size:,} bytes, {error}. Fetch or pack it again.")
+def _check_limits(members: Sequence[zipfile.ZipInfo], limits: Limits, size: int, name: str) -> None:
+    total = sum(member.file_size for member in members)
+    if len(members) > limits.members or total > min(limits.gigabytes * 1e9, limits.expansion * size):
+        raise _limit_exceeded(name, limits, f"{len(members):,} members, {size:,} bytes that unpack to {total:,}")
 
 
-def _too_much(name: str, limits: Limits, received: str) -> LimitExceeded:
-    return LimitExceeded(
-        f"{name} may hold {limits.members:,} members, and unpack to {limits.gigabytes:g} GB and to "
-        f"{limits.expansion:g} times its size at most. Received: {received}. Pack less into one archive."
-    )
-
-
-def _refuse_overlaps(members: Iterable[zipfile.ZipInfo], size: int) -> None:
-    """Refuse members that share bytes: few bytes can be many members then."""
+def _check_positions(members: Iterable[zipfile.ZipInfo], size: int) -> None:
+    """Check that no two members share bytes: a small archive could have any number of large members."""
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
@@ -211,29 +216,19 @@ def _refuse_overlaps(members: Iterable[zipfile.ZipInfo], size: int) -> None:
         raise zipfile.BadZipFile("a member beyond its end")
 
 
-def _refuse_hostile(member: zipfile.ZipInfo) -> None:
-    name = member.filename
-    leads_out = name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:[/\\]", name)
-    if not name or leads_out or _UNPRINTABLE.search(name) or stat.S_ISLNK(member.external_attr >> 16):
-        raise DataError(
-            f"An archive's members must be plain files below it. Received: {name!r}. "
-            "Rename it; if the photographs came packed, pack them again."
-        )
-
-
-def _refuse_closed(member: zipfile.ZipInfo) -> None:
+def _check_readable(member: zipfile.ZipInfo) -> None:
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"An archive must not be encrypted. Received: {member.filename!r} with a password.")
     if member.compress_type not in _METHODS:
         raise DataError(
-            f"An archive's members must be stored or deflated, as zip does it. Received: {member.filename!r} packed "
-            f"by method {member.compress_type}. Pack the photographs again."
+            f"The members of an archive must be stored or deflated. Received: {member.filename!r} packed by method "
+            f"{member.compress_type}. Pack the photographs again."
         )
 
 
 def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """A member from its beginning to its end; zipfile compares its checksum there and reads no more than announced."""
-    _refuse_closed(member)
+    """Yield the content of a member; zipfile checks its CRC-32, and reads no more than the announced size."""
+    _check_readable(member)
     try:
         with archive.open(member) as file:
             while chunk := file.read(_CHUNK):
@@ -243,3 +238,16 @@ def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
     except (*_DAMAGE, OSError) as error:
         disk.reraise_disk_error(error, archive.filename)
         raise zipfile.BadZipFile(f"{member.filename!r}: {error}") from None
+
+
+def _incomplete(name: str, size: int, error: Exception) -> DataError:
+    return DataError(
+        f"{name} must be a complete zip archive. Received: {size:,} bytes, {error}. Download or pack it again."
+    )
+
+
+def _limit_exceeded(name: str, limits: Limits, received: str) -> LimitExceeded:
+    return LimitExceeded(
+        f"{name} may hold at most {limits.members:,} members, and unpack to at most {limits.gigabytes:g} GB and "
+        f"{limits.expansion:g} times its size. Received: {received}. Pack less into one archive."
+    )

@@ -1,4 +1,4 @@
-"""The competition on Kaggle: its archive of photographs, through Kaggle's own client and the user's account."""
+"""Kaggle: download the archive of the competition with Kaggle's own client and the user's account."""
 
 import json
 import os
@@ -11,67 +11,72 @@ import requests
 
 from transfer.runtime.errors import AccessError, DataError
 from transfer.sources import http
-from transfer.sources.http import RetryPolicy, TransientError
+from transfer.sources.http_errors import TransientError, check_status, translate_error
+from transfer.sources.retries import RetryPolicy, retry
 
 NAME = "dogs-vs-cats"
 PAGE = f"https://www.kaggle.com/c/{NAME}"
 RULES = f"{PAGE}/rules"
 WITHOUT_ACCOUNT = (
-    "Without an account: `download.source` in params.yaml as `microsoft` (the same photographs), "
+    "Without an account: set `download.source` in params.yaml to `microsoft` (the same photographs), "
     "`inbox` (your own) or `generated`."
 )
 
-_HELP = (
-    "Give one of: KAGGLE_API_TOKEN, ~/.kaggle/access_token, KAGGLE_USERNAME and KAGGLE_KEY, or ~/.kaggle/kaggle.json "
-    f"(kaggle.com, Settings, API). {WITHOUT_ACCOUNT}"
+_CREDENTIALS = (
+    "Provide one of: KAGGLE_API_TOKEN, ~/.kaggle/access_token, KAGGLE_USERNAME and KAGGLE_KEY, or "
+    f"~/.kaggle/kaggle.json (kaggle.com, Settings, API). {WITHOUT_ACCOUNT}"
 )
 
 
-def download(target: Path, patience: RetryPolicy | None = None) -> None:
-    """Bring the competition's whole archive to `target`, resuming what was cut.
+def download(target: Path, policy: RetryPolicy | None = None) -> None:
+    """Download the archive of the competition, or the missing bytes of a partial download.
 
-    Kaggle's client signs in and says where the archive lies; `transport` brings it, as the client's own transfer has
-    no time limit, no checksum, and may take an error page for a part of the archive.
+    Kaggle's client signs in and returns the URL of the archive; `http` downloads it. The client's own download has no
+    timeout and no checksum, and may append an error page to the archive.
+
+    Args:
+        target: the path of the archive.
+        policy: retries and timeouts.
 
     Raises:
-        AccessError: no credentials, wrong ones, or the competition's rules are not accepted.
-        NetworkError: Kaggle cannot be reached, or stays in trouble.
-        DataError: there is no such competition, or Kaggle's client does not work.
+        AccessError: credentials are missing or wrong, or the rules of the competition are not accepted.
+        NetworkError: Kaggle did not answer, or did not deliver the archive, after all retries.
+        DataError: the competition does not exist, or Kaggle's client does not work.
     """
     if http.is_complete(target):
         return
     if not has_credentials():
-        raise AccessError(f"Kaggle gives photographs to those with an account. Received: no credentials. {_HELP}")
-    patience = patience or RetryPolicy()
-    address = http.retry(lambda: _address(patience), patience=patience, what=f"asking Kaggle for {NAME}")
-    http.download(address, target, patience=patience, signed=True)
+        raise AccessError(f"Kaggle requires an account to download. Received: no credentials. {_CREDENTIALS}")
+    policy = policy or RetryPolicy()
+    url = retry(lambda: _request_url(policy), policy=policy, task=f"requesting {NAME} from Kaggle")
+    http.download(url, target, policy=policy, signed=True)
 
 
 def has_credentials() -> bool:
-    """Whether there is anything Kaggle's client would sign in with; it is not imported, it prints and calls out."""
+    """Return whether Kaggle's client would find credentials; the client prints and connects when it is imported."""
     if os.environ.get("KAGGLE_API_TOKEN") or (os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY")):
         return True
     home = Path("~/.kaggle").expanduser()
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
     files = [home / name for name in ("access_token", "access_token.txt", "kaggle.json", "credentials.json")]
     files.append(settings / "kaggle.json")
-    if chosen := os.environ.get("KAGGLE_CONFIG_DIR"):
-        files.append(Path(chosen) / "kaggle.json")
+    if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
+        files.append(Path(folder) / "kaggle.json")
     return any(file.is_file() and file.stat().st_size for file in files)
 
 
-def _address(patience: RetryPolicy) -> str:
-    """Where the archive lies: an address with a signature, for a short time.
+def _request_url(policy: RetryPolicy) -> str:
+    """Return the URL of the archive, which has a signature and expires soon.
 
-    Kaggle's client runs in a process of its own: it calls out and prints when imported, may end its process, and waits
-    for an answer for ever.
+    Kaggle's client runs in a child process: it connects and prints when it is imported, may end its process, and has no
+    timeout.
     """
     try:
-        process = subprocess.run(  # noqa: S603 - this very module
+        process = subprocess.run(  # noqa: S603 - this module
             [sys.executable, "-m", __name__],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=patience.connect + patience.silence,
+            timeout=policy.connect_timeout + policy.read_timeout,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -79,76 +84,85 @@ def _address(patience: RetryPolicy) -> str:
     if process.returncode < 0:
         raise TransientError(f"Kaggle's client was ended by signal {-process.returncode}")
     if process.returncode > 0:
-        return _understood({"unforeseen": f"exit code {process.returncode}"})
+        return _read_answer({"defect": f"exit code {process.returncode}"})
     try:
-        answer = json.loads(process.stdout.splitlines()[-1])  # below what the client prints
+        answer = json.loads(process.stdout.splitlines()[-1])  # after the lines that the client prints
     except (IndexError, ValueError):
         raise TransientError("Kaggle's client gave no answer") from None
-    return _understood(answer)
+    return _read_answer(answer)
 
 
-def _understood(answer: object) -> str:
+def _read_answer(answer: object) -> str:
+    """Return the URL in an answer of the child process, or raise the exception that the answer stands for."""
     match answer:
-        case {"address": str(address)}:
-            return address
-        case {"status": 401}:
-            raise AccessError(f"Kaggle must accept your credentials. Received: status 401. {_HELP}")
-        case {"status": 403}:
-            raise AccessError(
-                f"Kaggle gives these photographs to those who have accepted the competition's rules. Received: status "
-                f"403. Accept them at {RULES}, then run again. {WITHOUT_ACCOUNT}"
-            )
-        case {"status": 404}:
-            raise DataError(f"Kaggle must have the competition {PAGE}. Received: status 404. {WITHOUT_ACCOUNT}")
+        case {"url": str(url)}:
+            return url
         case {"status": int(status), "retry_after": retry_after}:
-            http.raise_for_status(status, PAGE, retry_after)
-        case {"unforeseen": str(kind)}:
+            _check_status(status, retry_after)
+        case {"defect": str(name)}:
             raise DataError(
-                f"Kaggle's client must say where {NAME} lies. Received: {kind}. "
-                "Look at your credentials for stray characters, or install the project's requirements again. "
-                f"{WITHOUT_ACCOUNT}"
+                f"Kaggle's client must return the URL of {NAME}. Received: {name}. "
+                f"Check your credentials for stray characters, or run `make install`. {WITHOUT_ACCOUNT}"
             )
-        case {"passing": str(reason)}:
+        case {"transient": str(reason)}:
             raise TransientError(reason)
         case {"access": str(message)}:
             raise AccessError(message)
         case {"data": str(message)}:
             raise DataError(message)
-    raise TransientError("Kaggle's client gave no address")
+    raise TransientError("Kaggle's client gave no URL")
+
+
+def _check_status(status: int, retry_after: str | None) -> None:
+    """Map an HTTP error status of Kaggle to an exception."""
+    match status:
+        case requests.codes.unauthorized:
+            raise AccessError(f"Kaggle must accept your credentials. Received: status 401. {_CREDENTIALS}")
+        case requests.codes.forbidden:
+            raise AccessError(
+                "Kaggle requires that you accept the rules of the competition. Received: status 403. "
+                f"Accept them at {RULES}, then run again. {WITHOUT_ACCOUNT}"
+            )
+        case requests.codes.not_found:
+            raise DataError(f"Kaggle must have the competition {PAGE}. Received: status 404. {WITHOUT_ACCOUNT}")
+    check_status(status, PAGE, retry_after)
 
 
 def _ask() -> dict[str, Any]:
-    """Ask Kaggle, as the child process, through its client; what errors say is kept back, it may hold the token."""
+    """Request the URL with Kaggle's client, in the child process.
+
+    The messages of the client's errors are dropped, as they may hold the token.
+    """
     try:
-        import kaggle  # noqa: PLC0415 - the import itself signs in and prints
-        from kagglesdk.competitions.types.competition_api_service import (  # noqa: PLC0415 - likewise
+        import kaggle  # noqa: PLC0415 - the import signs in and prints
+        from kagglesdk.competitions.types.competition_api_service import (  # noqa: PLC0415 - so does this one
             ApiDownloadDataFilesRequest,
         )
 
-        kaggle.api.authenticate()  # again: what fails when it is imported, it passes over
+        kaggle.api.authenticate()  # again: an error during the import is ignored
         request = ApiDownloadDataFilesRequest()
         request.competition_name = NAME
         with kaggle.api.build_kaggle_client() as client:
             response = client.competitions.competition_api_client.download_data_files(request)
-            return {"address": response.url}
+            return {"url": response.url}
     except requests.HTTPError as error:
         return {"status": error.response.status_code, "retry_after": error.response.headers.get("Retry-After")}
-    except SystemExit:  # how the client refuses credentials
-        return {"status": 401}
-    except Exception as error:  # noqa: BLE001 - the client's own defects too end in a message
-        return _told(http.translate_error(error, PAGE, RetryPolicy()))
+    except SystemExit:  # the client rejects the credentials
+        return {"status": requests.codes.unauthorized, "retry_after": None}
+    except Exception as error:  # noqa: BLE001 - defects of the client end in a message too
+        return _encode_error(translate_error(error, PAGE))
 
 
-def _told(error: Exception) -> dict[str, str]:
-    """An error in the words that the parent process understands."""
+def _encode_error(error: Exception) -> dict[str, str]:
+    """Return an error in the form that the parent process reads."""
     match error:
         case TransientError():
-            return {"passing": str(error)}
+            return {"transient": str(error)}
         case AccessError():
             return {"access": str(error)}
         case DataError():
             return {"data": str(error)}
-    return {"unforeseen": type(error).__name__}
+    return {"defect": type(error).__name__}
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def test_a_hostile_archive_is_refused_and_other_arguments_are_found() -> None:
     assert names_of("out.zip", "bomb.zip", "cut.zip", "2.jpg") == ["out.zip", "bomb.zip", "cut.zip", "2.jpg"]
     assert "'../evil.jpg'" in reason("out.zip")
     assert "bomb.zip may hold" in reason("bomb.zip")
-    assert "must be a whole zip archive" in reason("cut.zip")
+    assert "must be a complete zip archive" in reason("cut.zip")
 
 
 def test_an_argument_without_photographs_is_reported() -> None:

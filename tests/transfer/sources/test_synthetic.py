@@ -17,12 +17,12 @@ def _pixels(class_name: str, index: int) -> np.ndarray:
 
 @pytest.mark.parametrize("class_name", synthetic.SHAPES)
 def test_pictures_differ(class_name: str) -> None:
-    """Each class is a JPEG of the size asked for, and no two of its pictures are alike."""
+    """The pictures of a class are JPEG files of the given size, and differ from each other."""
     assert np.abs(_pixels(class_name, 0) - _pixels(class_name, 1)).mean() > 10
 
 
-def test_picture_follows_from_seed_class_and_index() -> None:
-    """The same seed, class and index give the same bytes in another process; another seed gives others."""
+def test_picture_depends_on_seed_class_and_index() -> None:
+    """The same seed, class and index give the same bytes in another process; another seed gives other bytes."""
     code = (
         "import sys; from transfer.sources import synthetic; "
         "sys.stdout.buffer.write(synthetic.draw('star', 7, size=64, seed=3))"
@@ -32,8 +32,8 @@ def test_picture_follows_from_seed_class_and_index() -> None:
     assert synthetic.draw("star", 7, size=64, seed=4) != again
 
 
-def test_colour_does_not_tell_the_class() -> None:
-    """The classes have the same colours: only a network that sees shapes can tell them apart."""
+def test_classes_have_the_same_colours() -> None:
+    """The mean colours of two classes do not differ, so that only the shape gives the class."""
     means = {
         name: np.array([_pixels(name, index).mean((0, 1)) for index in range(150)]) for name in ("circle", "triangle")
     }
