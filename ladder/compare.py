@@ -77,7 +77,7 @@ class Result(NamedTuple):
 def from_nothing(rung: str, photographs: Sequence[manifest.Entry], *, confidence: float) -> Result:
     """Score a rung that was trained here on the test split."""
     folder = paths.artifact("train", rung)
-    card, network = verified_card(folder / "model.keras", cure=CURE), saving.load(folder / "model.keras")
+    card, network = verified_card(folder / "model.keras", hint=CURE), saving.load(folder / "model.keras")
     pixels = pictures.read(
         upstream.artifact("subsample"),
         photographs,
@@ -223,7 +223,7 @@ def main() -> None:
 
 
 def _card(folder: Path) -> Card:
-    return read_card(folder / "model.json", cure=CURE)
+    return read_card(folder / "model.json", hint=CURE)
 
 
 def _seconds(history: Sequence[Mapping[str, float]]) -> float:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ladder import networks
 from transfer.runtime.params import Section
-from transfer.training import fit
+from transfer.training.settings import Params as TrainingParams
 
 NetworkT = TypeVar("NetworkT", networks.Dense, networks.Convolutional, networks.Deep)
 
@@ -16,7 +16,7 @@ class Rung(Section, Generic[NetworkT]):
 
     network: NetworkT
     augmented: bool = Field(description="whether each epoch shows another view of each training photograph")
-    training: fit.Params
+    training: TrainingParams
 
 
 FROM_NOTHING: dict[str, type[Rung[Any]]] = {

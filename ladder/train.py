@@ -11,7 +11,8 @@ from ladder import networks, pictures, rungs, upstream
 from transfer.images import augmentation, decoding, manifest
 from transfer.network.card import describe
 from transfer.runtime import disk, files, params, paths, stage
-from transfer.training import fit
+from transfer.training import fit, results, resume
+from transfer.training.history import summary
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def main() -> None:
         "code": [files.sha256(module) for module in sorted(Path(__file__).parent.glob("*.py"))],
     }
     asked_for = {**settings.model_dump(), **rung.model_dump()}
-    scratch = fit.scratch(name, asked_for, inputs)
+    scratch = resume.scratch_folder(name, asked_for, inputs, entry=Path(__file__))
 
     train, validation = shown(
         settings, photographs, augmented=rung.augmented, batch_size=rung.training.batch_size, name=name
@@ -71,15 +72,15 @@ def main() -> None:
     fit.compile_model(network, rung.training, batches=len(train))
     network.jit_compile = False  # XLA's convolutions and poolings are slower here, and take a minute to compile
     folder = paths.artifact("train", name)
-    disk.require_space(fit.needs(network, network, settings=rung.training, scratch=scratch, results=folder))
+    disk.require_space(fit.required_space(network, network, settings=rung.training, scratch=scratch, results=folder))
     history = fit.fit(
         network, train, validation, settings=rung.training, seed=settings.seed, scratch=scratch, name=name
     )
 
-    scores = fit.summary(history, rung.training)
+    scores = summary(history, rung.training)
     card = describe(classes, asked_for, inputs, asked_for, scores)
-    fit.write(folder / "model.keras", network, history, metrics=scores, card=card)
-    files.remove_folder(scratch.parent)  # of abandoned trainings too
+    results.write(folder / "model.keras", network, history, metrics=scores, card=card)
+    resume.discard(scratch)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def main() -> None:
 
 def _trained(stage: str) -> TrainedNetwork:
     file = paths.artifact(stage, NETWORK_FILES[stage])
-    card = verified_card(file, cure=rerun_hint(stage))
+    card = verified_card(file, hint=rerun_hint(stage))
     return TrainedNetwork(file, card, history.read_history(paths.artifact(stage, "history.csv")))
 
 

@@ -1,4 +1,4 @@
-"""Unfreeze the base above the boundary and train it together with the head, slowly, from cached activations."""
+"""Unfreeze the base above the boundary and train it with the head, at a low rate, from cached activations."""
 
 import logging
 from pathlib import Path
@@ -12,23 +12,53 @@ from transfer.network.backend import keras
 from transfer.network.card import describe, verified_card
 from transfer.runtime import disk, files, params, paths
 from transfer.runtime.errors import DataError, rerun_hint
-from transfer.training import fit
+from transfer.training import fit, results, resume
+from transfer.training.history import History, summary
+from transfer.training.settings import Params as TrainingParams
 
 log = logging.getLogger(__name__)
 
 
 class Params(params.Section):
-    """How the top is trained, and the seed of dropout, order and views."""
+    """How the top of the network is trained, and the seed of dropout, order and views."""
 
-    training: fit.Params
+    training: TrainingParams
     seed: int = Field(ge=0)
 
 
-def refuse_other_weights(file: Path, recipe: store.Recipe) -> None:
-    """Stop where the base is not the one that the features were computed with.
+def main() -> None:
+    """Write artifacts/fine_tune/: model.keras, model.json, history.csv, metrics.json and checkpoints/."""
+    settings = params.load("fine_tune", Params)
+    photographs = manifest.read(paths.artifact("split", "manifest.csv"))
+    recipes = store.read_recipes(paths.artifact("extract_features"))
+    base_file, head_file = (
+        paths.artifact("fetch_weights", "vgg16.weights.h5"),
+        paths.artifact("train_head", "head.keras"),
+    )
+    check_weights(base_file, recipes[0])
+    verified_card(head_file, hint=rerun_hint("train_head"))
+    inputs = store.lineage(paths.artifact("split", "manifest.csv"), recipes, head=head_file)
+    scratch = resume.scratch_folder("fine_tune", settings.model_dump(), inputs, entry=Path(__file__))
+
+    top, model = networks(weights.read(base_file), saving.load(head_file), recipes[0])
+    history, head_loss = train(top, model, photographs, settings, scratch=scratch)
+
+    scores = summary(history, settings.training, loss_to_beat=head_loss)
+    if "best_epoch" not in scores:
+        log.warning(
+            "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", head_loss
+        )
+    card = describe(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
+    metrics = {"head_val_loss": head_loss, **scores}
+    file = paths.artifact("fine_tune", "model.keras")
+    results.write_run(file, model, history, metrics=metrics, card=card, scratch=scratch)
+
+
+def check_weights(file: Path, recipe: store.Recipe) -> None:
+    """Check that a file of weights is the one that the features were computed with.
 
     Raises:
-        DataError: with the file.
+        DataError: it is another one.
     """
     received = files.sha256(file)
     if received != recipe["weights"]:
@@ -38,59 +68,51 @@ def refuse_other_weights(file: Path, recipe: store.Recipe) -> None:
         )
 
 
-def main() -> None:
-    """Write artifacts/fine_tune/: model.keras, model.json, history.csv, metrics.json and checkpoints/."""
-    settings = params.load("fine_tune", Params)
-    photographs = manifest.read(paths.artifact("split", "manifest.csv"))
-    recipes = store.read_recipes(paths.artifact("extract_features"))
-    boundary, image_size = recipes[0]["boundary"], recipes[0]["image_size"]
-    weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
-    refuse_other_weights(weights_file, recipes[0])
-    head_file = paths.artifact("train_head", "head.keras")
-    verified_card(head_file, cure=rerun_hint("train_head"))
-    inputs = store.lineage(paths.artifact("split", "manifest.csv"), recipes, head=head_file)
-    scratch = fit.scratch("fine_tune", settings.model_dump(), inputs)
+def networks(base: weights.Weights, head: keras.Model, recipe: store.Recipe) -> tuple[keras.Model, keras.Model]:
+    """Build the network to train, from boundary activations to probabilities, and the model that contains it.
 
-    train, validation = dataset.train_and_validation(
+    Returns:
+        The top, and the model from photographs (uint8 RGB of the recipe's `image_size`) to probabilities. Both have
+        the same layers above the boundary.
+    """
+    boundary, image_size = recipe["boundary"], recipe["image_size"]
+    layers = [*vgg16.top_layers(base, above=boundary), head]
+    top = keras.Sequential([keras.Input(vgg16.shape_after(boundary, image_size=image_size)), *layers])
+    photograph = keras.Input((image_size, image_size, 3), dtype="uint8", name="photograph")
+    return top, keras.Sequential([photograph, *vgg16.frozen_layers(base, through=boundary), *layers])
+
+
+def train(
+    top: keras.Model, model: keras.Model, photographs: list[manifest.Entry], settings: Params, *, scratch: Path
+) -> tuple[History, float]:
+    """Train the top of a model on boundary activations, in place.
+
+    Returns:
+        The history, and the validation loss before training, which is the head's; an epoch must be below it to count.
+
+    Raises:
+        DiskError: the disk has too little space for the run; nothing has been trained.
+    """
+    training, validation = dataset.train_and_validation(
         paths.artifact("extract_features"),
         photographs,
         part="boundary",
         batch_size=settings.training.batch_size,
         seed=settings.seed,
     )
-    imagenet = weights.read(weights_file)
-    top = [*vgg16.top_layers(imagenet, above=boundary), saving.load(head_file)]
-    trained = keras.Sequential([keras.Input(vgg16.shape_after(boundary, image_size=image_size)), *top])
-    whole = keras.Sequential(
-        [
-            keras.Input((image_size, image_size, 3), dtype="uint8", name="photograph"),
-            *vgg16.frozen_layers(imagenet, through=boundary),
-            *top,
-        ]
-    )
-    fit.compile_model(trained, settings.training, batches=len(train))
+    fit.compile_model(top, settings.training, batches=len(training))
     folder = paths.artifact("fine_tune")
-    disk.require_space(fit.needs(trained, whole, settings=settings.training, scratch=scratch, results=folder))
-    loss_of_head = fit.validation_loss(trained, validation)
+    disk.require_space(fit.required_space(top, model, settings=settings.training, scratch=scratch, results=folder))
+    head_loss = fit.validation_loss(top, validation)
     history = fit.fit(
-        trained,
-        train,
+        top,
+        training,
         validation,
         settings=settings.training,
         seed=settings.seed,
         scratch=scratch,
         name="fine_tune",
-        loss_to_beat=loss_of_head,
-        whole=whole,
+        loss_to_beat=head_loss,
+        exported=model,
     )
-
-    scores = fit.summary(history, settings.training, loss_to_beat=loss_of_head)
-    if "best_epoch" not in scores:
-        log.warning(
-            "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", loss_of_head
-        )
-    card = describe(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
-    metrics = {"head_val_loss": loss_of_head, **scores}
-    fit.write(folder / "model.keras", whole, history, metrics=metrics, card=card)
-    fit.write_checkpoints(folder / "checkpoints", scratch)
-    files.remove_folder(scratch.parent)  # of abandoned trainings too
+    return history, head_loss

@@ -1,7 +1,7 @@
-"""Keras and TensorFlow, started the way this project wants them; everything else takes them from here.
+"""Keras and TensorFlow, imported with the project's settings; all other modules import them from here.
 
-oneDNN is chosen before TensorFlow is imported: its convolutions are faster, and it is not TensorFlow's default on
-every processor (`benchmarks/extraction.py` shows by how much).
+oneDNN must be switched on before TensorFlow is imported. It is not the default on every processor, and its convolutions
+are faster (`benchmarks/extraction.py` measures by how much).
 """
 
 import os
@@ -16,27 +16,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Keep from standard error what TensorFlow's C++ says on import, before it looks at its own log level."""
-    original, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _quiet_stderr() -> Iterator[None]:
+    """Suppress what TensorFlow's C++ code writes to standard error on import, before it reads its log level."""
+    original, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
         os.dup2(original, 2)
         os.close(original)
-        os.close(nowhere)
+        os.close(null)
 
 
 @contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Keep Keras from importing what it takes along where it finds it: a third of its start.
+def _hidden(*names: str) -> Iterator[None]:
+    """Hide modules that Keras imports if it finds them, which takes a third of its import time.
 
-    It wraps and draws with these, which nothing here asks it for. Later they can be imported as ever.
+    Keras uses them for wrappers and plots that this project does not use. After the block they can be imported.
     """
     hidden = set(names) - set(sys.modules)
     modules: dict[str, Any] = sys.modules
-    modules |= dict.fromkeys(hidden)  # None is how Python marks a module that cannot be imported
+    modules |= dict.fromkeys(hidden)  # None marks a module that cannot be imported
     try:
         yield
     finally:
@@ -44,7 +44,7 @@ def _without(*names: str) -> Iterator[None]:
             del modules[name]
 
 
-with _silence(), _without("matplotlib", "scipy", "sklearn"):
+with _quiet_stderr(), _hidden("matplotlib", "scipy", "sklearn"):
     import keras
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Card: what a user of a network must know, in the `model.json` beside it."""
+"""Card: the `model.json` of a network, with its classes, image size, lineage, parameters and scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ FILE_NAME = "model.json"
 
 
 class Card(BaseModel):
-    """What a user of a network must know: the content of `model.json`."""
+    """The content of `model.json`: what a user of a network must know."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -34,7 +34,15 @@ def describe(
     settings: dict[str, Any],
     scores: dict[str, float],
 ) -> dict[str, Any]:
-    """The content of a `model.json` to be written, as `Card` describes it, but for the network's sha256."""
+    """Return the content of a `model.json` except the network's SHA-256, which `saving.write` adds.
+
+    Args:
+        classes: class names in the order of their numbers.
+        recipe: `image_size` and `resizing` of the photographs that the network takes.
+        trained_on: SHA-256 of the inputs of training.
+        settings: the stage's parameters.
+        scores: of the training run.
+    """
     return {
         "classes": list(classes),
         "image_size": recipe["image_size"],
@@ -45,37 +53,37 @@ def describe(
     }
 
 
-def verified_card(file: Path, *, cure: str) -> Card:
-    """Read the `model.json` that lies beside a network, and compare the two.
+def verified_card(file: Path, *, hint: str) -> Card:
+    """Read the `model.json` in a network's folder and check that it belongs to the network.
 
     Args:
-        file: the network's.
-        cure: what the user is to do where they are not what one stage made, as a sentence.
+        file: the network's file.
+        hint: a sentence for error messages: what the user should do.
 
     Raises:
         DataError: the card is damaged, see `read_card`, or belongs to another network.
-        FileNotFoundError: one of the two is missing.
+        FileNotFoundError: one of the two files is missing.
     """
-    found = read_card(file.with_name(FILE_NAME), cure=cure)
+    card = read_card(file.with_name(FILE_NAME), hint=hint)
     received = files.sha256(file)
-    if received != found.sha256:
+    if received != card.sha256:
         raise DataError(
             f"{file} must be the network that its {FILE_NAME} was made with, whose sha256 begins with "
-            f"{found.sha256[:12]}. Received: {received[:12]}. {cure}"
+            f"{card.sha256[:12]}. Received: {received[:12]}. {hint}"
         )
-    return found
+    return card
 
 
-def read_card(path: Path, *, cure: str) -> Card:
+def read_card(path: Path, *, hint: str) -> Card:
     """Read a `model.json`.
 
     Args:
         path: the file.
-        cure: what the user is to do where it is damaged, as a sentence.
+        hint: a sentence for error messages: what the user should do.
 
     Raises:
-        DataError: it is no JSON, lacks something or holds something else than it should.
-        FileNotFoundError: there is none.
+        DataError: it is not JSON, or a field is missing or has a wrong value.
+        FileNotFoundError: there is no such file.
     """
     content = path.read_bytes()
     try:
@@ -85,5 +93,5 @@ def read_card(path: Path, *, cure: str) -> Card:
         place = ".".join(map(str, first["loc"])) or "the file"
         raise DataError(
             f"{path} must be JSON with {', '.join(Card.model_fields)}. Received: {len(content):,} bytes, "
-            f"{place}: {first['msg']}. {cure}"
+            f"{place}: {first['msg']}. {hint}"
         ) from None

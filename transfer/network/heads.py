@@ -1,4 +1,4 @@
-"""Heads: the small network that turns the base's last feature map into class probabilities."""
+"""Heads: small networks from the base's last feature map to class probabilities."""
 
 from typing import Annotated, Literal
 
@@ -10,16 +10,16 @@ from transfer.network.backend import keras
 from transfer.runtime import seeding
 from transfer.runtime.params import Section
 
-_MOMENTUM = 0.9  # Keras's 0.99 needs hundreds of batches to settle; two thousand photographs make forty an epoch
+_MOMENTUM = 0.9  # Keras's 0.99 needs hundreds of batches to settle; 2,000 photographs make 40 batches an epoch
 
 Pooling = Literal["average", "max", "average_max", "flatten"]
 
 
 class Params(Section):
-    """How a head is built, from the feature map to the last hidden layer."""
+    """The layers of a head, from the feature map to the last hidden layer."""
 
     pooling: Pooling
-    batch_normalization: bool = Field(description="of the pooled features")
+    batch_normalization: bool = Field(description="normalize the pooled features")
     dense: list[Annotated[int, Field(ge=1, le=4096)]] = Field(max_length=8, description="units of each hidden layer")
     activation: Literal["relu", "elu", "gelu", "silu", "tanh"]
     dropout: float = Field(ge=0, lt=1, description="before each dense layer")
@@ -32,12 +32,13 @@ def build(settings: Params, *, feature_map: tuple[int, int, int], classes: int, 
 
     Args:
         settings: the layers.
-        feature_map: shape (height, width, channels) of what it takes.
-        classes: two or more.
-        seed: of the first weights and of dropout.
+        feature_map: shape (height, width, channels) of the input.
+        classes: number of classes, two or more.
+        seed: of the initial weights and of dropout.
 
     Returns:
-        A network with one sigmoid, the probability of the second class, for two classes, and a softmax for more.
+        A network that ends in one sigmoid, the probability of the second class, for two classes, and in a softmax for
+        more.
     """
     features = keras.Input(feature_map, name="feature_map")
     signal = _pooled(features, settings.pooling)
@@ -53,35 +54,35 @@ def build(settings: Params, *, feature_map: tuple[int, int, int], classes: int, 
 
 
 def above_pooling(head: keras.Model, pooling: Pooling) -> keras.Model:
-    """The part of a head that takes what `pool` makes of feature maps; its layers are the head's own."""
+    """Return the part of a head above its pooling, which takes the output of `pool` and shares the head's layers."""
     return keras.Model(head.get_layer(pooling).output, head.output, name="above_pooling")
 
 
 def pool(feature_map: NDArray[np.float16], pooling: Pooling) -> NDArray[np.float32]:
-    """What a head's pooling makes of one feature map of shape (height, width, channels), which never changes."""
+    """Apply a head's pooling, which has no weights, to one feature map of shape (height, width, channels)."""
     average: NDArray[np.float32] = feature_map.mean(axis=(0, 1), dtype=np.float32)
-    largest: NDArray[np.float32] = feature_map.max(axis=(0, 1)).astype(np.float32)
+    maximum: NDArray[np.float32] = feature_map.max(axis=(0, 1)).astype(np.float32)
     match pooling:
         case "average":
             return average
         case "max":
-            return largest
+            return maximum
         case "average_max":
-            return np.concatenate([average, largest])
+            return np.concatenate([average, maximum])
         case "flatten":
             return feature_map.reshape(-1).astype(np.float32)
 
 
 def _pooled(features: keras.KerasTensor, pooling: Pooling) -> keras.KerasTensor:
     average = keras.layers.GlobalAveragePooling2D(name="average")
-    largest = keras.layers.GlobalMaxPooling2D(name="max")
+    maximum = keras.layers.GlobalMaxPooling2D(name="max")
     match pooling:
         case "average":
             return average(features)
         case "max":
-            return largest(features)
+            return maximum(features)
         case "average_max":
-            return keras.layers.Concatenate(name="average_max")([average(features), largest(features)])
+            return keras.layers.Concatenate(name="average_max")([average(features), maximum(features)])
         case "flatten":
             return keras.layers.Flatten(name="flatten")(features)
 

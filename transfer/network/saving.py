@@ -1,4 +1,4 @@
-"""Models as files: networks saved to the same bytes whenever they are the same, and read back with care."""
+"""Saving: networks as files, the same bytes for the same network, and checked before they are loaded."""
 
 import json
 import math
@@ -17,107 +17,108 @@ from transfer.runtime import disk
 from transfer.runtime.errors import DataError, rerun_hint
 from transfer.runtime.files import atomic_write, sha256, write_json
 
-_TIMELESS = "1980-01-01@00:00:00"
+_NO_DATE = "1980-01-01@00:00:00"
 _SHARED = "shared_object_id"
-_MAX_REASON = 300  # characters: Keras repeats the whole configuration
+_MAX_REASON = 300  # characters; Keras's messages repeat the configuration
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write a network in Keras's own format, whole, without the time of day and addresses in memory in it.
+    """Write a network in Keras's format, atomically, without the date and memory addresses that Keras writes.
 
     Raises:
-        DiskError: the disk has no room for it twice, or refuses.
+        DiskError: the disk has too little space for two copies, or the file cannot be written.
     """
-    with disk.space_for({path.parent: 2 * size_in_bytes(model)}), atomic_write(path) as beside:
-        dated = beside.with_name(f"{beside.name}.keras")  # removed by the next to write here, should this be killed
+    with disk.space_for({path.parent: 2 * size_in_bytes(model)}), atomic_write(path) as temporary:
+        original = temporary.with_name(f"{temporary.name}.keras")  # `atomic_write` removes it if this process is killed
         try:
-            model.save(dated)
-            with zipfile.ZipFile(dated) as source, zipfile.ZipFile(beside, "w") as target:
+            model.save(original)
+            with zipfile.ZipFile(original) as source, zipfile.ZipFile(temporary, "w") as target:
                 for name in sorted(source.namelist()):
-                    stable = _STABLE.get(name, bytes)
-                    target.writestr(zipfile.ZipInfo(name), stable(source.read(name)))
+                    normalize = _NORMALIZE.get(name, bytes)
+                    target.writestr(zipfile.ZipInfo(name), normalize(source.read(name)))
         finally:
-            dated.unlink(missing_ok=True)
+            original.unlink(missing_ok=True)
 
 
 def write(file: Path, network: keras.Model, card: dict[str, Any]) -> None:
-    """Write a network and, beside it, its `model.json`, which knows the file by its sha256."""
+    """Write a network and, in the same folder, its `model.json`, which holds the network's SHA-256."""
     save(network, file)
     write_json(file.with_name(FILE_NAME), {**card, "sha256": sha256(file)})
 
 
 def size_in_bytes(model: keras.Model) -> int:
-    """About how many bytes a network takes as a file: its weights, and its optimizer's if it is compiled."""
+    """Estimate the size of a network's file: its weights and, if it is compiled, its optimizer's variables."""
     return bytes_of_variables([*model.weights, *(model.optimizer.variables if model.compiled else [])])
 
 
 def bytes_of_variables(variables: Iterable[keras.Variable]) -> int:
-    """How many bytes the numbers of these variables take."""
+    """Return the size of some variables' values in bytes."""
     return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
 
 
 def load(path: Path) -> keras.Model:
-    """Read a network, not compiled.
+    """Load a network without compiling it.
 
     Raises:
-        DataError: the file is no network of this project's, whatever else it may be; nothing in it was run.
-        OSError: the disk refuses.
+        DataError: the file is missing, damaged, or not a network that this project saves; no code in it has run.
+        OSError: the file cannot be read.
     """
     if not path.exists():
-        raise DataError(f"{path} is missing. Run `dvc repro` to have it made, or `dvc pull` where a remote has it.")
+        raise DataError(f"{path} is missing. Run `dvc repro` to make it, or `dvc pull` if a remote has it.")
     try:
         validation.check_model_file(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001 (Keras raises nearly anything on a damaged or hostile file)
         disk.reraise_disk_error(error, path)
         raise DataError(
-            f"{path} is not a network this project saved: {_in_a_line(error)}. Rerun the stage that makes it."
+            f"{path} is not a network this project saved: {_one_line(error)}. Rerun the stage that writes it."
         ) from None
 
 
 def predict(network: Callable[..., Any], rows: NDArray[Any]) -> NDArray[np.float64]:
-    """The probability of each class; a single output is the probability of the second of two.
+    """Return the probability of each class; a single output is the probability of the second of two classes.
 
     Args:
-        network: a network, or a function that is called like one.
-        rows: what it takes, one for each photograph.
+        network: a network, or a function with the same call.
+        rows: a batch of inputs, shape (photographs, ...).
 
     Returns:
-        Array of shape (photographs, classes), from 0 to 1; rows sum to one.
+        Probabilities of shape (photographs, classes), from 0 to 1; rows sum to one.
 
     Raises:
-        DataError: the network gives no finite numbers.
+        DataError: an output is NaN or infinite.
     """
-    given = keras.ops.convert_to_numpy(network(rows, training=False)).astype(np.float64)
-    if not np.isfinite(given).all():
+    outputs = keras.ops.convert_to_numpy(network(rows, training=False)).astype(np.float64)
+    if not np.isfinite(outputs).all():
         raise DataError(
-            f"The network must give finite probabilities. Received: NaN. {rerun_hint('train_head', 'fine_tune')}"
+            "The network's probabilities must be finite. Received: NaN or infinity. "
+            f"{rerun_hint('train_head', 'fine_tune')}"
         )
-    if given.shape[1] == 1:
-        return np.hstack([1 - given, given])
-    whole: NDArray[np.float64] = given / given.sum(axis=1, keepdims=True)
-    return whole
+    if outputs.shape[1] == 1:
+        return np.hstack([1 - outputs, outputs])
+    probabilities: NDArray[np.float64] = outputs / outputs.sum(axis=1, keepdims=True)
+    return probabilities
 
 
-def _in_a_line(error: Exception) -> str:
-    """What was raised, short and without what a terminal would obey."""
+def _one_line(error: Exception) -> str:
+    """Return an error's message in one line, shortened and without control characters."""
     return "".join(filter(str.isprintable, " ".join(str(error).split())))[:_MAX_REASON].rstrip(".")
 
 
-def _undated(metadata: bytes) -> bytes:
+def _without_date(metadata: bytes) -> bytes:
     content: dict[str, Any] = json.loads(metadata)
-    return json.dumps({**content, "date_saved": _TIMELESS}).encode()
+    return json.dumps({**content, "date_saved": _NO_DATE}).encode()
 
 
-def _numbered(config: bytes) -> bytes:
-    """Name shared objects by the order in which they come; Keras names them by where they lay in memory."""
+def _without_addresses(config: bytes) -> bytes:
+    """Replace the ids of shared objects, which are memory addresses, by numbers in order of appearance."""
     numbers: dict[int, int] = {}
 
-    def numbered(value: dict[str, Any]) -> dict[str, Any]:
+    def renumber(value: dict[str, Any]) -> dict[str, Any]:
         address = value.get(_SHARED)
         return value if address is None else {**value, _SHARED: numbers.setdefault(address, len(numbers) + 1)}
 
-    return json.dumps(json.loads(config, object_hook=numbered)).encode()
+    return json.dumps(json.loads(config, object_hook=renumber)).encode()
 
 
-_STABLE = {"metadata.json": _undated, "config.json": _numbered}
+_NORMALIZE = {"metadata.json": _without_date, "config.json": _without_addresses}

@@ -1,8 +1,7 @@
-"""Inspection: a network's file looked into before Keras builds what it says.
+"""Validation: a `.keras` file is checked before Keras opens it.
 
-A `.keras` file says in JSON which classes and functions are to be made and called, and Keras's safe mode, which keeps
-the dangerous ones out, has been got round more than once. So only what this project's own networks are made of is let
-through: a handful of layers, and numbers that lie in the file.
+A `.keras` file names classes and functions that Keras calls, and Keras's safe mode has been bypassed more than once. So
+only the layers of this project's networks are allowed, and only numbers that are in the file itself.
 """
 
 import io
@@ -14,125 +13,78 @@ from typing import Any
 
 import h5py
 
+from transfer.network import hdf5
 from transfer.network.backend import keras, tf
 
-_MAX_DEPTH = 8  # groups below each other in a file of weights; this project's networks have five
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-_MEMBERS = {_CONFIG, "metadata.json", _WEIGHTS}
-_KNOWN: dict[str | None, set[str]] = {
+_MEMBERS = [_CONFIG, "metadata.json", _WEIGHTS]
+_CONVOLUTIONAL = {"Conv2D", "Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "MaxPooling2D", "Rescaling"}
+_OTHER_LAYERS = {"Add", "BatchNormalization", "Concatenate", "Dense", "Dropout", "InputLayer", "ReLU"}
+_ALLOWED: dict[str | None, set[str]] = {  # class names by module
     None: {"__keras_tensor__"},
     "keras": {"DTypePolicy", "Sequential"},
     "keras.initializers": {"GlorotUniform", "HeNormal", "Ones", "Zeros"},
-    "keras.layers": {
-        "Add",
-        "BatchNormalization",
-        "Concatenate",
-        "Conv2D",
-        "Dense",
-        "Dropout",
-        "Flatten",
-        "GlobalAveragePooling2D",
-        "GlobalMaxPooling2D",
-        "InputLayer",
-        "MaxPooling2D",
-        "ReLU",
-        "Rescaling",
-    },
+    "keras.layers": _CONVOLUTIONAL | _OTHER_LAYERS,
     "keras.regularizers": {"L1L2"},
     "keras.src.models.functional": {"Functional"},
 }
 
 
 def check_model_file(path: Path) -> None:
-    """Stop before a file that could make Keras do anything but put layers together and fill them with numbers.
+    """Check that Keras would build only allowed layers from a file and fill them with numbers stored in it.
 
     Raises:
-        ValueError: it is no archive of the three members of a network, stored as they are; it asks for something else
-            than the layers this project uses; its weights lie elsewhere, or are fewer than the layers have.
-        Exception: it is damaged: whatever zipfile, json, h5py and Keras raise then.
+        ValueError: it has other members, names another class, or lacks weights. A damaged file raises nearly anything.
     """
     if path.suffix != ".keras":
-        raise ValueError("it must be a whole `.keras` archive")
+        raise ValueError("it must be a `.keras` archive")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if sorted(member.filename for member in members) != sorted(_MEMBERS):
-            raise ValueError(f"it must hold {', '.join(sorted(_MEMBERS))} and nothing else")
+        if sorted(member.filename for member in members) != _MEMBERS:
+            raise ValueError(f"it must hold {', '.join(_MEMBERS)} and nothing else")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("its members must be stored as they are, not compressed")
-        config, weights = json.loads(archive.read(_CONFIG)), archive.read(_WEIGHTS)
-    config = {**config, "compile_config": None}  # Keras is told to leave it aside
-    _refuse_unknown_classes(config)
-    stored, wanted = _numbers(weights), _outline(config).count_params()
-    if wanted > stored:
-        raise ValueError(f"its layers have {wanted:,} weights, but only {stored:,} are stored in it")
+            raise ValueError("its members must be stored without compression")
+        config = {**json.loads(archive.read(_CONFIG)), "compile_config": None}  # `compile=False` ignores it
+        weights = archive.read(_WEIGHTS)
+    _check_classes(config)
+    stored, needed = _count_stored(weights), _outline(config).count_params()
+    if needed > stored:
+        raise ValueError(f"its layers have {needed:,} weights, but only {stored:,} are stored in it")
 
 
-def _refuse_unknown_classes(config: Any) -> None:
-    for asked_for in _objects(config):
-        name, module = asked_for["class_name"], asked_for.get("module")
-        known = isinstance(name, str) and isinstance(module, str | None) and name in _KNOWN.get(module, ())
-        if not known or asked_for.get("registered_name") not in (None, name):
+def _check_classes(config: Any) -> None:
+    for item in _objects(config):
+        name, module = item["class_name"], item.get("module")
+        allowed = isinstance(name, str) and isinstance(module, str | None) and name in _ALLOWED.get(module, ())
+        if not allowed or item.get("registered_name") not in (None, name):
             raise ValueError(f"it asks for `{module}.{name}`, which none of this project's networks has")
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every place in a configuration that makes Keras look for a class or a function."""
+    """Yield every part of a configuration for which Keras looks up a class or a function."""
     if isinstance(config, dict):
         if "class_name" in config:
             yield config
         config = list(config.values())
-    if isinstance(config, list):
-        for each in config:
-            yield from _objects(each)
+    for part in config if isinstance(config, list) else []:
+        yield from _objects(part)
 
 
-def _numbers(weights: bytes) -> int:
-    """How many numbers an HDF5 file holds, all of which must lie in it.
-
-    Raises:
-        ValueError: something in it leads elsewhere, or takes more room in memory than in the file, as a chunk may
-            that holds more than its dataset.
-    """
+def _count_stored(weights: bytes) -> int:
+    """Count the numbers of an HDF5 file; uncompressed, they take no more memory than the file."""
     with h5py.File(io.BytesIO(weights), "r") as file:
-        datasets = list(_datasets(file, _MAX_DEPTH, set()))
-        if any(dataset.external or dataset.is_virtual or dataset.dtype.kind not in "fiub" for dataset in datasets):
-            raise ValueError("its weights must be numbers stored in the file itself")
-        sizes = [dataset.nbytes for dataset in datasets]
-        if any(dataset.id.get_storage_size() < dataset.nbytes for dataset in datasets) or sum(sizes) > len(weights):
-            raise ValueError("its weights take more room in memory than in the file")
-        if any(dataset.chunks for dataset in datasets):
-            raise ValueError("its weights must each be stored in one piece")
+        datasets = list(hdf5.datasets(file))
+        if any(hdf5.is_stored_elsewhere(each) or each.chunks or each.dtype.kind not in "fiub" for each in datasets):
+            raise ValueError("its weights must be numbers stored in the file itself, without compression")
+        if sum(dataset.nbytes for dataset in datasets) > len(weights):
+            raise ValueError("its weights take more memory than the file")
         return sum(dataset.size for dataset in datasets)
 
 
-def _datasets(group: h5py.Group, depth: int, seen: set[int]) -> Iterator[h5py.Dataset]:
-    """The arrays below a group, each once; a file can be so deep or so entangled that it takes days to walk."""
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(  # noqa: TRY004 - a value, whatever Python calls it
-                f"its weights have the link '{group.name.lstrip('/')}/{name}', which leads elsewhere"
-            )
-        child = group[name]
-        place = h5py.h5o.get_info(child.id).addr
-        if place in seen:
-            continue
-        seen.add(place)
-        if isinstance(child, h5py.Dataset):
-            yield child
-        elif depth:
-            yield from _datasets(child, depth - 1, seen)
-        else:
-            raise ValueError("its weights lie deeper than any network of this project's has them")
-
-
 def _outline(config: dict[str, Any]) -> keras.Model:
-    """The network without its numbers: in a graph nothing is computed, so that no size is too large to be told.
-
-    Raises:
-        ValueError: it is none, or takes more than one thing.
-    """
+    """Build a network in a graph, in which no memory is taken for its weights, however many they are."""
     with tf.Graph().as_default():
         outline = keras.saving.deserialize_keras_object(config, safe_mode=True)
     if not isinstance(outline, keras.Model) or len(outline.inputs) != 1:
-        raise ValueError("it must be a network that takes photographs or their features")
+        raise ValueError("it must be a network with one input")
     return outline

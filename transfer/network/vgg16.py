@@ -1,7 +1,7 @@
-"""VGG16's convolutional base (Simonyan and Zisserman, 2015), taken apart at a boundary layer.
+"""VGG16's convolutional base (Simonyan and Zisserman, 2015), divided at a boundary layer.
 
-Below the boundary the network is frozen: its activations never change and are computed once. Above it the network
-is fine-tuned.
+The layers up to the boundary are frozen: their activations never change and are computed once. The layers above it are
+fine-tuned.
 """
 
 import numpy as np
@@ -9,13 +9,13 @@ import numpy as np
 from transfer.network.backend import keras
 from transfer.network.weights import ARCHITECTURE, Weights
 
-MEAN_RGB = (123.68, 116.779, 103.939)  # ImageNet's, as `keras.applications.vgg16.preprocess_input` subtracts them
-MIN_IMAGE_SIZE = 32  # five poolings halve it to one
+MEAN_RGB = (123.68, 116.779, 103.939)  # of ImageNet; `keras.applications.vgg16.preprocess_input` subtracts it
+MIN_IMAGE_SIZE = 32  # pixels; five poolings halve it to 1
 POOLED = "block5_pool"
 
 
 def layer_names() -> list[str]:
-    """The names of the base's layers from input to output, as in `keras.applications.VGG16`."""
+    """Return the names of the base's layers from input to output, as in `keras.applications.VGG16`."""
     names = list(ARCHITECTURE)
     following = [*names[1:], "block6"]
     with_pools = [
@@ -26,7 +26,7 @@ def layer_names() -> list[str]:
 
 
 def shape_after(layer: str, *, image_size: int) -> tuple[int, int, int]:
-    """Shape (height, width, channels) of the activation that leaves `layer`."""
+    """Return the shape (height, width, channels) of a layer's output for square photographs of `image_size` pixels."""
     through = layer_names()[: layer_names().index(layer) + 1]
     edge = image_size >> sum(name.endswith("_pool") for name in through)
     channels = [ARCHITECTURE[name][-1] for name in through if name in ARCHITECTURE][-1]
@@ -34,10 +34,10 @@ def shape_after(layer: str, *, image_size: int) -> tuple[int, int, int]:
 
 
 def frozen_layers(weights: Weights, *, through: str) -> list[keras.Layer]:
-    """Preprocessing and the layers up to and including `through`, not trainable.
+    """Return preprocessing and the base's layers up to and including `through`, not trainable.
 
-    They take RGB from 0 to 255. The ImageNet weights want BGR: the first kernel is turned round instead of every
-    photograph.
+    They take RGB from 0 to 255. ImageNet's weights take BGR, so the channels of the first kernel are reversed instead
+    of those of every photograph.
     """
     names = layer_names()
     layers = _layers(weights, names[: names.index(through) + 1])
@@ -47,7 +47,7 @@ def frozen_layers(weights: Weights, *, through: str) -> list[keras.Layer]:
 
 
 def top_layers(weights: Weights, *, above: str) -> list[keras.Layer]:
-    """The base's layers above `above`, trainable."""
+    """Return the base's layers after `above`, trainable."""
     names = layer_names()
     return _layers(weights, names[names.index(above) + 1 :])
 

@@ -118,7 +118,7 @@ def load(path: str | Path) -> Model:
     file, card_file = Path(path), Path(path).with_name("model.json")
     network = saving.load(file)
     try:
-        card = verified_card(file, cure="Use a network and a model.json that were saved together.")
+        card = verified_card(file, hint="Use a network and a model.json that were saved together.")
     except FileNotFoundError:
         raise DataError(
             f"{file} must have a {card_file.name} with classes and resizing in its folder. Received: no {card_file}. "

@@ -1,27 +1,43 @@
-"""Learning curves: the histories of trainings that follow one another, put end to end."""
+"""History: the scores of each epoch, written, read, compared and joined in one place."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from transfer.runtime import files
 from transfer.runtime.errors import DataError
-from transfer.training.settings import Monitor, mode_of
+from transfer.training.settings import Monitor, Params, mode_of
+
+Epoch = dict[str, float]  # by column
+History = list[Epoch]
+
+COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+# The name in Keras's logs of each score of a history. Keras's `loss` includes L1 and L2 penalties and smoothed labels,
+# the metric `log_loss` does not. Epochs are compared by `log_loss`: smaller weights alone make no better network.
+KERAS_LOGS = {"loss": "log_loss", "accuracy": "accuracy", "val_loss": "val_log_loss", "val_accuracy": "val_accuracy"}
 
 
 class Phase(NamedTuple):
-    """A training: its stage, `history.csv` an epoch, the epoch kept and the first that over-fits (from 1), if any."""
+    """A stage's training run.
+
+    `best_epoch` is the epoch whose weights the run keeps and `over_fits_from` the first epoch that over-fits, both
+    counted from 1 and None if there is none.
+    """
 
     stage: str
-    history: list[dict[str, float]]
+    history: History
     best_epoch: int | None
     over_fits_from: int | None = None
 
 
 class CurvePoint(NamedTuple):
-    """An epoch of one phase on one split; `epoch` counts on through the phases, `phase_epoch` begins anew at 1.
+    """The scores of one epoch on one split.
 
-    `begins`: its phase begins with it; `best`: it was kept; `over_fits`: in it the training split alone was learned.
+    `epoch` counts through all phases, `phase_epoch` starts at 1 in each. `begins` marks the first epoch of a phase,
+    `best` the epoch whose weights the phase keeps, and `over_fits` epochs that improve on the training split alone.
     """
 
     epoch: int
@@ -35,24 +51,67 @@ class CurvePoint(NamedTuple):
     over_fits: bool = False
 
 
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Read a training's `history.csv`.
+def write_history(path: Path, history: History) -> None:
+    """Write a history as CSV with the columns `COLUMNS`, atomically."""
+    files.write_csv(path, COLUMNS, [[epoch[column] for column in COLUMNS] for epoch in history])
+
+
+def read_history(path: Path) -> History:
+    """Read a `history.csv`.
 
     Raises:
-        DataError: it is no table of numbers, or has no epoch.
+        DataError: a cell is not a number, a row has another number of cells, or there is no row.
     """
     with path.open(encoding="utf-8", newline="") as file:
         try:
             history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         except (ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} must be a table of numbers: {error}. Rerun the stage that makes it.") from None
+            raise DataError(
+                f"{path} must be a table of numbers. Received: {error}. Rerun the stage that writes it."
+            ) from None
     if not history:
-        raise DataError(f"{path} must have a row an epoch. Received: none. Rerun the stage that makes it.")
+        raise DataError(f"{path} must have a row for each epoch. Received: none. Rerun the stage that writes it.")
     return history
 
 
+def best_epoch(history: History, settings: Params, *, loss_to_beat: float = math.inf) -> Epoch | None:
+    """Return the epoch whose weights a training run keeps.
+
+    With `early_stopping.restore_best_weights` this is the best epoch by its monitor, otherwise the last. Only epochs
+    with a validation loss below `loss_to_beat` count; without one, return None.
+    """
+    stopping = settings.early_stopping
+    if not stopping or not stopping.restore_best_weights:
+        return next((epoch for epoch in history[-1:] if epoch["val_loss"] < loss_to_beat), None)
+    eligible = [epoch for epoch in history if epoch["val_loss"] < loss_to_beat]
+    return best_by_monitor(eligible, stopping.monitor, min_delta=stopping.min_delta)
+
+
+def best_by_monitor(history: History, monitor: Monitor, *, min_delta: float = 0.0) -> Epoch | None:
+    """Return the epoch whose weights Keras's EarlyStopping restores: the last to improve on the best before it.
+
+    Args:
+        history: the epochs to compare; without any, return None.
+        monitor: the score to compare by.
+        min_delta: a smaller improvement does not count.
+    """
+    best: Epoch | None = None
+    for epoch in history:
+        if best is None or _improves(epoch[monitor], best[monitor], monitor=monitor, min_delta=min_delta):
+            best = epoch
+    return best
+
+
+def summary(history: History, settings: Params, *, loss_to_beat: float = math.inf) -> dict[str, float]:
+    """Return the number of epochs, and number and scores of the best epoch if there is one; see `best_epoch`."""
+    best = best_epoch(history, settings, loss_to_beat=loss_to_beat)
+    if best is None:
+        return {"epochs": len(history)}
+    return {"epochs": len(history), "best_epoch": best["epoch"], **{score: best[score] for score in KERAS_LOGS}}
+
+
 def concatenate(phases: Sequence[Phase]) -> list[CurvePoint]:
-    """Every epoch of every phase, on the training and on the validation split, in order."""
+    """Return a point for every epoch of every phase on the training and on the validation split, in order."""
     lengths = [len(phase.history) for phase in phases]
     return [
         CurvePoint(
@@ -72,25 +131,5 @@ def concatenate(phases: Sequence[Phase]) -> list[CurvePoint]:
     ]
 
 
-Epoch = dict[str, float]
-
-
-History = list[Epoch]
-
-
-# What Keras logs under each column of a history: its own `loss` has the penalties of L1 and L2 and smoothed labels in
-# it, the metric `log_loss` has not, and is what epochs are compared by. Smaller weights alone make no better network.
-LOGS = {"loss": "log_loss", "accuracy": "accuracy", "val_loss": "val_log_loss", "val_accuracy": "val_accuracy"}
-
-
-def _is_better(value: float, best: float, *, monitor: Monitor, min_delta: float) -> bool:
+def _improves(value: float, best: float, *, monitor: Monitor, min_delta: float) -> bool:
     return value > best + min_delta if mode_of(monitor) == "max" else value < best - min_delta
-
-
-def best_by(history: History, *, monitor: Monitor, min_delta: float = 0.0) -> Epoch | None:
-    """The epoch whose weights Keras's EarlyStopping restores: the last that was better than the best before it."""
-    found: Epoch | None = None
-    for epoch in history:
-        if found is None or _is_better(epoch[monitor], found[monitor], monitor=monitor, min_delta=min_delta):
-            found = epoch
-    return found

@@ -13,6 +13,7 @@ from transfer.evaluation.remedies import Remedy
 from transfer.network import heads
 from transfer.training import fit
 from transfer.training.history import Phase
+from transfer.training.settings import Params as TrainingParams
 
 PARAMS = YAML(typ="safe").load(Path(__file__).parents[3] / "params.yaml")
 STAGES = ("train_head", "fine_tune")
@@ -317,7 +318,7 @@ def trained(*, signal: float, learning_rate: float = 1e-2, epochs: int = 30) -> 
     )
     head = heads.build(settings, feature_map=(1, 1, 32), classes=2, seed=0)
     steps = training_params("train_head", learning_rate=learning_rate, epochs=epochs)
-    fit.compile_model(head, fit.Params.model_validate(steps), batches=1)
+    fit.compile_model(head, TrainingParams.model_validate(steps), batches=1)
     train, validation = (rows[:24], labels[:24, None]), (rows[24:], labels[24:, None])
     logs = head.fit(*train, validation_data=validation, batch_size=24, epochs=epochs, verbose=0).history
     columns = {"loss": "log_loss", "accuracy": "accuracy", "val_loss": "val_log_loss", "val_accuracy": "val_accuracy"}
