@@ -17,14 +17,14 @@ PLAIN = {
 
 
 def head(classes: int = 2, seed: int = 0, **changes: object) -> heads.keras.Model:
-    """A plain head with some changes."""
+    """Build a plain head with some settings changed."""
     settings = heads.Params.model_validate(PLAIN | changes)
     return heads.build(settings, feature_map=MAP, classes=classes, seed=seed)
 
 
 @pytest.mark.parametrize("pooling", ["average", "max", "average_max", "flatten"])
-def test_two_classes_have_one_sigmoid_and_more_a_softmax(pooling: str) -> None:
-    """The output is a probability, of the second class or of each."""
+def test_two_classes_end_in_a_sigmoid_and_more_in_a_softmax(pooling: str) -> None:
+    """The output is the probability of the second class, or of each class."""
     maps = np.random.default_rng(0).normal(size=(5, *MAP)).astype(np.float32)
     two, five = (head(classes, pooling=pooling).predict(maps, verbose=0) for classes in (2, 5))
     assert two.shape == (5, 1)
@@ -33,27 +33,28 @@ def test_two_classes_have_one_sigmoid_and_more_a_softmax(pooling: str) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["average", "max", "average_max", "flatten"])
-def test_a_head_is_its_pooling_and_what_is_above(pooling: heads.Pooling) -> None:
-    """Pooled beforehand, feature maps give the probabilities that the whole head gives; the weights are the same."""
+def test_pooling_can_be_applied_beforehand(pooling: heads.Pooling) -> None:
+    """The part above the pooling gives pooled maps the whole head's probabilities, and shares its weights."""
     maps = np.random.default_rng(0).normal(size=(5, *MAP)).astype(np.float16)
     whole = head(pooling=pooling)
     above = heads.above_pooling(whole, pooling)
-    rows = np.stack([heads.pool(each, pooling) for each in maps])
+    rows = np.stack([heads.pool(feature_map, pooling) for feature_map in maps])
     expected = whole.predict(maps.astype(np.float32), verbose=0)
     np.testing.assert_allclose(above.predict(rows, verbose=0), expected, rtol=1e-5)
-    above.get_layer("probabilities").set_weights([each * 0 for each in above.get_layer("probabilities").get_weights()])
+    last = above.get_layer("probabilities")
+    last.set_weights([weights * 0 for weights in last.get_weights()])
     np.testing.assert_allclose(whole.predict(maps.astype(np.float32), verbose=0), 0.5)
 
 
-def test_the_seed_decides_the_first_weights() -> None:
-    """The same seed gives the same head, another seed another one."""
-    one, same, other = (head(seed=seed).get_layer("dense_1").get_weights()[0] for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    assert not np.array_equal(one, other)
+def test_the_seed_decides_the_initial_weights() -> None:
+    """The same seed gives the same weights, another seed gives others."""
+    first, same, other = (head(seed=seed).get_layer("dense_1").get_weights()[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
 
 
 def test_dense_lists_the_hidden_layers() -> None:
-    """No hidden layer is a logistic regression; each entry adds one with its own dropout before it."""
+    """Each entry adds a hidden layer with its own dropout before it; without any, a head is a logistic regression."""
     layers = [layer.name for layer in head(dense=[8, 4]).layers]
     assert layers[1:] == [
         "average",
@@ -69,7 +70,7 @@ def test_dense_lists_the_hidden_layers() -> None:
 
 
 def test_regularization_adds_to_the_loss() -> None:
-    """L1 and L2 are of every dense layer's kernel."""
+    """L1 and L2 apply to the kernel of every dense layer."""
     regularized = head(l1=0.1, l2=0.01)
     kernels = [layer.get_weights()[0] for layer in regularized.layers if "dense" in layer.name]
     kernels.append(regularized.get_layer("probabilities").get_weights()[0])
@@ -78,7 +79,7 @@ def test_regularization_adds_to_the_loss() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("dropout", 1.0), ("dense", [0]), ("pooling", "mean"), ("l2", -1.0)])
-def test_impossible_heads_are_refused(name: str, value: object) -> None:
-    """A head that cannot be built is refused by its params."""
+def test_settings_out_of_range_are_rejected(name: str, value: object) -> None:
+    """Parameters of a head that cannot be built are rejected."""
     with pytest.raises(ValidationError):
         heads.Params.model_validate(PLAIN | {name: value})

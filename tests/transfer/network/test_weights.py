@@ -16,10 +16,10 @@ def _drawn() -> Weights:
     return weights.random(0)
 
 
-@pytest.fixture(name="ours")
-def _ours(drawn: Weights, tmp_path: Path) -> Path:
-    weights.write(tmp_path / "ours.h5", drawn)
-    return tmp_path / "ours.h5"
+@pytest.fixture(name="file")
+def _file(drawn: Weights, tmp_path: Path) -> Path:
+    weights.write(tmp_path / "weights.h5", drawn)
+    return tmp_path / "weights.h5"
 
 
 def _same(first: Weights, second: Weights) -> bool:
@@ -29,7 +29,7 @@ def _same(first: Weights, second: Weights) -> bool:
     )
 
 
-def _write_ours(file: h5py.File, drawn: Weights) -> None:
+def _write_project_s(file: h5py.File, drawn: Weights) -> None:
     for name, (kernel, bias) in drawn.items():
         file[f"{name}/kernel"], file[f"{name}/bias"] = kernel, bias
 
@@ -59,23 +59,25 @@ def _write_named(file: h5py.File, drawn: Weights) -> None:
         file[f"layers/{name}/vars/0"], file[f"layers/{name}/vars/1"] = kernel, bias
 
 
-@pytest.mark.parametrize("write", [_write_ours, _write_legacy, _write_nested_legacy, _write_numbered, _write_named])
+@pytest.mark.parametrize(
+    "write", [_write_project_s, _write_legacy, _write_nested_legacy, _write_numbered, _write_named]
+)
 def test_every_layout_is_read(write: Callable[[h5py.File, Weights], None], drawn: Weights, tmp_path: Path) -> None:
-    """Ours, Keras's legacy files and Keras 3's give the same weights, each layer under its own name."""
+    """The project's layout, Keras's legacy layouts and those of Keras 3 give the same weights by layer name."""
     with h5py.File(tmp_path / "weights.h5", "w") as file:
         write(file, drawn)
     assert _same(weights.read(tmp_path / "weights.h5"), drawn)
 
 
-def test_written_bytes_follow_from_the_weights(drawn: Weights, ours: Path, tmp_path: Path) -> None:
-    """Reading and writing again gives the same file, byte for byte."""
-    weights.write(tmp_path / "again.h5", weights.read(ours))
-    assert files.sha256(tmp_path / "again.h5") == files.sha256(ours)
-    assert _same(weights.read(ours), drawn)
+def test_the_same_weights_are_the_same_bytes(drawn: Weights, file: Path, tmp_path: Path) -> None:
+    """Weights that are read and written again give the same file, byte by byte."""
+    weights.write(tmp_path / "again.h5", weights.read(file))
+    assert files.sha256(tmp_path / "again.h5") == files.sha256(file)
+    assert _same(weights.read(file), drawn)
 
 
-def test_random_weights_keep_the_signal(drawn: Weights) -> None:
-    """Random kernels have He's deviation, biases are zero, and another seed gives others."""
+def test_random_weights_have_he_s_deviation(drawn: Weights) -> None:
+    """Random kernels have the deviation of He et al., biases are zero, and another seed gives other kernels."""
     kernel, bias = drawn["block5_conv3"]
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 512)), rel=0.01)
     assert kernel.dtype == np.float32
@@ -83,13 +85,13 @@ def test_random_weights_keep_the_signal(drawn: Weights) -> None:
     assert not np.array_equal(weights.random(1)["block1_conv1"].kernel, drawn["block1_conv1"].kernel)
 
 
-def test_architecture_is_vgg16s() -> None:
-    """There are VGG16's thirteen convolutions with their 14,714,688 numbers."""
+def test_the_architecture_is_vgg16_s() -> None:
+    """VGG16's base has thirteen convolutions with 14,714,688 weights."""
     assert len(ARCHITECTURE) == 13
     assert sum(int(np.prod(shape)) + shape[-1] for shape in ARCHITECTURE.values()) == 14_714_688
 
 
-def _drop(file: h5py.File) -> None:
+def _remove_convolution(file: h5py.File) -> None:
     del file["block3_conv2"]
 
 
@@ -98,12 +100,12 @@ def _narrow(file: h5py.File) -> None:
     file["block1_conv1/kernel"] = np.zeros((3, 3, 1, 64), np.float32)
 
 
-def _count(file: h5py.File) -> None:
+def _store_integers(file: h5py.File) -> None:
     del file["block1_conv1/bias"]
     file["block1_conv1/bias"] = np.zeros(64, np.int64)
 
 
-def _poison(file: h5py.File) -> None:
+def _set_nan(file: h5py.File) -> None:
     file["block2_conv1/bias"][3] = np.nan
 
 
@@ -143,35 +145,35 @@ def _repeat(file: h5py.File) -> None:
     file["block1_conv1/again"] = file["block1_conv1/bias"]
 
 
-def _swell(file: h5py.File) -> None:
+def _enlarge_chunk(file: h5py.File) -> None:
     del file["block1_conv1/bias"]
-    pieces = {"chunks": (1 << 28,), "maxshape": (None,), "compression": "gzip"}
-    file["block1_conv1"].create_dataset("bias", (64,), "<f4", **pieces)
+    chunks = {"chunks": (1 << 28,), "maxshape": (None,), "compression": "gzip"}
+    file["block1_conv1"].create_dataset("bias", (64,), "<f4", **chunks)
 
 
-def _entangle(file: h5py.File) -> None:
+def _nest_in_itself(file: h5py.File) -> None:
     del file["block1_conv1/bias"]
     for number in range(100):
         file[f"block1_conv1/{number}"] = file["block1_conv1"]
 
 
-SHAPES = pytest.mark.reliability("tampered", "a file of weights with other shapes than VGG16's", "65 with both shapes")
+SHAPES = pytest.mark.reliability("tampered", "a file of weights has other shapes than VGG16", "65 with both shapes")
 ELSEWHERE = pytest.mark.reliability(
-    "tampered", "a file of weights whose numbers lie in another file", "65; the other file is not read"
+    "tampered", "a file of weights takes its numbers from another file", "65; the other file is not read"
 )
 
 BOMB = pytest.mark.reliability(
-    "tampered", "a file of weights that takes gigabytes or days to read", "65 before it is read"
+    "tampered", "a file of weights would take gigabytes or days to read", "65 before it is read"
 )
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("change", "message"),
     [
-        pytest.param(_drop, r"block3_conv2.*Received: nothing", marks=SHAPES),
+        pytest.param(_remove_convolution, r"block3_conv2.*Received: nothing", marks=SHAPES),
         pytest.param(_narrow, r"\(3, 3, 3, 64\).*Received.*\(3, 3, 1, 64\)", marks=SHAPES),
-        (_count, "the type int64"),
-        (_poison, "NaN"),
+        (_store_integers, "the type int64"),
+        (_set_nan, "NaN"),
         (_overflow, "infinity"),
         (_link_softly, "Received: nothing"),
         pytest.param(_link_outside, "Received: nothing", marks=ELSEWHERE),
@@ -179,29 +181,29 @@ BOMB = pytest.mark.reliability(
         pytest.param(_map_from_outside, "another file", marks=ELSEWHERE),
         (_store_objects, "the type object"),
         (_repeat, "3 arrays"),
-        pytest.param(_swell, r"a piece of \(268435456,\)", marks=BOMB),
-        pytest.param(_entangle, r"Received: \(3, 3, 3, 64\)\.", marks=BOMB),
+        pytest.param(_enlarge_chunk, r"a chunk of \(268435456,\)", marks=BOMB),
+        pytest.param(_nest_in_itself, r"Received: \(3, 3, 3, 64\)\.", marks=BOMB),
     ],
 )
-def test_spoilt_weights_are_refused(spoil: Callable[[h5py.File], None], message: str, ours: Path) -> None:
-    """Weights that are missing, misshapen, no finite floats or not in the file are refused, saying what was found."""
-    with h5py.File(ours, "r+") as file:
-        spoil(file)
+def test_other_weights_are_rejected(change: Callable[[h5py.File], None], message: str, file: Path) -> None:
+    """Weights that are missing, of another shape, not finite floats or not in the file are rejected with a reason."""
+    with h5py.File(file, "r+") as content:
+        change(content)
     with pytest.raises(DataError, match=message):
-        weights.read(ours)
+        weights.read(file)
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    """A file that is not there is named in the error, as it is for any other file."""
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """The error for a missing file has its name, which h5py's has not."""
     with pytest.raises(FileNotFoundError) as missing:
         weights.read(tmp_path / "gone.h5")
     assert missing.value.filename == str(tmp_path / "gone.h5")
 
 
-@pytest.mark.reliability("tampered", "a damaged file of weights", "65 with its size and the cure")
+@pytest.mark.reliability("tampered", "a file of weights is damaged", "65 with its size and a hint")
 @pytest.mark.parametrize("kept", [0, 100, 1_000_000])
-def test_cut_file_is_refused(kept: int, ours: Path) -> None:
-    """A file cut short, or of something else, is refused with its size."""
-    ours.write_bytes(ours.read_bytes()[:kept])
+def test_a_truncated_file_is_rejected(kept: int, file: Path) -> None:
+    """A truncated file, or one that is not HDF5, is rejected with its size."""
+    file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(DataError, match=f"{kept:,} bytes"):
-        weights.read(ours)
+        weights.read(file)
