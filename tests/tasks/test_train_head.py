@@ -1,7 +1,10 @@
+"""The stage train_head, and what it has in common with fine_tune."""
+
 import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,112 +17,145 @@ from transfer.images import manifest
 from transfer.network import saving
 from transfer.runtime import files, stage
 from transfer.runtime.errors import DiskError
-from transfer.training import fit
+from transfer.training.history import COLUMNS
 
-CHECKPOINTS = "checkpoints/checkpoints.csv"
 OUTPUT = Path("artifacts/train_head")
 FEATURES = Path("artifacts/extract_features")
+HEAD = Path("artifacts/train_head/head.keras")
+
+
+class Stage(NamedTuple):
+    """A training stage: its name, the network's file, the features that it reads and inputs of its own."""
+
+    name: str
+    network: str
+    part: dataset.Part
+    inputs: dict[str, Path]
+
+    @property
+    def output(self) -> Path:
+        """Where it writes."""
+        return Path("artifacts") / self.name
+
+
+both_stages = pytest.mark.parametrize(
+    "trained",
+    [
+        Stage("train_head", "head.keras", "pooled", {}),
+        Stage("fine_tune", "model.keras", "boundary", {"head": HEAD}),
+    ],
+    ids=lambda trained: trained.name,
+)
 
 
 def history(folder: Path) -> list[dict[str, str]]:
-    """The lines of history.csv."""
-    with (folder / OUTPUT / "history.csv").open(newline="") as file:
+    """Read the rows of a stage's history.csv."""
+    with (folder / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def timeless(folder: Path) -> dict[str, object]:
-    """What the stage left, but for the seconds that epochs took."""
+def without_seconds(folder: Path) -> dict[str, object]:
+    """Return the content of a stage's files without the durations of epochs."""
     epochs = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history(folder)]
-    return {**file_contents(folder / OUTPUT), "history.csv": epochs}
+    return {**file_contents(folder), "history.csv": epochs}
 
 
-def test_a_head_comes_with_its_papers(chain: Chain) -> None:
-    """The stage leaves head.keras, model.json, history.csv, metrics.json and the table of checkpoints, no scratch."""
-    assert set(file_contents(chain.folder / OUTPUT)) == {
-        "head.keras",
-        "model.json",
-        "history.csv",
-        "metrics.json",
-        CHECKPOINTS,
-    }
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+@both_stages
+def test_a_training_stage_writes_its_files(chain: Chain, trained: Stage) -> None:
+    """The stage writes a network, model.json, history.csv, metrics.json and checkpoints.csv, and leaves no state."""
+    written = set(file_contents(chain.folder / trained.output))
+    assert written == {trained.network, "model.json", "history.csv", "metrics.json", "checkpoints/checkpoints.csv"}
+    assert list(history(chain.folder / trained.output)[0]) == list(COLUMNS)
     assert not list((chain.folder / ".cache/training").glob("*/*"))
 
 
-def test_the_card_says_what_the_head_is_and_follows_from(chain: Chain) -> None:
-    """model.json has classes, image size, resizing, what it was trained on by sha256, params and scores."""
-    card = json.loads((chain.folder / OUTPUT / "model.json").read_text())
+@both_stages
+def test_the_card_describes_the_network_and_its_lineage(chain: Chain, trained: Stage) -> None:
+    """model.json has classes, image size, resizing, the SHA-256 of all inputs, parameters and scores."""
+    card = read_json(chain.folder / trained.output / "model.json")
     recipes = store.read_recipes(chain.folder / FEATURES)
     assert (card["classes"], card["image_size"], card["resizing"]) == (["circle", "triangle"], 32, "crop")
     assert card["trained_on"] == {
         "photographs": files.sha256(chain.folder / "artifacts/split/manifest.csv"),
         "features": [store.recipe_digest(recipe) for recipe in recipes],
+        **{name: files.sha256(chain.folder / path) for name, path in trained.inputs.items()},
     }
-    assert card["params"] == PARAMS["train_head"]
-    assert card["scores"] == json.loads((chain.folder / OUTPUT / "metrics.json").read_text())
+    assert recipes[0]["weights"] == files.sha256(chain.folder / "artifacts/fetch_weights/vgg16.weights.h5")
+    assert card["params"] == PARAMS[trained.name]
+    metrics = read_json(chain.folder / trained.output / "metrics.json")
+    assert card["scores"] == {name: value for name, value in metrics.items() if name != "head_val_loss"}
+
+
+@both_stages
+def test_a_rerun_writes_the_same_bytes(chain: Chain, workspace: Path, trained: Stage) -> None:
+    """From the same inputs and parameters, every file is the same but for the durations of epochs."""
+    shutil.rmtree(trained.output)
+    run(trained.name, workspace)
+    assert without_seconds(workspace / trained.output) == without_seconds(chain.folder / trained.output)
+
+
+@pytest.mark.reliability("killed", "a killed training run", "the next run goes on after the last complete epoch")
+@both_stages
+def test_a_killed_stage_ends_with_the_same_bytes(chain: Chain, workspace: Path, trained: Stage) -> None:
+    """Killed in its third epoch, the stage trains that epoch alone and writes the files of an undisturbed run."""
+    shutil.rmtree(trained.output)
+    photographs = manifest.read(Path("artifacts/split/manifest.csv"))
+    training, _ = dataset.train_and_validation(FEATURES, photographs, part=trained.part, batch_size=8, seed=0)
+    state = kill_in_the_third_epoch(trained.name, workspace, training)
+    kept = json.loads((state / "history.json").read_text())
+    assert not trained.output.exists()
+    assert len(kept) == 2
+    run(trained.name, workspace)
+    assert without_seconds(workspace / trained.output) == without_seconds(chain.folder / trained.output)
+    epochs = history(workspace / trained.output)
+    assert [float(epoch["seconds"]) for epoch in epochs[:2]] == [epoch["seconds"] for epoch in kept]
+    assert not list(Path(".cache/training").glob("*/*"))
 
 
 def test_the_scores_are_those_of_the_best_epoch(chain: Chain) -> None:
-    """history.csv has a line an epoch; metrics.json repeats the one with the lowest validation loss."""
-    epochs = history(chain.folder)
-    assert list(epochs[0]) == list(fit.COLUMNS)
+    """history.csv has a row for each epoch; metrics.json has the scores of the one with the lowest validation loss."""
+    epochs = history(chain.folder / OUTPUT)
     assert [epoch["epoch"] for epoch in epochs] == ["1", "2", "3"]
     best = min(epochs, key=lambda epoch: float(epoch["val_loss"]))
-    scores = json.loads((chain.folder / OUTPUT / "metrics.json").read_text())
+    scores = read_json(chain.folder / OUTPUT / "metrics.json")
     assert (scores["epochs"], scores["best_epoch"]) == (3, int(best["epoch"]))
     for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
         assert scores[name] == float(best[name])
 
 
-def test_the_head_is_the_one_that_was_scored(chain: Chain) -> None:
-    """head.keras takes the feature map and gives the validation photographs the accuracy that metrics.json tells."""
+def test_the_saved_head_has_the_reported_accuracy(chain: Chain) -> None:
+    """head.keras takes feature maps and classifies the validation photographs with the accuracy of metrics.json."""
     entries = manifest.read(chain.folder / "artifacts/split/manifest.csv")
     _, validation = dataset.train_and_validation(chain.folder / FEATURES, entries, part="pooled", batch_size=8, seed=0)
-    head = saving.load(chain.folder / OUTPUT / "head.keras")
+    head = saving.load(chain.folder / HEAD)
     maps, labels = validation[0]
     assert head.input_shape == (None, *maps.shape[1:])
-    right = (np.asarray(head(maps)) > 0.5) == labels
-    scores = json.loads((chain.folder / OUTPUT / "metrics.json").read_text())
-    assert right.mean() == pytest.approx(scores["val_accuracy"])
-
-
-def test_a_head_is_the_same_bytes_each_time(chain: Chain, workspace: Path) -> None:
-    """Trained anew from the same features and params, head.keras and model.json repeat byte by byte."""
-    shutil.rmtree(OUTPUT)
-    run("train_head", workspace)
-    assert timeless(workspace) == timeless(chain.folder)
-
-
-@pytest.mark.reliability("killed", "training goes on after it was killed", "no epoch that was whole is trained again")
-def test_a_killed_training_goes_on_to_the_same_bytes(chain: Chain, workspace: Path) -> None:
-    """Killed in its third epoch, the stage trains that one only and ends with the head of an undisturbed run."""
-    shutil.rmtree(OUTPUT)
-    photographs = manifest.read(Path("artifacts/split/manifest.csv"))
-    train, _ = dataset.train_and_validation(FEATURES, photographs, part="pooled", batch_size=8, seed=0)
-    state = kill_in_the_third_epoch("train_head", workspace, train)
-    done = json.loads((state / "history.json").read_text())
-    assert not OUTPUT.exists()
-    assert len(done) == 2
-    run("train_head", workspace)
-    assert timeless(workspace) == timeless(chain.folder)
-    assert [float(epoch["seconds"]) for epoch in history(workspace)[:2]] == [epoch["seconds"] for epoch in done]
-    assert not list(Path(".cache/training").glob("*/*"))
+    correct = (np.asarray(head(maps)) > 0.5) == labels
+    scores = read_json(chain.folder / OUTPUT / "metrics.json")
+    assert correct.mean() == pytest.approx(scores["val_accuracy"])
 
 
 @pytest.mark.reliability(
-    "training", "the loss becomes NaN", "65 and the parameter to lower; nothing half made is written"
+    "training", "the loss becomes NaN", "65 and the parameter to lower; no incomplete file is written"
 )
 @pytest.mark.usefixtures("workspace")
-def test_a_loss_that_is_no_number_leaves_what_was_there(capsys: pytest.CaptureFixture[str]) -> None:
-    """The stage ends with 65 and what to change, and every file that was there stays as it was."""
+def test_a_loss_of_nan_changes_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """The stage ends with 65 and the parameter to change, and every earlier file stays as it was."""
     expected = file_contents(OUTPUT)
     section = PARAMS["train_head"]
-    ruinous = {**section["training"], "optimizer": "sgd", "learning_rate": 1.0}
-    write_params(Path(), {"train_head": {"head": {**section["head"], "l2": 1e30}, "training": ruinous}})
+    diverging = {**section["training"], "optimizer": "sgd", "learning_rate": 1.0}
+    write_params(Path(), {"train_head": {"head": {**section["head"], "l2": 1e30}, "training": diverging}})
     with pytest.raises(SystemExit) as end:
         stage.run(train_head.main)
     last = capsys.readouterr().err.splitlines()[-1]
     assert end.value.code == 65
-    assert last.startswith("The loss of train_head must stay a finite number. Received: NaN or infinity in epoch 1.")
+    assert last.startswith("The loss of train_head must be a finite number. Received: NaN or infinity in epoch 1.")
     assert last.endswith("`dvc repro` brings an earlier model back without training.")
     assert file_contents(OUTPUT) == expected
 
@@ -132,7 +168,7 @@ def test_a_loss_that_is_no_number_leaves_what_was_there(capsys: pytest.CaptureFi
     ],
 )
 @pytest.mark.usefixtures("workspace")
-def test_wrong_params_are_named(
+def test_a_wrong_parameter_is_named(
     capsys: pytest.CaptureFixture[str], changes: dict[str, object], name: str, allowed: str
 ) -> None:
     """A parameter that is out of range or unknown ends the stage with 78, its name and what is allowed."""
@@ -145,9 +181,9 @@ def test_wrong_params_are_named(
     assert allowed in last
 
 
-@pytest.mark.reliability("disk", "no room for a training", "exit 74 before its first epoch, with what it takes")
-def test_a_training_that_does_not_fit_is_not_begun(workspace: Path, tmp_path: Path) -> None:
-    """Where epochs are kept has too little room: nothing is trained, and what was made before stays."""
+@pytest.mark.reliability("disk", "no space for a training run", "exit 74 before its first epoch, with the space needed")
+def test_a_run_without_enough_space_does_not_start(workspace: Path, tmp_path: Path) -> None:
+    """If the disk for the state of epochs is too small, nothing is trained and every earlier file stays."""
     expected = file_contents(workspace / OUTPUT)
     with disks.small(tmp_path / "disk", "size=64k") as disk:
         shutil.rmtree(workspace / ".cache")

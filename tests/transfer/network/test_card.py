@@ -44,7 +44,7 @@ def test_a_network_is_written_with_its_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.reliability(
-    "tampered", "a model or a model.json is replaced by another one's", "65 with both sha256s and a hint"
+    "tampered", "a model or a model.json replaced by another one's", "65 with both sha256s and what to do"
 )
 def test_the_card_of_another_network_is_rejected(tmp_path: Path) -> None:
     """A network of the same shapes but other weights is not the network that the card describes."""
@@ -55,7 +55,7 @@ def test_the_card_of_another_network_is_rejected(tmp_path: Path) -> None:
         card.verified_card(tmp_path / "head.keras", hint=HINT)
 
 
-@pytest.mark.reliability("tampered", "a model.json is damaged", "65 with the wrong field and a hint")
+@pytest.mark.reliability("tampered", "a damaged model.json", "65 with the wrong field and what to do")
 @pytest.mark.parametrize(
     ("change", "received"),
     [

@@ -37,7 +37,7 @@ def test_a_loaded_network_is_the_saved_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.reliability(
-    "disk", "too little space to save a network", "exit 74 with the space needed; the earlier network stays"
+    "disk", "no space to save a network", "exit 74 with the space needed; the earlier network stays"
 )
 def test_a_network_is_saved_completely_or_not_at_all(tmp_path: Path) -> None:
     """A disk too small for the file is reported before it is written, and no incomplete file is left."""
@@ -51,7 +51,7 @@ def test_a_network_is_saved_completely_or_not_at_all(tmp_path: Path) -> None:
         assert len(list(disk.path.iterdir())) == 1
 
 
-@pytest.mark.reliability("tampered", "a model is damaged", "65 and one printable line with a hint")
+@pytest.mark.reliability("tampered", "a damaged model", "65 and one printable line that says what to do")
 @pytest.mark.parametrize("size", [0, 100, 2000])
 def test_a_damaged_network_is_rejected_with_a_hint(tmp_path: Path, size: int) -> None:
     """A truncated file is named, with what to do."""

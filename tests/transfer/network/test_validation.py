@@ -78,15 +78,15 @@ def test_the_unchanged_network_is_loaded(saved: dict[str, bytes], load: Callable
 
 LAMBDA = {"class_name": "__lambda__", "config": {"code": "", "defaults": None, "closure": None}}
 A_LAMBDA = pytest.mark.reliability(
-    "tampered", "a model contains a Lambda layer or the bytecode of a function", "rejected before Keras builds anything"
+    "tampered", "a model with a Lambda layer or the bytecode of a function", "rejected before Keras builds anything"
 )
 BY_NAME = pytest.mark.reliability(
     "tampered",
-    "a model names another function or class of Python, Keras or any module, or a registered name",
+    "a model that names other functions or classes, by module or registered name",
     "rejected before Keras builds anything",
 )
 OTHER_LAYERS = pytest.mark.reliability(
-    "tampered", "a model has layers that read files or run other libraries", "rejected before Keras builds anything"
+    "tampered", "a model with layers that read files or run other libraries", "rejected before Keras builds anything"
 )
 CODE = [
     pytest.param(
@@ -212,15 +212,17 @@ def double_weights(file: h5py.File) -> None:
 
 ELSEWHERE = pytest.mark.reliability(
     "tampered",
-    "a model takes its weights from another file, by a link or otherwise",
+    "a model with weights in another file, by a link or otherwise",
     "rejected before the other file is read",
 )
 SHAPES = pytest.mark.reliability(
-    "tampered", "the weights of a model do not fit its layers", "rejected with the reason in one line"
+    "tampered", "a model with weights that do not fit its layers", "rejected with the reason in one line"
 )
-BOMB = pytest.mark.reliability("tampered", "a model is a zip bomb or an HDF5 bomb", "rejected before it is unpacked")
+BOMB = pytest.mark.reliability("tampered", "a zip bomb or an HDF5 bomb as a model", "rejected before it is unpacked")
 MEMBERS = pytest.mark.reliability(
-    "tampered", "a model's archive has other members, or paths that lead out of it", "rejected; nothing is unpacked"
+    "tampered",
+    "a model's archive with other members, or with paths that lead out of it",
+    "rejected; nothing is unpacked",
 )
 
 
@@ -264,7 +266,7 @@ def test_groups_that_contain_each_other_are_searched_once(
 
 @pytest.mark.reliability(
     "tampered",
-    "a model would take more memory than its file has weights",
+    "a model that would take more memory than its file has weights",
     "rejected before memory is allocated",
 )
 def test_a_network_larger_than_its_file_is_rejected(saved: dict[str, bytes], load: Callable[..., keras.Model]) -> None:
@@ -317,7 +319,7 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(
         saving.load(Path("model.keras"))
 
 
-@pytest.mark.reliability("tampered", "a model has another, less safe format of Keras", "rejected without being opened")
+@pytest.mark.reliability("tampered", "a model in another, less safe format of Keras", "rejected without being opened")
 @pytest.mark.parametrize("name", ["model.h5", "model.hdf5", "model.weights.json", "folder"])
 def test_other_formats_are_rejected(tmp_path: Path, saved: dict[str, bytes], name: str) -> None:
     """Only `.keras` archives are opened, whatever else Keras would take."""
@@ -346,7 +348,7 @@ def test_a_network_without_an_input_is_rejected(saved: dict[str, bytes], load: C
             load({**saved, "config.json": json.dumps(config).encode()})
 
 
-@pytest.mark.reliability("tampered", "a model is damaged", "65 and one printable line with a hint")
+@pytest.mark.reliability("tampered", "a damaged model", "65 and one printable line that says what to do")
 @pytest.mark.parametrize(
     "config", [b"", b"{", b"[]", b"null", b"[" * 100_000, b'{"class_name": "\\u001b[2J", "config": {}}']
 )

@@ -157,13 +157,13 @@ def _nest_in_itself(file: h5py.File) -> None:
         file[f"block1_conv1/{number}"] = file["block1_conv1"]
 
 
-SHAPES = pytest.mark.reliability("tampered", "a file of weights has other shapes than VGG16", "65 with both shapes")
+SHAPES = pytest.mark.reliability("tampered", "a file of weights with other shapes than VGG16's", "65 with both shapes")
 ELSEWHERE = pytest.mark.reliability(
-    "tampered", "a file of weights takes its numbers from another file", "65; the other file is not read"
+    "tampered", "a file of weights with numbers in another file", "65; the other file is not read"
 )
 
 BOMB = pytest.mark.reliability(
-    "tampered", "a file of weights would take gigabytes or days to read", "65 before it is read"
+    "tampered", "a file of weights that would take gigabytes or days to read", "65 before it is read"
 )
 
 
@@ -200,7 +200,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert missing.value.filename == str(tmp_path / "gone.h5")
 
 
-@pytest.mark.reliability("tampered", "a file of weights is damaged", "65 with its size and a hint")
+@pytest.mark.reliability("tampered", "a damaged file of weights", "65 with its size and what to do")
 @pytest.mark.parametrize("kept", [0, 100, 1_000_000])
 def test_a_truncated_file_is_rejected(kept: int, file: Path) -> None:
     """A truncated file, or one that is not HDF5, is rejected with its size."""

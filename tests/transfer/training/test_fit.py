@@ -109,7 +109,7 @@ def test_three_classes_are_learned(cached: Cached, tmp_path: Path) -> None:
 
 
 @pytest.mark.reliability(
-    "training", "the loss becomes NaN", "65 and the parameter to lower; nothing half made is written"
+    "training", "the loss becomes NaN", "65 and the parameter to lower; no incomplete file is written"
 )
 def test_a_loss_of_nan_fails(cached: Cached, tmp_path: Path) -> None:
     """A loss that is not finite ends the training with the parameter to change, also when it is run again."""
@@ -124,7 +124,9 @@ def test_a_loss_of_nan_fails(cached: Cached, tmp_path: Path) -> None:
             )
 
 
-@pytest.mark.reliability("tampered", "a row of features is truncated or changed", "training ends with 65 and a hint")
+@pytest.mark.reliability(
+    "tampered", "a row of features truncated or changed", "training ends with 65 and the command to run"
+)
 def test_a_damaged_row_is_named_with_a_hint(cached: Cached, tmp_path: Path) -> None:
     """A damaged row in the middle of an epoch ends the training with its name, not with TensorFlow's message."""
     folder, entries = cached()
@@ -136,9 +138,7 @@ def test_a_damaged_row_is_named_with_a_hint(cached: Cached, tmp_path: Path) -> N
         train((folder, entries), tmp_path / "scratch")
 
 
-@pytest.mark.reliability(
-    "training", "a class has a single photograph", "it trains; the split needs more and reports it"
-)
+@pytest.mark.reliability("training", "a single photograph per class", "it trains; the split needs more and reports it")
 @pytest.mark.parametrize("classes", [("cat", "dog"), ("cat", "dog", "owl")])
 def test_one_photograph_a_class_is_enough_to_train(cached: Cached, tmp_path: Path, classes: tuple[str, ...]) -> None:
     """The smallest dataset is one batch and no special case."""
@@ -149,7 +149,7 @@ def test_one_photograph_a_class_is_enough_to_train(cached: Cached, tmp_path: Pat
 
 
 @pytest.mark.reliability(
-    "training", "all pictures have one colour", "if the parameters allow them, it trains to chance level"
+    "training", "photographs of one colour", "if the parameters allow them, it trains to chance level"
 )
 def test_identical_rows_train_to_chance_level(cached: Cached, tmp_path: Path) -> None:
     """If no row differs, normalization does not divide by zero and the loss is that of chance."""
@@ -163,9 +163,7 @@ def test_identical_rows_train_to_chance_level(cached: Cached, tmp_path: Path) ->
     assert history[-1]["val_loss"] == pytest.approx(math.log(2), abs=0.2)
 
 
-@pytest.mark.reliability(
-    "training", "the validation split has one class", "it trains; the stage split rejects it before"
-)
+@pytest.mark.reliability("training", "a validation split of one class", "it trains; the stage split rejects it before")
 def test_a_validation_split_of_one_class_trains(cached: Cached, tmp_path: Path) -> None:
     """Without a photograph of the other class the validation loss is still a number."""
     folder, entries = cached()

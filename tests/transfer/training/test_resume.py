@@ -18,7 +18,7 @@ from transfer.runtime.errors import DataError, DiskError, LockedError
 from transfer.training import fit, resume
 
 KILLED = pytest.mark.reliability(
-    "killed", "a training run is killed", "the next run goes on after the last complete epoch"
+    "killed", "a killed training run", "the next run goes on after the last complete epoch"
 )
 
 
@@ -67,8 +67,8 @@ def test_a_finished_run_is_not_trained_again(cached: Cached, tmp_path: Path) -> 
 
 @pytest.mark.reliability(
     "tampered",
-    "the saved state of an interrupted training run is damaged",
-    "65; it is removed, the next run starts anew",
+    "a damaged state of an interrupted training run",
+    "65; it is removed, and the next run starts anew",
 )
 def test_a_damaged_state_is_removed(cached: Cached, tmp_path: Path) -> None:
     """A state that a power cut damaged is reported and removed; the next run starts anew, with the same result."""
@@ -85,7 +85,7 @@ def test_a_damaged_state_is_removed(cached: Cached, tmp_path: Path) -> None:
 
 @pytest.mark.reliability(
     "disk",
-    "the disk is full in the middle of a training run",
+    "full in the middle of a training run",
     "exit 74; the next run goes on after the last complete epoch",
 )
 def test_a_full_disk_costs_no_complete_epoch(cached: Cached, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_full_disk_costs_no_complete_epoch(cached: Cached, tmp_path: Path) -> 
 
 
 @pytest.mark.reliability(
-    "two at once", "two processes train the same stage", "the second ends with 75, which names the folder"
+    "two at once", "two processes in the same training run", "the second ends with 75 and names the folder"
 )
 def test_two_processes_do_not_train_in_one_folder(cached: Cached, tmp_path: Path) -> None:
     """While one process trains, another one fails at once instead of mixing its epochs in."""
@@ -129,7 +129,7 @@ def test_runs_with_other_inputs_do_not_share_a_folder() -> None:
 
 @pytest.mark.reliability(
     "killed",
-    "the code changes while a training run is interrupted",
+    "a change of code while a training run is interrupted",
     "it goes on if only comments or docstrings changed, otherwise it starts anew",
 )
 def test_a_state_survives_a_comment_but_not_a_change_of_code(cached: Cached, tmp_path: Path) -> None:
