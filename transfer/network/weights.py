@@ -143,7 +143,7 @@ def _array(file: str, name: str, dataset: h5py.Dataset) -> Array:
             f"{file}: `{name}` must be floats stored in the file itself. Received: {received}. "
             "Use weights of Keras's VGG16."
         )
-    with np.errstate(over="ignore"):  # becomes infinity, which is refused below
+    with np.errstate(over="ignore"):  # becomes infinity, which is rejected below
         array: Array = dataset[()].astype(np.float32)
     if not np.isfinite(array).all():
         raise DataError(f"{file}: `{name}` must be finite numbers. Received: NaN or infinity. Fetch the file again.")

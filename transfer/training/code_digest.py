@@ -15,7 +15,7 @@ def code_digest(entry: Path) -> str:
     It is the same for versions that differ only in comments, docstrings or formatting.
 
     Args:
-        entry: file of a module. Its own package and `transfer`, beside it, are this project.
+        entry: file of a module. Its own package and `transfer`, next to it, are this project.
     """
     root = _root(entry)
     code = [(path.relative_to(root).as_posix(), _code(path)) for path in imported_modules(entry)]

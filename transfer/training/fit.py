@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from transfer.features.dataset import Dataset
 from transfer.network import saving
 from transfer.network.backend import keras, tf
@@ -135,9 +137,7 @@ def fit(
         history = resume.restore(model, scratch, name)
         if not _has_ended(model, history, settings):
             saves = _saving_callbacks(history, settings, scratch, exported or model, loss_to_beat=loss_to_beat)
-            with progress.bar(
-                total=settings.epochs * len(train), initial=len(history) * len(train), description=name, unit="batches"
-            ) as bar:
+            with _progress_bar(name, history, settings, batches=len(train)) as bar:
                 watching = [
                     callbacks.SeedEpochs(train, seed=seed),
                     keras.callbacks.TerminateOnNaN(),
@@ -157,6 +157,11 @@ def _has_ended(model: keras.Model, history: History, settings: Params) -> bool:
         return True
     stopping = settings.early_stopping
     return stopping is not None and callbacks.ResumableEarlyStopping(stopping, history).has_stopped(model)
+
+
+def _progress_bar(name: str, history: History, settings: Params, *, batches: int) -> "tqdm[Any]":
+    total, initial = settings.epochs * batches, len(history) * batches
+    return progress.bar(total=total, initial=initial, description=name, unit="batches")
 
 
 def _saving_callbacks(

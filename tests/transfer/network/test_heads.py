@@ -34,16 +34,16 @@ def test_two_classes_end_in_a_sigmoid_and_more_in_a_softmax(pooling: str) -> Non
 
 @pytest.mark.parametrize("pooling", ["average", "max", "average_max", "flatten"])
 def test_pooling_can_be_applied_beforehand(pooling: heads.Pooling) -> None:
-    """The part above the pooling gives pooled maps the whole head's probabilities, and shares its weights."""
+    """The part above the pooling gives pooled maps the full head's probabilities, and shares its weights."""
     maps = np.random.default_rng(0).normal(size=(5, *MAP)).astype(np.float16)
-    whole = head(pooling=pooling)
-    above = heads.above_pooling(whole, pooling)
+    full_head = head(pooling=pooling)
+    above = heads.above_pooling(full_head, pooling)
     rows = np.stack([heads.pool(feature_map, pooling) for feature_map in maps])
-    expected = whole.predict(maps.astype(np.float32), verbose=0)
+    expected = full_head.predict(maps.astype(np.float32), verbose=0)
     np.testing.assert_allclose(above.predict(rows, verbose=0), expected, rtol=1e-5)
     last = above.get_layer("probabilities")
     last.set_weights([weights * 0 for weights in last.get_weights()])
-    np.testing.assert_allclose(whole.predict(maps.astype(np.float32), verbose=0), 0.5)
+    np.testing.assert_allclose(full_head.predict(maps.astype(np.float32), verbose=0), 0.5)
 
 
 def test_the_seed_decides_the_initial_weights() -> None:
