@@ -242,7 +242,7 @@ def test_the_extraction_ended_anywhere(workspace: Path, moments: random.Random, 
     "`kill -9` of a training while it writes its network",
     "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
 )
-@pytest.mark.reliability("killed", "training goes on after it was killed", "no epoch that was whole is trained again")
+@pytest.mark.reliability("killed", "a killed training run", "the next run goes on after the last complete epoch")
 @asked_to_end
 @pytest.mark.parametrize(
     ("name", "network", "at", "number"),

@@ -291,7 +291,7 @@ def test_a_damaged_photograph_is_refused(workspace: Path) -> None:
     assert last.endswith(rerun_hint("subsample"))
 
 
-@pytest.mark.reliability("tampered", "a damaged model.json", "65, what is wrong with it, and the cure")
+@pytest.mark.reliability("tampered", "a damaged model.json", "65 with the wrong field and what to do")
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"classes": ["circle", "triangle"]}', '{"classes": 2}'])
 @pytest.mark.parametrize("name", ["train_head", "fine_tune"])
 def test_a_damaged_model_card_is_refused(workspace: Path, name: str, content: str) -> None:
@@ -335,7 +335,7 @@ def test_a_retrained_head_is_refused(workspace: Path) -> None:
 
 
 @pytest.mark.reliability(
-    "tampered", "a model or a model.json put in another's place", "65 with both sha256s and the cure"
+    "tampered", "a model or a model.json replaced by another one's", "65 with both sha256s and what to do"
 )
 @pytest.mark.parametrize("name", ["train_head", "fine_tune"])
 def test_a_network_with_another_sha256_than_its_card_is_refused(workspace: Path, name: str) -> None:

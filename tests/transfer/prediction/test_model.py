@@ -126,7 +126,7 @@ def test_a_head_alone_is_refused(reproduced: Reproduced) -> None:
 
 
 @pytest.mark.reliability(
-    "tampered", "a model or a model.json put in another's place", "65 with both sha256s and the cure"
+    "tampered", "a model or a model.json replaced by another one's", "65 with both sha256s and what to do"
 )
 def test_the_card_of_another_model_is_refused(tmp_path: Path) -> None:
     """A card with another sha256 is refused, even if the shapes agree: its classes may be in another order."""
