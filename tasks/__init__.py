@@ -1,1 +1,1 @@
-"""What stages do: one module a stage, run as `python -m tasks <stage>`."""
+"""The stages: one module for each, run as `python -m tasks <stage>`."""

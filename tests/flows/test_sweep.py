@@ -110,8 +110,8 @@ def test_a_sweep_compares_its_points_and_touches_nothing(project: Path) -> None:
         (SWEEPS.replace("[0, 1]", "[0, -1]"), "widths", r"`widths\.seeds\.1` must be greater than or equal to 0"),
         (f"{SWEEPS.replace('[[4], []]', '[a b, a]')}    c.d: [c, b c]", "widths", r"Received: a b c, a b c\. "),
         (SWEEPS.replace("[[4], []]", "[-1, 1, 2]"), "widths", r"Received: -1, 1\. Name them"),
-        (SWEEPS * 2, "widths", r"sweeps\.yaml is no readable YAML.*duplicate key"),
-        ("widths: {", "widths", r"sweeps\.yaml is no readable YAML"),
+        (SWEEPS * 2, "widths", r"sweeps\.yaml must be readable YAML.*duplicate key"),
+        ("widths: {", "widths", r"sweeps\.yaml must be readable YAML"),
         ("", "widths", r"sweeps\.yaml must hold sections"),
         (None, "widths", r"sweeps\.yaml is missing"),
     ],
@@ -131,8 +131,8 @@ def test_a_sweep_that_is_none_is_refused(
     ("text", "message"),
     [
         (None, r"^params\.yaml is missing"),
-        ("train_head: {", r"^params\.yaml is no readable YAML"),
-        ("train_head: {seed: 2024-13-45}", r"^params\.yaml is no readable YAML"),
+        ("train_head: {", r"^params\.yaml must be readable YAML"),
+        ("train_head: {seed: 2024-13-45}", r"^params\.yaml must be readable YAML"),
         ("train_head: {seed: 0}", r"^Point `\[4\]`: .*Received: `train_head\.training\.epochs`"),
     ],
 )

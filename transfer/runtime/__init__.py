@@ -1,1 +1,1 @@
-"""What every process stands on: errors, params, paths, files, disk, signals, progress and seeding."""
+"""What every process needs: errors, params, paths, files, locks, disk, signals, progress and seeding."""

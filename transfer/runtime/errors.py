@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class StageError(Exception):
-    """A failure the user can act on; its text is the whole message, no traceback is needed."""
+    """A failure the user can act on; its text is the complete message, no traceback is needed."""
 
     exit_code: ClassVar[int] = 1
 
@@ -19,39 +19,39 @@ class DataError(StageError):
 
 
 class DiskError(StageError):
-    """The disk refuses (EX_IOERR): it is full, read-only, fails, or is closed to this user."""
+    """The disk refused (EX_IOERR): it is full, read-only, failing, or closed to this user."""
 
     exit_code = 74
 
 
 class NetworkError(StageError):
-    """A passing trouble of the network (EX_TEMPFAIL): worth a retry."""
+    """A transient error of the network (EX_TEMPFAIL): worth a retry."""
 
     exit_code = 75
 
 
 class LockedError(StageError):
-    """Another process has the same work in hand (EX_TEMPFAIL): worth a retry when it is done."""
+    """Another process is doing the same work (EX_TEMPFAIL): worth a retry when it has ended."""
 
     exit_code = 75
 
 
 class AccessError(StageError):
-    """Permission is missing (EX_NOPERM): credentials or a competition's rules."""
+    """A permission is missing (EX_NOPERM): credentials, or acceptance of a competition's rules."""
 
     exit_code = 77
 
 
 class ParamsError(StageError):
-    """params.yaml asks for something that is not allowed (EX_CONFIG)."""
+    """params.yaml has a value that is not allowed (EX_CONFIG)."""
 
     exit_code = 78
 
 
 def rerun_hint(*stages: str) -> str:
-    """The cure for a stage's damaged output, as a sentence.
+    """Return a sentence with the command that makes the damaged output of stages anew.
 
-    The output and DVC's cached copy may be one file, which DVC believes whole as long as it is read-only.
+    The output and DVC's cached copy may be one file; DVC hashes it again only if it is writable.
     """
     folders = " ".join(f"artifacts/{stage}" for stage in stages)
     return f"Run `chmod -R u+w {folders} && dvc repro --single-item --force {' '.join(stages)}`."

@@ -1,12 +1,14 @@
-"""Outputs that appear whole or not at all: written beside their place, then moved into it."""
+"""Files that appear complete or not at all: written to a temporary path in the same folder, then renamed."""
 
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,101 +18,103 @@ from typing import Any
 
 from transfer.runtime import disk
 
-_HOST = re.sub(r"\W+", "-", platform.node()) or "-"  # its processes can be asked for; those of others share a folder
-_ABANDONED = 24 * 3600  # seconds
+_HOST = re.sub(r"\W+", "-", platform.node()) or "-"  # only processes of this host can be checked
+_TOKEN = secrets.token_hex(4)  # tells this process from another with its host and number, as in containers
+_NUMBERS = itertools.count()
+_STALE_AFTER = 24 * 3600  # seconds
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; move it to `path` if the block succeeds.
+    """Yield a temporary path to write to; rename it to `path` if the block succeeds.
 
-    The bytes are on the disk before the name is, so that a power cut leaves the old file or the new one.
+    The file's bytes are flushed to the disk before it is renamed, so that a power cut leaves the old file or the new.
 
     Raises:
         DiskError: the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_behind(path)
-    beside = _beside(path)
+    _remove_leftovers(path)
+    temporary = _temporary_path(path)
     try:
         with disk.space_for({path.parent: 0}):
-            yield beside
-            commit(beside, path)
+            yield temporary
+            commit(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` to fill; move it to `path`, replacing it, if the block succeeds.
+    """Yield an empty temporary folder to fill; rename it to `path`, replacing a folder there, if the block succeeds.
 
     Raises:
         DiskError: the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_behind(path)
-    beside = _beside(path)
-    replaced = beside.with_name(f"{beside.name}.old")
-    beside.mkdir()
+    _remove_leftovers(path)
+    temporary = _temporary_path(path)
+    replaced = temporary.with_name(f"{temporary.name}.old")
+    temporary.mkdir()
     try:
         with disk.space_for({path.parent: 0}):
-            yield beside
-            for written in (*beside.rglob("*"), beside):
-                _sync(written)
+            yield temporary
+            for written in (*temporary.rglob("*"), temporary):
+                _flush(written)
         try:
             if path.exists():
                 path.replace(replaced)
-            beside.replace(path)
+            temporary.replace(path)
         except BaseException:
             if replaced.exists() and not path.exists():
                 replaced.replace(path)
             raise
-        _sync(path.parent)
+        _flush(path.parent)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def commit(beside: Path, path: Path) -> None:
-    """Move a whole file to a path on the same disk, its bytes before its name."""
-    _sync(beside)
-    beside.replace(path)
-    _sync(path.parent)
+def commit(temporary: Path, path: Path) -> None:
+    """Rename a complete file to `path` on the same disk, after its bytes are flushed to the disk."""
+    _flush(temporary)
+    temporary.replace(path)
+    _flush(path.parent)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, if there is one; whoever is killed meanwhile has removed all of it or nothing."""
+    """Remove a folder atomically, if it exists."""
     if not path.exists():
         return
-    _remove_left_behind(path)
-    beside = _beside(path)
-    path.replace(beside)
-    shutil.rmtree(beside, ignore_errors=True)
+    _remove_leftovers(path)
+    temporary = _temporary_path(path)
+    path.replace(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole."""
-    with disk.space_for({path.parent: len(content)}), atomic_write(path) as beside:
-        beside.write_bytes(content)
+    """Write a file atomically."""
+    with disk.space_for({path.parent: len(content)}), atomic_write(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file (UTF-8, newlines as they are) whole."""
+    """Write a text file atomically, in UTF-8 and with its newlines unchanged."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole, the same bytes for the same value."""
+    """Write a JSON file atomically; the same value gives the same bytes."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file whole, see `csv_text`."""
+    """Write a CSV file atomically; see `csv_text`."""
     write_text(path, csv_text(columns, rows))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]], *, line_end: str = "\n") -> str:
-    """The content of a CSV file: a line of column names, then the rows; cells are quoted where they must be."""
+    """Return a CSV file's content: a line of column names, then the rows; cells are quoted where necessary."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator=line_end)
     writer.writerow(columns)
@@ -119,62 +123,72 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]], *, line_e
 
 
 def link(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`: a hard link where the disks allow it, a copy elsewhere."""
+    """Make `target` a hard link to `source`, or a copy on disks without hard links between the two.
+
+    Raises:
+        FileExistsError: `target` exists.
+        DiskError: the disk refuses.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except FileExistsError:
         raise
     except OSError:
-        with disk.space_for({target.parent: source.stat().st_size}), atomic_write(target) as beside:
-            shutil.copyfile(source, beside)
+        with disk.space_for({target.parent: source.stat().st_size}), atomic_write(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     return digest(path, "sha256")
 
 
 def digest(path: Path, algorithm: str) -> str:
-    """Digest of a file's bytes by an algorithm of hashlib's, in hexadecimal."""
+    """Return the digest of a file's bytes, in hexadecimal; `algorithm` is a name in `hashlib`."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def is_stale(path: Path) -> bool:
-    """Whether what a process of any host writes is so old that it is taken for left; not what is gone meanwhile."""
+    """Return whether a temporary file is so old that its process, on whatever host, must have ended.
+
+    False for a file that another process has removed.
+    """
     try:
-        return path.stat().st_mtime < time.time() - _ABANDONED
+        return path.stat().st_mtime < time.time() - _STALE_AFTER
     except FileNotFoundError:
         return False
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}")
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{_TOKEN}{next(_NUMBERS):x}")
 
 
-def _remove_left_behind(path: Path) -> None:
-    """Remove what killed processes left beside `path`, but for an old folder that nothing has replaced yet."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.(?P<host>[\w-]+)\.(?P<process>\d+)(\.(?P<kind>\w+))?")
-    for other in list(path.parent.iterdir()):
-        match = name.fullmatch(other.name)
-        if not match:
-            continue
-        if _runs_elsewhere(int(match["process"])) if match["host"] == _HOST else not is_stale(other):
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of killed processes for `path`; a replaced folder without its successor returns."""
+    name = re.compile(
+        rf"\.{re.escape(path.name)}\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.(?P<token>[0-9a-f]+)(\.(?P<kind>\w+))?"
+    )
+    for leftover in list(path.parent.iterdir()):
+        match = name.fullmatch(leftover.name)
+        if not match or _may_be_in_use(leftover, match["host"], int(match["pid"]), match["token"]):
             continue
         if match["kind"] == "old" and not path.exists():
-            other.replace(path)
-        elif other.is_dir():
-            shutil.rmtree(other)
+            leftover.replace(path)
+        elif leftover.is_dir():
+            shutil.rmtree(leftover)
         else:
-            other.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
 
 
-def _runs_elsewhere(process: int) -> bool:
-    if process == os.getpid():
-        return False
+def _may_be_in_use(temporary: Path, host: str, pid: int, token: str) -> bool:
+    if host != _HOST:
+        return not is_stale(temporary)
+    if pid == os.getpid():
+        return token.startswith(_TOKEN)
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -182,7 +196,7 @@ def _runs_elsewhere(process: int) -> bool:
     return True
 
 
-def _sync(path: Path) -> None:
+def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Params: params.yaml read and checked, one section a stage."""
+"""Params: read and check params.yaml, which has a section for each stage."""
 
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, get_args
@@ -13,7 +13,7 @@ from transfer.runtime.errors import ParamsError
 
 
 class Section(BaseModel):
-    """A section of params.yaml: no unknown keys, no silent conversions, no defaults of its own."""
+    """A section of params.yaml, without unknown keys, type conversions or defaults."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -22,40 +22,40 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def load(stage: str, section: type[SectionT]) -> SectionT:
-    """Read the section of params.yaml that has the stage's name.
+    """Read and check a stage's section of params.yaml.
 
     Raises:
-        ParamsError: the file is missing or no YAML, or `parse` refuses the section.
+        ParamsError: the file is missing or not YAML, or `parse` rejects the section.
     """
     return parse(stage, read().get(stage), section)
 
 
 def sections() -> list[str]:
-    """The names of all sections in params.yaml.
+    """Return the names of all sections in params.yaml.
 
     Raises:
-        ParamsError: the file is missing or no YAML.
+        ParamsError: the file is missing or not YAML.
     """
     return [str(name) for name in read()]
 
 
 def read(file: Path = paths.PARAMS, *, comments: bool = False) -> dict[str, Any]:
-    """Read a file of sections, unchecked.
+    """Read a file of sections without checking their values.
 
     Args:
-        file: which.
-        comments: keep them, and the layout, for the file to be written again.
+        file: a YAML file.
+        comments: keep comments and layout, so that the file can be written again.
 
     Raises:
-        ParamsError: the file is missing, no YAML, or something else than sections.
+        ParamsError: the file is missing, not YAML, or not a mapping of sections.
     """
     yaml = YAML() if comments else YAML(typ="safe", pure=True)
     try:
         document = yaml.load(file)
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing. Run from the folder that holds dvc.yaml.") from None
-    except (YAMLError, ValueError) as error:  # the second is of a text that is not UTF-8, or of a date that is none
-        raise ParamsError(f"{file} is no readable YAML: {error}") from None
+    except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an invalid date
+        raise ParamsError(f"{file} must be readable YAML. Received: {error}") from None
     if not isinstance(document, dict):
         raise ParamsError(f"{file} must hold sections, each under its name. Received: {document!r}")
     return document
@@ -66,13 +66,13 @@ def parse(stage: str, values: object, section: type[SectionT], *, file: Path = p
 
     Args:
         stage: the section's name.
-        values: what it holds.
-        section: what it must hold.
-        file: where it was read.
+        values: the section's content.
+        section: the model that the content must match.
+        file: the file that holds the section, for messages.
 
     Raises:
-        ParamsError: a parameter is missing, unknown or not allowed; the message has a line for each,
-            with its name, what is allowed and what was received.
+        ParamsError: a parameter is missing, unknown or not allowed. The message has a line for each, with its name,
+            what is allowed and what was received.
     """
     if not isinstance(values, dict):
         raise ParamsError(f"{file} needs a section `{stage}` with {_fields(section)}. Received: {values!r}")
@@ -103,7 +103,7 @@ def _sentence(stage: str, detail: ErrorDetails, section: type[Section], file: Pa
 
 
 def _at(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The section at a place within a section; the outermost one known where the place is none."""
+    """Return the innermost model on the way to a location within a section."""
     for part in location:
         field = section.model_fields.get(str(part))
         known = field and next(filter(_is_section, (field.annotation, *get_args(field.annotation))), None)

@@ -1,4 +1,4 @@
-"""Where things lie, relative to the folder that holds dvc.yaml."""
+"""Paths, relative to the folder that holds dvc.yaml."""
 
 import os
 from pathlib import Path
@@ -12,26 +12,28 @@ ARTIFACTS = Path("artifacts")
 
 
 def artifact(stage: str, *parts: str) -> Path:
-    """Path of something `stage` made: `artifacts/<stage>/...`."""
+    """Return the path of a stage's output: `artifacts/<stage>/...`."""
     return ARTIFACTS.joinpath(stage, *parts)
 
 
 def cache(*parts: str) -> Path:
-    """Path of what workspaces may share, safe to delete: below `DOGS_VS_CATS_CACHE`, or `.cache/` without it.
+    """Return a path below the folder that workspaces may share: `DOGS_VS_CATS_CACHE`, or `.cache/` if it is not set.
+
+    Everything there can be deleted.
 
     Raises:
-        ParamsError: the variable names the home of somebody who is unknown here.
+        ParamsError: the variable names the home of an unknown user.
     """
-    named = os.environ.get("DOGS_VS_CATS_CACHE")
+    folder = os.environ.get("DOGS_VS_CATS_CACHE")
     try:
-        return Path(named or WORKSPACE_CACHE).expanduser().joinpath(*parts)
+        return Path(folder or WORKSPACE_CACHE).expanduser().joinpath(*parts)
     except RuntimeError:
         raise ParamsError(
-            f"DOGS_VS_CATS_CACHE must name a folder. Received: {named!r}, the home of nobody known here. "
-            "Set it to another, or unset it."
+            f"DOGS_VS_CATS_CACHE must name a folder. Received: {folder!r}, the home of an unknown user. "
+            "Set it to another folder, or unset it."
         ) from None
 
 
 def scratch(*parts: str) -> Path:
-    """Path of what a stage needs to go on where it was killed, of this workspace alone and safe to delete."""
+    """Return a path below this workspace's `.cache/`, where a killed stage left what it continues from."""
     return WORKSPACE_CACHE.joinpath(*parts)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and remaining time in a terminal, sparse lines elsewhere."""
+"""Progress of long work: a bar with rate and remaining time in a terminal, a line every few seconds elsewhere."""
 
 import os
 import re
@@ -19,13 +19,13 @@ _PERCENTAGE = re.compile(r"\w+: (\d+) %, ")
 
 
 def parse_percentage(line: str) -> int | None:
-    """How much is done, 0 to 100, according to a line that `bar` has said elsewhere than in a terminal."""
+    """Return the percentage, 0 to 100, in a line that `bar` writes outside a terminal; None for any other line."""
     match = _PERCENTAGE.match(line)
     return int(match[1]) if match else None
 
 
 class _Lines(tqdm):  # type: ignore[type-arg]
-    """A tqdm that says a plain line now and then, and one at the end, instead of redrawing one."""
+    """A tqdm that writes a plain line every few seconds, and a last one, instead of redrawing one line."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         line = str(self) if msg is None else msg
@@ -35,13 +35,13 @@ class _Lines(tqdm):  # type: ignore[type-arg]
     def close(self) -> None:
         if not self.disable and self.n != self.last_print_n and time.time() - self.start_t >= SECONDS_BEFORE_LINES:
             self.display()
-        self.leave = False  # tqdm's own last line would be followed by an empty one
+        self.leave = False  # else tqdm writes an empty line after the last one
         super().close()
 
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Take all bars out of the terminal while something else is written to it."""
+    """Hide all bars while the block writes to the terminal."""
     if _in_terminal():
         with tqdm.external_write_mode(file=sys.stderr):
             yield
@@ -50,13 +50,13 @@ def paused() -> Iterator[None]:
 
 
 def bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> "tqdm[Any]":
-    """A progress to `update(n)` and `close()`, or to use as a context manager.
+    """Return a progress bar with `update(n)` and `close()`, which is also a context manager.
 
     Args:
-        total: how many `unit` there are to do; None when unknown.
-        description: what is done, in front of the line.
-        unit: what is counted, "B" for bytes (shown with k, M, G).
-        initial: how many were done before.
+        total: units to do; None if unknown.
+        description: the start of the line.
+        unit: the unit's name; "B" for bytes, shown with k, M, G.
+        initial: units done by an earlier run.
     """
     terminal = _in_terminal()
     kind = tqdm if terminal else _Lines
@@ -76,5 +76,5 @@ def bar(*, total: int | None, description: str, unit: str, initial: int = 0) -> 
 
 
 def _in_terminal() -> bool:
-    """Whether there is a terminal that says how wide it is; one without a width gets lines."""
+    """Return whether standard error is a terminal with a known width; others get plain lines."""
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0

@@ -1,117 +1,80 @@
-"""Interruption: a process that is asked to end does so in time and says so, whatever it is in the middle of."""
+"""Signals: a stage exits within seconds of SIGINT, SIGTERM or SIGHUP, or of the end of the DVC that started it."""
 
-import atexit
 import os
-import select
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from types import FrameType
-from typing import NoReturn
+from contextlib import contextmanager, suppress
 
-GRACE = 5  # seconds to end in good order: one less than flows give a stage
-MESSAGES = {
-    signal.SIGHUP: "The terminal was closed.",
-    signal.SIGINT: "Interrupted.",
-    signal.SIGTERM: "Asked to end.",
-}
-_LOOK = 1.0  # seconds from one look at the parent to the next
-_PARENT = os.getppid()  # before the imports that take seconds, in which it may be killed
-_STANDARD_ERROR = 2
+GRACE = 5  # seconds to clean up: one less than flows give a stage
+MESSAGES = {signal.SIGHUP: "The terminal was closed.", signal.SIGINT: "Interrupted.", signal.SIGTERM: "Terminated."}
+_INTERVAL = 1.0  # seconds between two checks of the parent
+_PARENT = os.getppid()  # read before imports that take seconds, during which the parent may end
 
 
 class Interrupted(KeyboardInterrupt):
-    """The process was asked to end; the text is the message for the user."""
+    """A signal ends the process; the text is the message for the user, the exit code that of a shell."""
 
     def __init__(self, number: int) -> None:
-        """Args: number, the signal's."""
-        why = MESSAGES[signal.Signals(number)]
-        super().__init__(f"{why} What was complete is kept; run the same command to go on.")
-        self.exit_code = 128 + number  # what a shell says of who is ended by the signal itself
+        super().__init__(f"{MESSAGES[signal.Signals(number)]} Completed work is kept; run the same command to go on.")
+        self.exit_code = 128 + number
 
 
 def handled_signals() -> list[signal.Signals]:
-    """The signals that ask to end: Ctrl-C also behind a shell's `&`, a closed terminal not under `nohup`."""
-    return [each for each in MESSAGES if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
-
-
-def exit_on_signals() -> None:
-    """Have a request to end answered on the spot, while the process has nothing in hand: not yet, or no more.
-
-    A stage that lost the DVC that started it is asked to end too, now and later: nobody would take its result, and the
-    next `dvc repro` would run beside it. When Python itself is at its end, and has no ear for signals, the process has
-    said all it had to.
-    """
-    heard = os.dup(_STANDARD_ERROR)  # TensorFlow's import silences the other
-    for number in handled_signals():
-        signal.signal(number, lambda number, _: exit_now(Interrupted(number), heard))
-        atexit.register(signal.signal, number, signal.SIG_IGN)
-    if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_end_with_dvc, args=(heard,), daemon=True).start()
+    """Return the signals that end a process: SIGINT even after a shell's `&`, SIGHUP unless under `nohup`."""
+    return [number for number in MESSAGES if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Have a request to end raise `Interrupted` in the block.
+    """Raise `Interrupted` in the block on the first signal, then exit; ignore later signals, also after the block.
 
-    If the process has not ended `GRACE` seconds later, as one in the middle of a long operation of TensorFlow's has
-    not, it is left as if killed, but with its last words.
+    After `GRACE` seconds a thread exits, even during a native operation, in which Python runs no handler.
     """
-    asked: Interrupted | None = None
+    interrupted: list[Interrupted] = []
 
-    def interrupt(number: int, _: FrameType | None) -> None:
-        nonlocal asked
-        if asked is None:
-            asked = Interrupted(number)
-            raise asked
+    def interrupt(number: int, _: object) -> None:
+        if not interrupted:
+            interrupted.append(Interrupted(number))
+            raise interrupted[0]
 
-    receiving, sending = os.pipe()
-    os.set_blocking(sending, False)
-    with ExitStack() as restored:
-        restored.callback(os.close, sending)
-        restored.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(sending, warn_on_full_buffer=False))
-        for number in handled_signals():
-            restored.callback(signal.signal, number, signal.signal(number, interrupt))
-        threading.Thread(target=_watch, args=(receiving,), daemon=True).start()
-        try:
-            yield
-        except BaseException as error:
-            if asked is None or isinstance(error, SystemExit):
-                raise
-            restored.pop_all()  # to further requests the process is deaf, and the watch goes on
-            raise asked from None  # whatever a library has made of it
-
-
-def _watch(receiving: int) -> None:
-    """Hear requests while the main thread may be busy, until no one can send any more."""
-    asked, deadline = None, None
-    while True:
-        if select.select([receiving], [], [], deadline and max(0.0, deadline - time.monotonic()))[0]:
-            number = os.read(receiving, 1)
-            if not number:
-                os.close(receiving)
-                return
-            if asked is None and number[0] in MESSAGES:
-                asked, deadline = Interrupted(number[0]), time.monotonic() + GRACE
-        if asked and deadline and time.monotonic() >= deadline:
-            exit_now(asked)
+    numbers, stderr = handled_signals(), os.dup(2)  # importing TensorFlow redirects the original
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_exit_after_grace, args=(reading, stderr), daemon=True).start()
+    if "DVC_STAGE" in os.environ:  # without its DVC a stage would run in parallel to the next `dvc repro`
+        threading.Thread(target=_watch_parent, args=(stderr,), daemon=True).start()
+    try:
+        for number in numbers:
+            signal.signal(number, interrupt)
+        yield
+    except BaseException as error:
+        if interrupted and not isinstance(error, SystemExit):  # a library may have replaced the exception
+            _exit(interrupted[0], stderr)
+        raise
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
 
 
-def _end_with_dvc(descriptor: int) -> None:
+def _exit_after_grace(reading: int, stderr: int) -> None:
+    while (number := os.read(reading, 1)[0]) not in MESSAGES:
+        pass  # the signal of a library
+    time.sleep(GRACE)
+    _exit(Interrupted(number), stderr)
+
+
+def _watch_parent(stderr: int) -> None:
     while os.getppid() == _PARENT:
-        time.sleep(_LOOK)
-    _write(descriptor, "The DVC that started this has ended.")
+        time.sleep(_INTERVAL)
+    with suppress(OSError):
+        os.write(stderr, b"The DVC that started this stage has ended.\n")
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def exit_now(asked: Interrupted, descriptor: int = _STANDARD_ERROR) -> NoReturn:
-    """End the process with its last words, waiting for nothing: neither for a thread nor for TensorFlow's own end."""
-    _write(descriptor, str(asked))
-    os._exit(asked.exit_code)
-
-
-def _write(descriptor: int, words: str) -> None:
-    with suppress(OSError):  # nobody may be left to read them
-        os.write(descriptor, f"{words}\n".encode())
+def _exit(interrupted: Interrupted, stderr: int) -> None:
+    with suppress(OSError):  # the reader may have ended
+        os.write(stderr, f"{interrupted}\n".encode())
+    os._exit(interrupted.exit_code)  # safe, as files are written atomically

@@ -4,7 +4,7 @@ from transfer.runtime import errors
 
 
 def test_exit_codes_are_those_of_sysexits() -> None:
-    """A scheduler can act on the code: 65 data, 74 disk, 75 try again, 77 permission, 78 params."""
+    """A scheduler can act on the code: 65 data, 74 disk, 75 transient, 77 permission, 78 params."""
     codes = {name: kind.exit_code for name, kind in inspect.getmembers(errors, inspect.isclass) if name != "ClassVar"}
     assert codes == {
         "StageError": 1,
@@ -17,8 +17,8 @@ def test_exit_codes_are_those_of_sysexits() -> None:
     }
 
 
-def test_the_cure_names_every_stage() -> None:
-    """The cure for damaged output makes it writable, so that DVC looks at it again, and has it made anew."""
+def test_the_rerun_hint_names_every_stage() -> None:
+    """The command makes damaged output writable, so that DVC hashes it again, and reruns its stages."""
     assert errors.rerun_hint("extract_features", "fine_tune") == (
         "Run `chmod -R u+w artifacts/extract_features artifacts/fine_tune "
         "&& dvc repro --single-item --force extract_features fine_tune`."

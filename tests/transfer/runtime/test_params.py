@@ -17,7 +17,7 @@ class Oven(params.Section):
 
 
 class Bake(params.Section):
-    """A section with one of everything."""
+    """A section with a field of each kind."""
 
     cake: Literal["plum", "apple"]
     minutes: float = Field(gt=0, lt=100)
@@ -34,15 +34,15 @@ class Bake(params.Section):
 GOOD: dict[str, Any] = {"cake": "plum", "minutes": 45.0, "eggs": 3, "oven": {"heat": 180}}
 
 
-def refusal(**changes: Any) -> str:
-    """What is said about good values with these changes."""
+def message_for(**changes: Any) -> str:
+    """Return the error message for valid values with these changes."""
     with pytest.raises(ParamsError) as caught:
         params.parse("bake", GOOD | changes, Bake)
     return str(caught.value)
 
 
-def test_values_that_are_allowed_are_taken_as_they_are() -> None:
-    """Nothing is converted, and null is a value where it is allowed."""
+def test_allowed_values_are_not_converted() -> None:
+    """Values keep their types, and null is a value if it is allowed."""
     section = params.parse("bake", GOOD | {"eggs": None}, Bake)
     assert (section.cake, section.minutes, section.eggs, section.oven.heat) == ("plum", 45.0, None, 180)
 
@@ -62,9 +62,9 @@ def test_values_that_are_allowed_are_taken_as_they_are() -> None:
         ({"minutes": 99, "oven": {"heat": 300}}, "`bake`: `minutes` x `oven.heat` must be at most 12000. Received: 99"),
     ],
 )
-def test_a_refusal_names_the_parameter_what_is_allowed_and_what_came(changes: dict[str, Any], message: str) -> None:
-    """The message is enough to mend params.yaml without looking into the code."""
-    assert refusal(**changes).startswith(message)
+def test_a_message_has_the_parameter_what_is_allowed_and_the_value(changes: dict[str, Any], message: str) -> None:
+    """The message suffices to correct params.yaml without reading the code."""
+    assert message_for(**changes).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -74,33 +74,33 @@ def test_a_refusal_names_the_parameter_what_is_allowed_and_what_came(changes: di
         ({"oven": {"heat": 180, "fan": 1}}, "`bake.oven.fan` is not a parameter; `bake.oven` has `heat`. Received: 1"),
     ],
 )
-def test_an_unknown_parameter_is_refused_with_those_there_are(changes: dict[str, Any], message: str) -> None:
-    """A slip of the pen is not ignored, and the right name is in the message."""
-    assert refusal(**changes) == message
+def test_an_unknown_parameter_is_rejected_with_the_known_ones(changes: dict[str, Any], message: str) -> None:
+    """A typo is not ignored, and the right name is in the message."""
+    assert message_for(**changes) == message
 
 
-def test_a_key_that_is_no_text_is_refused_too() -> None:
-    """YAML allows numbers as names; params do not."""
+def test_a_key_that_is_not_a_string_is_rejected() -> None:
+    """YAML allows numbers as keys; params.yaml does not."""
     with pytest.raises(ParamsError, match=r"`bake\.1` is not a parameter"):
         params.parse("bake", GOOD | {1: 2}, Bake)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
-    """Three mistakes take one run to find, not three."""
-    lines = refusal(cake="stone", minutes=-1, salt=1).splitlines()
+def test_all_mistakes_are_reported_at_once() -> None:
+    """Three mistakes need one run to be found, not three."""
+    lines = message_for(cake="stone", minutes=-1, salt=1).splitlines()
     assert [line.split("`")[1] for line in lines] == ["bake.cake", "bake.minutes", "bake.salt"]
 
 
 @pytest.mark.parametrize("name", list(GOOD))
 def test_every_parameter_must_be_given(name: str) -> None:
-    """There are no defaults but those of params.yaml."""
+    """The only defaults are the values in params.yaml."""
     with pytest.raises(ParamsError, match=f"`bake.{name}` is missing from params.yaml"):
         params.parse("bake", {key: value for key, value in GOOD.items() if key != name}, Bake)
 
 
 @pytest.mark.parametrize("values", [None, [], "plum", 3])
-def test_a_section_must_be_one(values: object) -> None:
-    """An empty or misplaced section is named with what belongs in it."""
+def test_a_section_must_be_a_mapping(values: object) -> None:
+    """The message for an empty or misplaced section has the names of its parameters."""
     with pytest.raises(
         ParamsError, match=r"params\.yaml needs a section `bake` with `cake`, `minutes`, `eggs`, `oven`"
     ):
@@ -109,14 +109,14 @@ def test_a_section_must_be_one(values: object) -> None:
 
 @pytest.mark.parametrize("values", [None, {key: value for key, value in GOOD.items() if key != "eggs"}])
 def test_another_file_is_named(values: object) -> None:
-    """Sections of other files are checked alike, and their mistakes are not looked for in params.yaml."""
+    """A mistake in another file of parameters is reported with that file's name."""
     with pytest.raises(ParamsError, match=r"cakes\.yaml") as caught:
         params.parse("bake", values, Bake, file=Path("cakes.yaml"))
     assert "params.yaml" not in str(caught.value)
 
 
 def test_checked_params_cannot_be_changed() -> None:
-    """What was checked is what is used."""
+    """The values used are those that were checked."""
     with pytest.raises(ValueError, match="frozen"):
         params.parse("bake", GOOD, Bake).minutes = 1
 
@@ -125,31 +125,33 @@ YAML = "bake: {cake: apple, minutes: 1e-5, eggs: null, oven: {heat: 060}}\nother
 
 
 def test_params_are_read_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other sections do not matter; `1e-5` is a number, as it is for DVC."""
+    """Other sections are not read; `1e-5` is a number, as for DVC."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(YAML)
     assert params.load("bake", Bake) == Bake(cake="apple", minutes=1e-5, eggs=None, oven=Oven(heat=60))
 
 
-@pytest.mark.reliability("tampered", "a damaged params.yaml, or one with code in it", "78: nothing of it is executed")
+@pytest.mark.reliability(
+    "tampered", "a damaged params.yaml, or one with code in it", "exit 78; no code in it is executed"
+)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"bake: !!python/object/apply:os.mkdir ['ran']\n", "is no readable YAML"),
-        (b"bake: {cake: ", "is no readable YAML"),
-        (b"bake: {}\nbake: {}\n", "is no readable YAML"),
-        (b"\xff\xfe\x00", "is no readable YAML"),
-        (b"bake: {cake: 2024-13-45}\n", "is no readable YAML: month must be in 1..12"),
+        (b"bake: !!python/object/apply:os.mkdir ['ran']\n", "must be readable YAML"),
+        (b"bake: {cake: ", "must be readable YAML"),
+        (b"bake: {}\nbake: {}\n", "must be readable YAML"),
+        (b"\xff\xfe\x00", "must be readable YAML"),
+        (b"bake: {cake: 2024-13-45}\n", "must be readable YAML. Received: month must be in 1..12"),
         (b"", "must hold sections"),
         (b"- 1\n", "must hold sections"),
         (b"other: {}\n", "needs a section `bake`"),
     ],
-    ids=["code", "cut", "twice the same", "not UTF-8", "no date", "empty", "a list", "without the section"],
+    ids=["code", "cut", "duplicate key", "not UTF-8", "invalid date", "empty", "a list", "without the section"],
 )
-def test_an_unreadable_file_is_refused(
+def test_an_unreadable_file_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
-    """The message says what is wrong with the file itself."""
+    """The message has the reason why the file cannot be read."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_bytes(content)
     with pytest.raises(ParamsError, match=f"params.yaml {message}"):
@@ -159,7 +161,7 @@ def test_an_unreadable_file_is_refused(
 
 @pytest.mark.parametrize("comments", [False, True])
 def test_a_file_can_be_read_with_its_comments(tmp_path: Path, comments: bool) -> None:  # noqa: FBT001
-    """What is read is the same either way, and is written again as it was only if that is asked for."""
+    """The values are the same with comments or without, and only with them the file can be written again unchanged."""
     file, written = tmp_path / "cakes.yaml", io.StringIO()
     file.write_text("bake:\n  cake: plum # or apple\n")
     read = params.read(file, comments=comments)
@@ -168,8 +170,8 @@ def test_a_file_can_be_read_with_its_comments(tmp_path: Path, comments: bool) ->
     assert (written.getvalue() == file.read_text()) == comments
 
 
-def test_a_missing_file_is_a_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says from where to run."""
+def test_a_missing_file_means_a_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the folder to run from."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParamsError, match=r"Run from the folder that holds dvc\.yaml"):
         params.load("bake", Bake)

@@ -6,7 +6,7 @@ from transfer.runtime import paths
 
 
 def test_the_cache_can_be_moved_and_scratch_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`DOGS_VS_CATS_CACHE` moves what workspaces may share; what a killed stage goes on from stays in its workspace."""
+    """`DOGS_VS_CATS_CACHE` moves the shared cache; the state of a killed stage stays in its workspace."""
     monkeypatch.delenv("DOGS_VS_CATS_CACHE", raising=False)
     assert paths.cache("features") == Path(".cache/features")
     monkeypatch.setenv("DOGS_VS_CATS_CACHE", "~/shared")
@@ -15,5 +15,5 @@ def test_the_cache_can_be_moved_and_scratch_cannot(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_stage_has_its_folder() -> None:
-    """What a stage makes lies below artifacts/<stage>."""
+    """A stage's outputs are below artifacts/<stage>."""
     assert paths.artifact("split", "manifest.csv") == Path("artifacts/split/manifest.csv")
