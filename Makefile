@@ -1,14 +1,15 @@
-.PHONY: help install install-gpu demo run ladder serve worker push test reliability fuzz lint format lock bench clean
+.PHONY: help install install-gpu repair demo run ladder serve worker push test reliability fuzz lint format lock bench clean
 .DEFAULT_GOAL := help
 
-# the first of these that is a Python this project runs on
+# the first of these commands that is a Python which this project supports
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv/installed
-# without isolation, which would fetch what builds a package from its source without comparing hashes
+# without isolation, in which pip fetches build tools without comparing hashes
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation
 
-# stages are started as `python -m tasks <stage>`
+# stages are started as `python -m tasks <stage>`, and Python finds modules in the current folder
+unexport PYTHONSAFEPATH
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
@@ -34,6 +35,28 @@ help:
 
 install: $(VENV)
 
+# after the project was moved or copied, scripts in .venv still name the folder in which it was made
+ifneq ($(shell cat .venv/folder 2>/dev/null),$(CURDIR))
+$(VENV): | repair
+endif
+
+# the first lines of a script that finds its Python in its own folder
+define SHEBANG
+#!/bin/sh
+'''exec' "$$(dirname -- "$$(realpath -- "$$0")")/python" "$$0" "$$@"
+' '''
+endef
+
+repair: export HEADER = $(SHEBANG)
+repair:
+	@test ! -e $(VENV) || ! .venv/bin/python -c '' 2>/dev/null || { \
+	echo "Repairing .venv, which was made in another folder ..."; \
+	.venv/bin/python -m venv --without-pip .venv && \
+	grep -lIE "^(#!|'''exec' \")/.*/\.venv/bin/python" .venv/bin/* | while IFS= read -r script; do \
+		awk 'NR == 1 {print ENVIRON["HEADER"]} NR > 1 && !(NR < 4 && /^\047(\047\047exec\047| \047\047\047)/)' \
+			"$$script" > .venv/script && cat .venv/script > "$$script"; done; \
+	rm -f .venv/script; echo "$(CURDIR)" > .venv/folder; }
+
 $(VENV): requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed. Received: $$(python3 --version 2>&1). Install one, or run 'make PYTHON=/path/to/python'." >&2; exit 1; }
 	@echo "Installing into .venv (3 GB; a few minutes) ..."
@@ -41,6 +64,7 @@ $(VENV): requirements.lock
 	@awk '/^[a-z]/ {builds = /^(setuptools|wheel)==/} builds' requirements.lock > .venv/builds.lock
 	@$(PIP) --only-binary=:all: -r .venv/builds.lock
 	@$(PIP) -r requirements.lock
+	@echo "$(CURDIR)" > .venv/folder
 	@touch $@
 
 install-gpu: $(VENV)

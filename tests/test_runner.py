@@ -1,0 +1,158 @@
+"""Starting stages: the runner `python -m tasks`, the commands in dvc.yaml, and the Makefile."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks import __main__ as runner
+from transfer.runtime.errors import ParamsError
+
+ROOT = Path(__file__).parent.parent
+PARAMS = (ROOT / "params.yaml").read_text()
+
+
+def tasks(
+    *arguments: str, folder: Path, python: tuple[str, ...] = (sys.executable,), **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m tasks` in a folder that has no modules of the project."""
+    return subprocess.run(
+        [*python, "-m", "tasks", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_stage_runs_by_its_name(tmp_path: Path) -> None:
+    """`python -m tasks split` reads params.yaml, then asks for the manifest that another stage makes."""
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    result = tasks("split", folder=tmp_path)
+    assert (result.returncode, result.stdout) == (65, "")
+    assert result.stderr == (
+        "artifacts/subsample/manifest.csv is missing. Run `dvc repro`, which makes missing files.\n"
+    )
+
+
+def test_an_unknown_stage_is_rejected_with_the_known_ones(tmp_path: Path) -> None:
+    """The usage message has the names of all stages, which are those in dvc.yaml."""
+    result = tasks("guess", folder=tmp_path)
+    assert result.returncode == 2
+    assert "invalid choice: 'guess'" in result.stderr
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    assert runner.stages() == sorted(stages)
+    assert all(stage in result.stderr for stage in stages)
+
+
+def test_every_mistake_in_params_yaml_is_reported(tmp_path: Path) -> None:
+    """`python -m tasks --check` exits with 78 and has a line for each mistake, in whatever section."""
+    mistaken = PARAMS.replace("frozen_through:", "frozen_trough:").replace("confidence: 0.95", "confidence: 95")
+    (tmp_path / "params.yaml").write_text(mistaken + "guess: {seed: 1}\n")
+    result = tasks("--check", folder=tmp_path)
+    assert result.returncode == 78
+    unknown, confidence, missing, typo = result.stderr.splitlines()
+    assert unknown.startswith("`guess` is not a stage; there are `download`, ")
+    assert confidence == "`evaluate.confidence` must be less than 1. Received: 95"
+    assert missing == "`extract_features.frozen_through` is missing from params.yaml."
+    assert typo.startswith("`extract_features.frozen_trough` is not a parameter; `extract_features` has ")
+
+
+def test_several_files_are_checked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With files given, each line begins with the name of its file; files without mistakes are not mentioned."""
+    monkeypatch.chdir(tmp_path)
+    good, bad, missing = map(Path, ("good.yaml", "bad.yaml", "missing.yaml"))
+    good.write_text(PARAMS)
+    bad.write_text(PARAMS.replace("confidence: 0.95", "confidence: 95"))
+    with pytest.raises(ParamsError) as caught:
+        runner.check([good, bad, missing])
+    assert str(caught.value) == (
+        "bad.yaml: `evaluate.confidence` must be less than 1. Received: 95\n"
+        "missing.yaml: missing.yaml is missing. Run from the folder that holds dvc.yaml."
+    )
+    runner.check([good])
+
+
+@pytest.mark.parametrize("arguments", [("split",), ("--check",)], ids=["a stage", "check"])
+def test_a_python_without_the_packages_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """`.venv/bin/dvc repro` with another Python first on the PATH ends in one line that names that Python."""
+    result = tasks(*arguments, folder=tmp_path, python=(sys.executable, "-S"))  # without site-packages
+    assert (result.returncode, result.stdout) == (78, "")
+    [line] = result.stderr.splitlines()
+    assert line.startswith("Stages need a Python that has the project's packages. Received: ")
+    assert f"Received: {sys.executable}, which lacks `" in line
+    assert "Run `make install` and `. .venv/bin/activate`" in line
+
+
+def test_stages_run_under_pythonsafepath() -> None:
+    """The commands in dvc.yaml find the project's modules with PYTHONSAFEPATH=1, which hides the current folder."""
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    result = subprocess.run(
+        [os.environ.get("SHELL", "/bin/sh"), "-c", stages["split"]["cmd"] + " --help"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONSAFEPATH": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: python -m tasks")
+    assert {stage["cmd"] for stage in stages.values()} == {
+        f"exec env -u PYTHONSAFEPATH python -m tasks {name}" for name in stages
+    }
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a project with a Makefile, an installed `.venv` and scripts in it as pip writes them."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements.lock").touch()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=folder, check=True)
+    python, body = folder / ".venv/bin/python", "import sys\nprint(sys.prefix, *sys.argv[1:])\n"
+    headers = {"short": f"#!{python}\n", "long": f"#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n"}
+    for name, header in headers.items():
+        (folder / ".venv/bin" / name).write_text(header + body)
+        (folder / ".venv/bin" / name).chmod(0o755)
+    (folder / ".venv/folder").write_text(f"{folder}\n")
+    (folder / ".venv/installed").touch()
+    return folder
+
+
+def output(*command: str, folder: Path, **variables: str) -> str:
+    """Run a command in a folder and return what it prints."""
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | variables
+    return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_moved_project_is_repaired_by_make(project: Path) -> None:
+    """After a move, scripts in `.venv` find their Python and `activate` names the new folder, without a download."""
+    assert output("make", "install", folder=project) == "make: Nothing to be done for 'install'.\n"
+    moved = project.rename(project.with_name("a moved project"))
+    assert "Repairing .venv" in output("make", "install", folder=moved)
+    for script in ("short", "long"):
+        assert output(f".venv/bin/{script}", "a b", folder=moved) == f"{moved}/.venv a b\n"
+    assert output("sh", "-c", '. .venv/bin/activate && printf %s "$VIRTUAL_ENV"', folder=moved) == f"{moved}/.venv"
+    assert output("make", "install", folder=moved) == "make: Nothing to be done for 'install'.\n"
+
+
+def test_a_copied_project_does_not_use_the_environment_of_the_first(project: Path) -> None:
+    """Scripts in a copied `.venv`, which name a Python that exists, are repaired, too."""
+    copy = project.with_name("copy")
+    shutil.copytree(project, copy, symlinks=True)
+    output("make", "install", folder=copy)
+    assert output(".venv/bin/short", folder=copy) == f"{copy}/.venv\n"
+    assert output(".venv/bin/short", folder=project) == f"{project}/.venv\n"
+
+
+def test_make_runs_modules_under_pythonsafepath(project: Path) -> None:
+    """The Makefile's `python -m` finds the project's modules with PYTHONSAFEPATH=1, which hides the current folder."""
+    (project / "flows").mkdir()
+    (project / "flows/demo.py").write_text("print('found')\n")
+    assert output("make", "demo", folder=project, PYTHONSAFEPATH="1") == "found\n"
