@@ -52,7 +52,7 @@ repair:
 	@test ! -e $(VENV) || ! .venv/bin/python -c '' 2>/dev/null || { \
 	echo "Repairing .venv, which was made in another folder ..."; \
 	.venv/bin/python -m venv --without-pip .venv && \
-	grep -lIE "^(#!|'''exec' \")/.*/\.venv/bin/python" .venv/bin/* | while IFS= read -r script; do \
+	grep -lIE "^(#!|'''exec' \")/.*/\.venv/bin/python" .venv/bin/* 2>/dev/null | while IFS= read -r script; do \
 		awk 'NR == 1 {print ENVIRON["HEADER"]} NR > 1 && !(NR < 4 && /^\047(\047\047exec\047| \047\047\047)/)' \
 			"$$script" > .venv/script && cat .venv/script > "$$script"; done; \
 	rm -f .venv/script; echo "$(CURDIR)" > .venv/folder; }

@@ -1,7 +1,8 @@
-"""The demo, run once for all tests that need a pipeline in which every stage has run."""
+"""Fixtures for all tests: the demo, run once for every test that needs a pipeline whose stages have all run."""
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from ruamel.yaml import YAML
 
 from flows import demo
+from transfer.runtime import files
 
 pytest_plugins = ["tests.reliability"]
 
-# the suite tries few examples, always the same; `make fuzz` tries many, others each time
+# the suite tries few examples, always the same; `make fuzz` tries many, different ones each time
 settings.register_profile("suite", max_examples=300, derandomize=True, deadline=None, database=None)
 settings.register_profile("long", max_examples=20_000, deadline=None, database=None, print_blob=True)
 settings.load_profile("suite")
@@ -35,7 +38,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 
 def training_params(stage: str, **changes: Any) -> dict[str, Any]:
-    """How params.yaml has a stage train, with some values changed; `patience` is early stopping's."""
+    """Return a stage's section `training` of params.yaml with changes; `patience` is that of early stopping."""
     section: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")[stage]["training"]
     patience = changes.pop("patience", None)
     if patience is not None:
@@ -44,27 +47,46 @@ def training_params(stage: str, **changes: Any) -> dict[str, Any]:
 
 
 class Reproduced(NamedTuple):
-    """A project in which the demo has run."""
+    """A project in which the demo has run; tests must not change it, as several processes share it."""
 
     project: Path
     workspace: Path
-    before: dict[str, bytes]  # the project's files before the demo
-    said: str
+    before: dict[str, str]  # sha256 of the project's files before the demo
+    output: str
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a project but what lies in `.cache/`, by its place."""
+def digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file in a folder, by its path, except those in `.cache/`."""
     paths = (
         path
         for path in folder.rglob("*")
         if path.is_file() and not {".cache", "__pycache__"} & {*path.relative_to(folder).parts}
     )
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return {str(path.relative_to(folder)): files.sha256(path) for path in paths}
+
+
+def copy_project(project: Path) -> None:
+    """Copy the files that the demo needs into an empty project."""
+    for name in (*demo.COPIED, ".dvc/config", "params.yaml"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, project / name)
+
+
+def copy_workspace(workspace: Path, target: Path) -> None:
+    """Copy a workspace; outputs and caches are hard links, as stages and DVC replace these files instead of writing."""
+
+    def copy(source: str, destination: str) -> None:
+        linked = {"artifacts", "cache", ".cache"} & {*Path(source).relative_to(workspace).parts}
+        (os.link if linked else shutil.copy2)(source, destination)
+
+    shutil.copytree(workspace, target, copy_function=copy, ignore=shutil.ignore_patterns("tmp", "__pycache__"))
+    (target / ".dvc/tmp").mkdir()
 
 
 @contextlib.contextmanager
 def small_demo() -> Iterator[None]:
-    """The demo with fewer and smaller pictures, for a user with another Python in front and a cache of their own."""
+    """Make the demo smaller for the block, for a user with another Python first on the PATH and another cache."""
     params = {name: {**section, **SMALLER.get(name, {})} for name, section in demo.PARAMS.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "PARAMS", params)
@@ -74,7 +96,7 @@ def small_demo() -> Iterator[None]:
 
 
 def dvc(workspace: Path, *arguments: str) -> str:
-    """Run DVC, which must succeed; what it and the stages said."""
+    """Run a DVC command, which must succeed, and return its output and that of the stages."""
     result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=workspace,
@@ -90,24 +112,31 @@ def dvc(workspace: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """Have processes that tests start take all that asks to end, which they ignore if these here do.
+    """Let processes that tests start receive SIGINT and SIGHUP, which they would ignore if this process does.
 
-    One of many testing processes, or one behind `&`, ignores Ctrl-C; one under `nohup` a terminal that is closed.
+    A test process of xdist, or one behind `&`, ignores SIGINT; one under `nohup` ignores SIGHUP.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)  # as deaf as before, but a handler is not handed down
+        signal.signal(signal.SIGHUP, lambda *_: None)  # child processes inherit SIG_IGN but not a handler
 
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
-    """The small demo, run in a copy of the project; its workspace is left as it is, or put back."""
-    project = tmp_path_factory.mktemp("pipeline") / "a project"
-    for name in (*demo.COPIED, ".dvc/config", "params.yaml"):
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, project / name)
-    before = contents(project)
-    with small_demo(), contextlib.chdir(project), contextlib.redirect_stdout(io.StringIO()) as said:
+    """Run the small demo in a copy of the project, once for all test processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of all test processes
+    project, record = folder / "pipeline" / "a project", folder / "demo.json"
+    with FileLock(folder / "demo.lock"):
+        if not record.exists():
+            files.write_json(record, _run_demo(project))
+    return Reproduced(project, project / demo.WORKSPACE, **json.loads(record.read_text()))
+
+
+def _run_demo(project: Path) -> dict[str, Any]:
+    copy_project(project)
+    before = digests(project)
+    with small_demo(), contextlib.chdir(project), contextlib.redirect_stdout(io.StringIO()) as output:
         demo.main()
-    return Reproduced(project, project / demo.WORKSPACE, before, said.getvalue())
+    return {"before": before, "output": output.getvalue()}

@@ -1,4 +1,4 @@
-"""Stages and DVC killed and asked to end, wherever they are: what `dvc repro` makes then is what it would have made."""
+"""Stages and DVC, killed or ended by signals at any moment: the next `dvc repro` makes what it would have made."""
 
 import csv
 import os
@@ -18,47 +18,41 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import demo
-from tests.conftest import Reproduced, dvc
+from tests.conftest import Reproduced, copy_workspace, dvc
 from transfer.runtime import files
 
 DATA = ("download", "fetch_weights", "subsample", "split")
-SEED = 5  # of the moments
+SEED = 5  # of the random moments
 KILLS = 4  # of each data stage
-SHELLS = ["/bin/sh", "/bin/bash"]  # the first may stay between DVC and a stage: DVC's where SHELL is not set
-IN_PLACE = ("dvc.lock", ".dvc/tmp/rwlock")  # as DVC writes these
+SHELLS = ["/bin/sh", "/bin/bash"]  # DVC runs a stage in SHELL, or in /bin/sh, which may stay between the two
+IN_PLACE = ("dvc.lock", ".dvc/tmp/rwlock")  # files that DVC does not write atomically
+LAST_LINE = "Completed work is kept; run the same command to go on."
 
-Held = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
+Stopped = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
-asked_to_end = pytest.mark.reliability(
+signals_end_stages = pytest.mark.reliability(
     "killed",
     "Ctrl-C, SIGTERM or a closed terminal, at any moment of a stage",
-    "ends within 10 s; the last line says that what was complete is kept; exit code 130, 143 or 129",
+    "ends within 10 s; the last line tells that completed work is kept; exit code 130, 143 or 129",
 )
 
 
 @pytest.fixture
 def moments() -> random.Random:
-    """When to kill, the same each time."""
-    return random.Random(SEED)  # noqa: S311 - no secrets
+    """Return the generator of moments, the same in each run."""
+    return random.Random(SEED)  # noqa: S311 - not for secrets
 
 
 @pytest.fixture
 def workspace(reproduced: Reproduced, tmp_path: Path) -> Path:
-    """A copy of the workspace in which the demo has run.
-
-    It takes no time: hard links, which stages and DVC replace, but for what DVC writes in place.
-    """
+    """Return a copy of the workspace in which the demo has run."""
     folder = tmp_path / "with a space"
-    shutil.copytree(reproduced.workspace, folder, copy_function=os.link, ignore=shutil.ignore_patterns("tmp"))
-    (folder / ".dvc/tmp").mkdir()
-    for name in ("dvc.lock", "params.yaml"):
-        (folder / name).unlink()
-        shutil.copy2(reproduced.workspace / name, folder / name)
+    copy_workspace(reproduced.workspace, folder)
     return folder
 
 
-def due(workspace: Path, *stages: str) -> None:
-    """Have DVC know nothing of stages, as if they had never run, and remove what they made, as DVC does first."""
+def forget(workspace: Path, *stages: str) -> None:
+    """Remove stages from dvc.lock, as if they had never run, and their outputs, as DVC does before it runs them."""
     yaml = YAML(typ="safe", pure=True)
     lock = yaml.load(workspace / "dvc.lock")
     for name in stages:
@@ -68,24 +62,24 @@ def due(workspace: Path, *stages: str) -> None:
     shutil.rmtree(workspace / ".dvc/cache/runs", ignore_errors=True)
 
 
-def made(workspace: Path) -> dict[str, object]:
-    """What lies in `artifacts/`, hidden or not, by its sha256; of histories all but the seconds that epochs took."""
+def outputs(workspace: Path) -> dict[str, object]:
+    """Return the sha256 of each file in `artifacts/`, hidden ones too; of histories the content without seconds."""
     return {
-        str(path.relative_to(workspace)): timeless(path) if path.name == "history.csv" else files.sha256(path)
+        str(path.relative_to(workspace)): epochs(path) if path.name == "history.csv" else files.sha256(path)
         for path in (workspace / "artifacts").rglob("*")
         if path.is_file()
     }
 
 
-def timeless(history: Path) -> list[dict[str, str]]:
-    """A history without what no two runs share."""
+def epochs(history: Path) -> list[dict[str, str]]:
+    """Return the rows of a history without the seconds, which differ from run to run."""
     with history.open(newline="") as file:
         return [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in csv.DictReader(file)]
 
 
 @contextmanager
 def started(workspace: Path, *command: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
-    """Have a process of Python's in the workspace, in a group of its own, of which nothing is left afterwards."""
+    """Start a Python module in the workspace, in a process group of its own; kill all its processes after the block."""
     with subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=workspace,
@@ -99,82 +93,82 @@ def started(workspace: Path, *command: str, **variables: str) -> Iterator["subpr
             yield process
         finally:
             process.kill()
-            for left in working(workspace):
+            for other in processes_in(workspace):
                 with suppress(psutil.NoSuchProcess):
-                    left.kill()
+                    other.kill()
 
 
 def stage(workspace: Path, name: str) -> AbstractContextManager["subprocess.Popen[str]"]:
-    """Have a stage, as DVC starts it."""
-    due(workspace, name)
+    """Start a stage as DVC does."""
+    forget(workspace, name)
     return started(workspace, "tasks", name)
 
 
-def is_held(process: psutil.Process) -> bool:
-    """Whether a process is stopped, and not at its end."""
+def is_stopped(process: psutil.Process) -> bool:
+    """Return whether a process is stopped, and has not ended."""
     with suppress(psutil.NoSuchProcess):
         return process.status() == psutil.STATUS_STOPPED
     return False
 
 
-HOLDING = """\
+STOPPING = """\
 import os, signal, sys
 from fnmatch import fnmatchcase
-left = int(os.environ["HELD_AFTER"])
-def hold(event, arguments):
-    global left
+remaining = int(os.environ["STOP_AFTER"])
+def stop(event, arguments):
+    global remaining
     if event in ("import", "open", "os.rename"):
         name = arguments[1] if event == "os.rename" else arguments[0]
-        if isinstance(name, str | os.PathLike) and fnmatchcase(f"{event} {os.fspath(name)}", os.environ["HELD_AT"]):
-            left -= 1
-            if not left:
+        if isinstance(name, str | os.PathLike) and fnmatchcase(f"{event} {os.fspath(name)}", os.environ["STOP_AT"]):
+            remaining -= 1
+            if not remaining:
                 os.kill(os.getpid(), signal.SIGSTOP)
-sys.addaudithook(hold)
+sys.addaudithook(stop)
 """
 
 
 @pytest.fixture
-def held(workspace: Path, tmp_path: Path) -> Held:
-    """Have a command, and wait until it, or a stage that it runs, is held: so it cannot be at its end meanwhile.
+def stopped(workspace: Path, tmp_path: Path) -> Stopped:
+    """Return a function that starts a command and waits until it, or a stage that it runs, has stopped itself.
 
-    Held is what is about to import a module, to open a file or to give one its name, if that fits `at` (`import x`,
-    `open */x`, `os.rename */x`), or what is about to do so for the time that `after` counts.
+    A process stops before it imports a module, opens a file or renames one, if that matches `at` (`import x`,
+    `open */x`, `os.rename */x`) for the `after`-th time. So it cannot end before the test kills it.
     """
-    (tmp_path / "holding").mkdir()
-    (tmp_path / "holding/sitecustomize.py").write_text(HOLDING)
+    (tmp_path / "stopping").mkdir()
+    (tmp_path / "stopping/sitecustomize.py").write_text(STOPPING)
 
     @contextmanager
-    def hold(*command: str, at: str, after: int = 1) -> Iterator["subprocess.Popen[str]"]:
-        variables = {"PYTHONPATH": str(tmp_path / "holding"), "HELD_AT": at, "HELD_AFTER": str(after)}
+    def start(*command: str, at: str, after: int = 1) -> Iterator["subprocess.Popen[str]"]:
+        variables = {"PYTHONPATH": str(tmp_path / "stopping"), "STOP_AT": at, "STOP_AFTER": str(after)}
         with started(workspace, *command, **variables) as process:
             deadline = time.monotonic() + 120
-            while not any(map(is_held, working(workspace))):
+            while not any(map(is_stopped, processes_in(workspace))):
                 assert process.poll() is None, process.communicate()[1]
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             yield process
 
-    return hold
+    return start
 
 
 def killed(process: "subprocess.Popen[str]") -> str:
-    """Kill a process; what it had said."""
+    """Kill a process and return its standard error."""
     process.kill()
-    said = process.communicate()[1]
+    stderr = process.communicate()[1]
     assert process.returncode == -signal.SIGKILL
-    return said
+    return stderr
 
 
-def asked(process: "subprocess.Popen[str]", number: signal.Signals) -> tuple[int, list[str]]:
-    """Ask a process that is held to end, for which it has ten seconds; its exit code and lines."""
+def ending(process: "subprocess.Popen[str]", number: signal.Signals) -> tuple[int, list[str]]:
+    """Send a signal to a stopped process; return its exit code and lines on standard error, within ten seconds."""
     process.send_signal(number)
     process.send_signal(signal.SIGCONT)
-    said = process.communicate(timeout=10)[1]
-    return process.returncode, said.splitlines()
+    stderr = process.communicate(timeout=10)[1]
+    return process.returncode, stderr.splitlines()
 
 
-def working(workspace: Path) -> list[psutil.Process]:
-    """The processes that run in the workspace."""
+def processes_in(workspace: Path) -> list[psutil.Process]:
+    """Return the processes whose current folder is the workspace."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -188,62 +182,62 @@ def working(workspace: Path) -> list[psutil.Process]:
 @pytest.mark.reliability(
     "killed",
     "`kill -9` of a data stage, at random moments",
-    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+    "plain `dvc repro` makes the same bytes as an undisturbed run, and no temporary file is left",
 )
-def test_data_stages_killed_anywhere(workspace: Path, moments: random.Random) -> None:
-    """Each of the stages that bring and choose photographs is killed again and again, then made once more."""
-    expected = made(workspace)
-    for name in reversed(DATA):  # those before it are needed
-        began = time.monotonic()
+def test_a_data_stage_killed_at_any_moment(workspace: Path, moments: random.Random) -> None:
+    """Each of the stages that fetch and select photographs is killed several times, then run by DVC."""
+    expected = outputs(workspace)
+    for name in reversed(DATA):  # each needs the outputs of those before it
+        start = time.monotonic()
         with stage(workspace, name) as undisturbed:
             assert undisturbed.wait() == 0
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         kills = 0
         while kills < KILLS:
             with stage(workspace, name) as process:
                 time.sleep(moments.uniform(0, seconds))
                 process.kill()
-                said = process.communicate()[1]
-            assert process.returncode in (0, -signal.SIGKILL), said
+                stderr = process.communicate()[1]
+            assert process.returncode in (0, -signal.SIGKILL), stderr
             kills += process.returncode == -signal.SIGKILL
-            seconds *= 1 if process.returncode else 0.8  # it was done before its moment came
+            seconds *= 1 if process.returncode else 0.8  # it ended before the kill
     dvc(workspace, "repro")
-    assert made(workspace) == expected, f"with SEED = {SEED}"
+    assert outputs(workspace) == expected, f"with SEED = {SEED}"
 
 
 @pytest.mark.reliability(
     "killed",
     "`kill -9` of the extraction, at a random row and while it writes",
-    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+    "plain `dvc repro` makes the same bytes as an undisturbed run, and no temporary file is left",
 )
-@pytest.mark.reliability("killed", "extraction goes on after it was killed", "no row that was whole is computed again")
-@asked_to_end
-def test_the_extraction_ended_anywhere(workspace: Path, moments: random.Random, held: Held) -> None:
-    """Asked to end after some rows and killed in its last moments, the extraction computes each row once."""
-    expected, memo = made(workspace), workspace / ".cache/features"
-    total = len(list(memo.glob("*/*.npz")))
-    shutil.rmtree(memo)
+@pytest.mark.reliability("killed", "the extraction continues after a kill", "no complete row is computed again")
+@signals_end_stages
+def test_the_extraction_ended_at_any_moment(workspace: Path, moments: random.Random, stopped: Stopped) -> None:
+    """Ended by a signal after some rows, and killed before its last step, the extraction computes each row once."""
+    expected, cache = outputs(workspace), workspace / ".cache/features"
+    total = len(list(cache.glob("*/*.npz")))
+    shutil.rmtree(cache)
     row = moments.randrange(1, total // 2)
-    due(workspace, "extract_features")
-    with held("tasks", "extract_features", at="os.rename *.npz", after=row) as process:
-        code, said = asked(process, signal.SIGTERM)
-    assert (code, said[-1]) == (143, "Asked to end. What was complete is kept; run the same command to go on.")
-    kept = len(list(memo.glob("*/*.npz")))
+    forget(workspace, "extract_features")
+    with stopped("tasks", "extract_features", at="os.rename *.npz", after=row) as process:
+        code, lines = ending(process, signal.SIGTERM)
+    assert (code, lines[-1]) == (143, f"Terminated. {LAST_LINE}")
+    kept = len(list(cache.glob("*/*.npz")))
     assert row <= kept < total
-    due(workspace, "extract_features")
-    with held("tasks", "extract_features", at="os.rename artifacts/extract_features") as process:
+    forget(workspace, "extract_features")
+    with stopped("tasks", "extract_features", at="os.rename artifacts/extract_features") as process:
         assert f"{total} rows, {kept} of them computed before." in killed(process)
     assert f"{total} rows, {total} of them computed before." in dvc(workspace, "repro")
-    assert made(workspace) == expected, f"with SEED = {SEED}"
+    assert outputs(workspace) == expected, f"with SEED = {SEED}"
 
 
 @pytest.mark.reliability(
     "killed",
-    "`kill -9` of a training while it writes its network",
-    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+    "`kill -9` of a training run while it writes its network",
+    "plain `dvc repro` makes the same bytes as an undisturbed run, and no temporary file is left",
 )
 @pytest.mark.reliability("killed", "a killed training run", "the next run goes on after the last complete epoch")
-@asked_to_end
+@signals_end_stages
 @pytest.mark.parametrize(
     ("name", "network", "at", "number"),
     [
@@ -251,141 +245,143 @@ def test_the_extraction_ended_anywhere(workspace: Path, moments: random.Random, 
         ("fine_tune", "model.keras", "open */lock", signal.SIGTERM),
     ],
 )
-def test_a_training_ended_anywhere(
-    workspace: Path, held: Held, *, name: str, network: str, at: str, number: signal.Signals
+def test_a_training_run_ended_at_any_moment(
+    workspace: Path, stopped: Stopped, *, name: str, network: str, at: str, number: signal.Signals
 ) -> None:
-    """Asked to end in an epoch and killed in its last moments, a training goes on from the last whole epoch."""
-    expected, state = made(workspace), workspace / ".cache/training" / name
-    epochs = len(timeless(workspace / "artifacts" / name / "history.csv"))
-    due(workspace, name)
-    with held("tasks", name, at=at) as process:
-        code, said = asked(process, number)
+    """Ended by a signal in an epoch, and killed before its last step, training continues after the last epoch."""
+    expected, state = outputs(workspace), workspace / ".cache/training" / name
+    total = len(epochs(workspace / "artifacts" / name / "history.csv"))
+    forget(workspace, name)
+    with stopped("tasks", name, at=at) as process:
+        code, lines = ending(process, number)
     assert code == 128 + number
-    assert said[-1].endswith("What was complete is kept; run the same command to go on.")
-    kept = [int(each.name.removeprefix("epoch-")) for each in state.glob("*/epoch-*")]
-    due(workspace, name)
-    with held("tasks", name, at=f"os.rename artifacts/{name}/{network}") as process:
-        went_on = re.findall(r"goes on after epoch (\d+)", killed(process))
-    assert went_on == ([str(max(kept))] if kept else [])
-    assert f"{name}: goes on after epoch {epochs}." in dvc(workspace, "repro")
-    assert made(workspace) == expected
+    assert lines[-1].endswith(LAST_LINE)
+    kept = [int(folder.name.removeprefix("epoch-")) for folder in state.glob("*/epoch-*")]
+    forget(workspace, name)
+    with stopped("tasks", name, at=f"os.rename artifacts/{name}/{network}") as process:
+        resumed = re.findall(r"goes on after epoch (\d+)", killed(process))
+    assert resumed == ([str(max(kept))] if kept else [])
+    assert f"{name}: goes on after epoch {total}." in dvc(workspace, "repro")
+    assert outputs(workspace) == expected
 
 
 @pytest.mark.reliability(
     "killed",
     "`kill -9` of the evaluation while it writes",
-    "plain `dvc repro` makes the very bytes of an undisturbed run, and nothing is left beside them",
+    "plain `dvc repro` makes the same bytes as an undisturbed run, and no temporary file is left",
 )
-@asked_to_end
-def test_the_evaluation_ended_anywhere(workspace: Path, held: Held) -> None:
-    """Asked to end while it starts and killed in its last moments, the evaluation is made again."""
-    expected = made(workspace)
-    due(workspace, "evaluate")
-    with held("tasks", "evaluate", at="import tensorflow") as process:
-        assert asked(process, signal.SIGHUP) == (
-            129,
-            ["The terminal was closed. What was complete is kept; run the same command to go on."],
-        )
-    with held("tasks", "evaluate", at="os.rename artifacts/evaluate") as process:
+@signals_end_stages
+def test_the_evaluation_ended_at_any_moment(workspace: Path, stopped: Stopped) -> None:
+    """Ended by a signal during its imports, and killed before its last step, the evaluation runs again."""
+    expected = outputs(workspace)
+    forget(workspace, "evaluate")
+    with stopped("tasks", "evaluate", at="import tensorflow") as process:
+        assert ending(process, signal.SIGHUP) == (129, [f"The terminal was closed. {LAST_LINE}"])
+    with stopped("tasks", "evaluate", at="os.rename artifacts/evaluate") as process:
         killed(process)
     dvc(workspace, "repro")
-    assert made(workspace) == expected
+    assert outputs(workspace) == expected
 
 
 def repro(workspace: Path) -> str:
-    """Plain `dvc repro`, and again without a file that it cannot read, as docs/start.md advises; what it said."""
+    """Run plain `dvc repro`, again without a file that it cannot read, as docs/start.md advises; return its output."""
     command = [sys.executable, "-m", "dvc", "repro"]
     while True:
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=workspace, env=demo.environment(), capture_output=True, text=True, check=False
         )
-        unreadable = [name for name in IN_PLACE if done.returncode and name in done.stderr]
+        unreadable = [name for name in IN_PLACE if result.returncode and name in result.stderr]
         if not unreadable:
-            assert done.returncode == 0, done.stderr
-            return done.stdout
+            assert result.returncode == 0, result.stderr
+            return result.stdout
         (workspace / unreadable[0]).unlink()
 
 
 @pytest.mark.reliability(
     "killed",
     "`kill -9` of `dvc repro`, at random moments",
-    "plain `dvc repro` makes the very bytes of an undisturbed run; DVC may leave a trial link of four bytes",
+    "plain `dvc repro` makes the same bytes as an undisturbed run; DVC may leave a test link of four bytes",
 )
-def test_dvc_killed_anywhere(workspace: Path, moments: random.Random) -> None:
-    """Killed in its start, in stages and between them, DVC leaves nothing that the next one stumbles over."""
-    expected = made(workspace)
-    due(workspace, *DATA)
+def test_dvc_killed_at_any_moment(workspace: Path, moments: random.Random) -> None:
+    """Killed while it starts, in stages and between them, DVC leaves nothing that stops the next `dvc repro`."""
+    expected = outputs(workspace)
+    forget(workspace, *DATA)
     for _ in range(KILLS):
         with started(workspace, "dvc", "repro", DATA[-1]) as process:
             time.sleep(moments.uniform(1, 5))
             process.kill()
             process.wait()
     repro(workspace)
-    for trial in (workspace / "artifacts").rglob(".*.tmp"):
-        assert trial.read_text() == "test"  # DVC's, to see whether it can link
-        trial.unlink()
-    assert made(workspace) == expected, f"with SEED = {SEED}"
+    for link in (workspace / "artifacts").rglob(".*.tmp"):
+        assert link.read_text() == "test"  # by which DVC tries whether it can link
+        link.unlink()
+    assert outputs(workspace) == expected, f"with SEED = {SEED}"
 
 
 @pytest.mark.reliability(
     "two at once",
-    "`dvc repro` beside a stage whose DVC was killed",
+    "`dvc repro` while a stage runs whose DVC was killed",
     "the stage ends within seconds, and the result is that of an undisturbed run",
 )
-@pytest.mark.parametrize("shell", SHELLS)
-def test_a_stage_that_lost_its_dvc_is_no_rival(
-    workspace: Path, held: Held, monkeypatch: pytest.MonkeyPatch, *, shell: str
+@pytest.mark.parametrize(
+    ("shell", "name"), zip(SHELLS, ("extract_features", "evaluate"), strict=True), ids=["sh", "bash"]
+)
+def test_a_stage_ends_before_the_next_dvc_runs_it(
+    workspace: Path, stopped: Stopped, monkeypatch: pytest.MonkeyPatch, *, shell: str, name: str
 ) -> None:
-    """Begun at once after DVC was killed, the next has the workspace for itself before it comes to run the stage."""
+    """A `dvc repro` started right after a kill has the workspace to itself before it runs the stage."""
     monkeypatch.setenv("SHELL", shell)
-    expected = made(workspace)
-    due(workspace, "extract_features")
+    expected = outputs(workspace)
+    forget(workspace, name)
     shutil.rmtree(workspace / ".cache/features")
-    with held("dvc", "repro", at="import tensorflow") as process:
-        os.killpg(process.pid, signal.SIGCONT)  # left alone, what is held is sent SIGHUP by the system
+    with stopped("dvc", "repro", at="import tensorflow") as process:
+        os.killpg(process.pid, signal.SIGCONT)  # the kernel sends SIGHUP to a stopped process whose parent ends
         process.kill()
         process.wait()
-        said = repro(workspace)
+        output = repro(workspace)
         assert process.communicate(timeout=10)[1].endswith(
-            "The DVC that started this has ended.\n"
-            "Asked to end. What was complete is kept; run the same command to go on.\n"
+            f"The DVC that started this stage has ended.\nTerminated. {LAST_LINE}\n"
         )
-    assert "Running stage 'extract_features'" in said
-    assert made(workspace) == expected
+    assert f"Running stage '{name}'" in output
+    assert outputs(workspace) == expected
 
 
-@asked_to_end
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("shell", SHELLS)
-def test_dvc_asked_to_end(
-    workspace: Path, held: Held, monkeypatch: pytest.MonkeyPatch, *, number: signal.Signals, shell: str
+@signals_end_stages
+@pytest.mark.parametrize(
+    ("shell", "number"), zip(SHELLS, (signal.SIGTERM, signal.SIGINT), strict=True), ids=["sh-SIGTERM", "bash-SIGINT"]
+)
+def test_a_signal_ends_dvc_and_its_stage(
+    workspace: Path, stopped: Stopped, monkeypatch: pytest.MonkeyPatch, *, number: signal.Signals, shell: str
 ) -> None:
-    """Ctrl-C at a terminal reaches DVC and the stage, SIGTERM DVC alone: both are gone in ten seconds."""
+    """Ctrl-C in a terminal reaches DVC and the stage, SIGTERM only DVC: both end within ten seconds."""
     monkeypatch.setenv("SHELL", shell)
-    due(workspace, "evaluate")
-    with held("dvc", "repro", at="import tensorflow") as process:
+    forget(workspace, "evaluate")
+    with stopped("dvc", "repro", at="import tensorflow") as process:
         os.killpg(process.pid, signal.SIGCONT)
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        said = process.communicate(timeout=10)[1]
+        stderr = process.communicate(timeout=10)[1]
     assert process.returncode in (255, -signal.SIGTERM)
-    assert "What was complete is kept; run the same command to go on.\n" in said
-    assert working(workspace) == []
+    assert f"{LAST_LINE}\n" in stderr
+    assert processes_in(workspace) == []
 
 
 @pytest.mark.reliability(
     "killed",
-    "`kill -9` of `dvc repro` in the instant in which it writes dvc.lock",
-    "DVC names the file; once it is removed, everything comes back from its cache",
+    "`kill -9` of `dvc repro` at the instant at which it writes dvc.lock",
+    "DVC names the file; once it is removed, DVC restores everything from its cache",
 )
-@pytest.mark.parametrize("name", IN_PLACE)
-@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  download:\n    cmd"])
-def test_a_file_of_dvc_that_was_cut_short(workspace: Path, name: str, left: str) -> None:
-    """What DVC writes in place may be unreadable if it is killed then; the next DVC names it: it has to be removed."""
-    expected = made(workspace)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("dvc.lock", ""), ("dvc.lock", "schema: '2.0'\nstages:\n  download:\n    cmd"), (".dvc/tmp/rwlock", "{")],
+    ids=["empty lock", "half a lock", "half an rwlock"],
+)
+def test_an_incomplete_file_of_dvc_is_named(workspace: Path, name: str, content: str) -> None:
+    """A file that DVC writes in place may be unreadable after a kill; the next DVC names it, and it can be removed."""
+    expected = outputs(workspace)
     shutil.rmtree(workspace / "artifacts/split")
-    (workspace / name).write_text(left)
+    (workspace / name).write_text(content)
     with started(workspace, "dvc", "repro") as process:
         assert name in process.communicate(timeout=60)[1]
     assert process.returncode == 255
     assert "Running stage" not in repro(workspace)
-    assert made(workspace) == expected
+    assert outputs(workspace) == expected

@@ -4,8 +4,10 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 GRACE = 5  # seconds to clean up: one less than flows give a stage
 MESSAGES = {signal.SIGHUP: "The terminal was closed.", signal.SIGINT: "Interrupted.", signal.SIGTERM: "Terminated."}
@@ -28,19 +30,17 @@ def handled_signals() -> list[signal.Signals]:
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Raise `Interrupted` in the block on the first signal, then exit; ignore later signals, also after the block.
-
-    After `GRACE` seconds a thread exits, even during a native operation, in which Python runs no handler.
-    """
+    """Raise `Interrupted` in the block on the first signal, then exit; ignore later signals, also after the block."""
+    numbers, stderr, (reading, writing) = handled_signals(), os.dup(2), os.pipe()  # imports redirect 2
     interrupted: list[Interrupted] = []
 
-    def interrupt(number: int, _: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if any("importlib" in caller.f_code.co_filename for caller, _ in traceback.walk_stack(frame)):
+            _exit(Interrupted(number), stderr)  # an exception while TensorFlow is imported would abort the process
         if not interrupted:
             interrupted.append(Interrupted(number))
             raise interrupted[0]
 
-    numbers, stderr = handled_signals(), os.dup(2)  # importing TensorFlow redirects the original
-    reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_exit_after_grace, args=(reading, stderr), daemon=True).start()
@@ -59,7 +59,7 @@ def handle_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _exit_after_grace(reading: int, stderr: int) -> None:
+def _exit_after_grace(reading: int, stderr: int) -> None:  # in native code Python runs no handler
     while (number := os.read(reading, 1)[0]) not in MESSAGES:
         pass  # the signal of a library
     time.sleep(GRACE)

@@ -153,6 +153,19 @@ def test_the_last_line_is_written_while_imports_silence_standard_error(number: s
         assert ending(process, number) == (128 + number, [LAST_LINES[number]])
 
 
+def test_a_signal_raises_no_exception_during_an_import(tmp_path: Path) -> None:
+    """A stage exits at once while a module is imported, as an exception in TensorFlow's import aborts the process."""
+    (tmp_path / "slow.py").write_text("import time\nprint('started', flush=True)\ntime.sleep(60)\n")
+    body = (
+        f"import sys\nsys.path.append({str(tmp_path)!r})\n"
+        "try:\n    import slow\nfinally:\n    print('raised', flush=True)"
+    )
+    with started(command(body, grace=60)) as process:
+        process.send_signal(signal.SIGTERM)
+        output, stderr = process.communicate(timeout=10)
+    assert (process.returncode, output, stderr) == (143, "", f"{LAST_LINES[signal.SIGTERM]}\n")
+
+
 @pytest.mark.parametrize(("failure", "code", "lines"), [("", 0, []), ("raise errors.DataError('bad')", 65, ["bad"])])
 def test_a_signal_after_the_work_changes_nothing(failure: str, code: int, lines: list[str]) -> None:
     """A signal while Python shuts down does not change the exit code."""
