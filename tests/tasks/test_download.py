@@ -436,7 +436,7 @@ def test_full_during_a_download(run: Run, tmp_path: Path, server: StandIn) -> No
     server.faults = [Fault(), Fault(headers={"Content-Length": "unknown"})]  # the first is for Kaggle's client
     with disks.small(tmp_path / "disk", "size=80k") as disk:
         done = run("kaggle", on=disk, **server.environment)
-        _refused(done, 74, "The disk of `.cache/download` must have room", "no space left on device, 0 bytes free")
+        _refused(done, 74, "The disk of `.cache/download` must have space", "no space left on device, 0 bytes free")
         assert not _photos(disk.path).exists()
         [part] = disk.path.glob(".cache/download/*.part")
         assert (received := part.stat().st_size) > 50_000

@@ -13,7 +13,7 @@ Cached = Callable[..., tuple[Path, list[manifest.Entry]]]
 
 @pytest.fixture
 def cached(tmp_path: Path) -> Cached:
-    """Makes a folder of cached features of photographs whose class can be told from them, and their manifest."""
+    """Return a function that writes features from which a class can be learned, and returns folder and manifest."""
 
     def make(
         *,
