@@ -1,4 +1,4 @@
-.PHONY: help install install-gpu repair demo run ladder serve worker push test reliability fuzz lint format lock bench clean
+.PHONY: help install install-gpu repair demo run baselines serve worker push test reliability fuzz lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these commands that is a Python which this project supports
@@ -18,7 +18,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help:
 	@echo "make demo     the whole pipeline on drawn pictures, in a minute or two, without any account"
 	@echo "make run      the real job: what params.yaml says"
-	@echo "make ladder   after make run: every idea from logistic regression to fine-tuning, compared (half an hour)"
+	@echo "make baselines   after make run: compare networks from logistic regression to fine-tuning (half an hour)"
 	@echo "make serve    Prefect on this machine: server, schedule and worker, until Ctrl-C"
 	@echo "make worker   a worker in this clone for the server that PREFECT_API_URL names"
 	@echo "make push     data, models and earlier runs to DVC's remote"
@@ -77,8 +77,11 @@ run: $(VENV)
 	@.venv/bin/python -m tasks --check
 	@.venv/bin/python -m dvc repro
 
-ladder: $(VENV)
-	@.venv/bin/python -m dvc --cd ladder repro
+baselines: $(VENV)
+	@test -e artifacts/evaluate/report.html || { echo "Run \`make run\` first." >&2; exit 1; }
+	@.venv/bin/python -m tasks --check
+	@.venv/bin/python -m dvc repro baselines/dvc.yaml
+	@cat artifacts/baselines/compare/table.md
 
 test: $(VENV)
 	@.venv/bin/python -m pytest

@@ -30,9 +30,15 @@ DOCUMENTS = sorted(
 )
 PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
 STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-LADDER_PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "ladder/params.yaml")
-LADDER: dict[str, Any] = YAML(typ="safe").load(ROOT / "ladder/dvc.yaml")["stages"]
-LADDER_TARGETS = {*LADDER, *(f"train@{rung}" for rung in LADDER["train"]["matrix"]["rung"])}
+BASELINES_PARAMS: dict[str, Any] = YAML(typ="safe").load(ROOT / "baselines/params.yaml")
+BASELINES: dict[str, Any] = YAML(typ="safe").load(ROOT / "baselines/dvc.yaml")["stages"]
+BASELINES_STAGES = {*BASELINES, *(f"train@{model}" for model in BASELINES["train"]["matrix"]["model"])}
+DVC_TARGETS = {
+    *STAGES,
+    "dvc.yaml",
+    "baselines/dvc.yaml",
+    *(f"baselines/dvc.yaml:{stage}" for stage in BASELINES_STAGES),
+}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -71,7 +77,7 @@ def anchors(path: Path) -> set[str]:
 
 def param(name: str) -> Any:
     """The value of a param by its dotted name; KeyError where there is none."""
-    value: Any = {**PARAMS, **LADDER_PARAMS}
+    value: Any = {**PARAMS, **BASELINES_PARAMS}
     for part in name.split("."):
         if not isinstance(value, dict):
             raise KeyError(name)
@@ -84,7 +90,7 @@ def named_params(path: Path) -> set[str]:
     quoted = [re.match(r"([a-z_]+(\.\w+)+)(: \S+)?$", span) for span in spans(path)]
     given = re.findall(r"(?:-S|--set-param) ([\w.]+)=", "\n".join(commands(path)))
     names = [*(match[1] for match in quoted if match), *given]
-    stages = {*STAGES, *(LADDER if path.stem == "ladder" else ())}
+    stages = {*STAGES, *(BASELINES if path.stem == "baselines" else ())}
     return {name for name in names if name.split(".")[0] in stages}
 
 
@@ -116,7 +122,7 @@ def test_a_command_of_dvc_is_one_that_dvc_knows(document: Path) -> None:
         except DvcParserError:
             pytest.fail(f"{document.name}: DVC does not know `{command}`")
         targets = given.targets if given and given.cmd in ("repro", "status", "checkout") else []
-        assert set(targets or []) <= (LADDER_TARGETS if "--cd ladder" in command else set(STAGES)), command
+        assert set(targets or []) <= DVC_TARGETS, command
 
 
 def test_a_deployment_that_is_named_exists(document: Path) -> None:
@@ -142,12 +148,10 @@ def outputs_of(stages: dict[str, Any]) -> list[Path]:
 
 def test_an_artifact_that_is_named_is_made(document: Path) -> None:
     """Every `artifacts/<stage>/...` is something that a stage leaves."""
-    made = [*outputs_of(STAGES), *(Path("ladder") / output for output in outputs_of(LADDER))]
+    made = [*outputs_of(STAGES), *outputs_of(BASELINES)]
     named = {
         Path(name)
-        for name in re.findall(
-            r"(?:ladder/)?artifacts/[\w./]*\w", "\n".join([*spans(document), *fenced(document, "python")])
-        )
+        for name in re.findall(r"artifacts/[\w./]*\w", "\n".join([*spans(document), *fenced(document, "python")]))
     }
     assert [
         path for path in named if not any(path.is_relative_to(each) or each.is_relative_to(path) for each in made)

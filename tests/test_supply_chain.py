@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 LOCKS = ("requirements.lock", "requirements-gpu.lock")
 MODULES = sorted(
     path.relative_to(ROOT)
-    for folder in ("transfer", "tasks", "flows", "ladder", "benchmarks")
+    for folder in ("transfer", "tasks", "flows", "baselines", "benchmarks")
     for path in (ROOT / folder).rglob("*.py")
 )
 PINNED = re.compile(r"[a-z0-9-]+(\[[a-z0-9, -]+\])?==[^ ]+( ; [^:@]+)?")

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ladder import networks
+from baselines import networks
 from transfer.network import heads, saving
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError

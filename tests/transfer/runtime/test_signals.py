@@ -177,7 +177,7 @@ def test_a_signal_after_the_work_changes_nothing(failure: str, code: int, lines:
         assert ending(process, signal.SIGTERM) == (code, lines)
 
 
-@pytest.mark.parametrize("package", ["tasks", "ladder"])
+@pytest.mark.parametrize("package", ["tasks", "baselines"])
 def test_importing_stages_changes_no_signal(package: str) -> None:
     """Signal handlers change only when a stage is run."""
     program = f"import signal, {package}; print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)"

@@ -1,1 +1,0 @@
-"""The ladder: simpler networks to compare with, on the same split; a pipeline of its own."""
