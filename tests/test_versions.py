@@ -1,4 +1,4 @@
-"""Versions of data and models: pushed, pulled, had back, compared, and grown by what is new alone."""
+"""Versions of data and models: push, pull, restore, compare, and add photographs."""
 
 import csv
 import hashlib
@@ -29,14 +29,14 @@ REMOTES = ("folder", "s3")
 
 
 class Version(NamedTuple):
-    """What one run left."""
+    """The artifacts of one run, and the content of the remotes after its push."""
 
-    artifacts: dict[str, str]  # every file's MD5, by its place
-    remotes: dict[str, dict[str, object]]  # after the push: what each remote holds, and when it was written
+    artifacts: dict[str, str]  # MD5 by path
+    remotes: dict[str, dict[str, object]]  # by remote: time of writing by path
 
 
-class Circle(NamedTuple):
-    """A project with two versions, tagged v1 and v2, both pushed; v2 has 20 photographs more and another dropout."""
+class Versions(NamedTuple):
+    """A project with two pushed versions, tagged v1 and v2; v2 has 20 photographs more and another dropout rate."""
 
     project: Path
     v1: Version
@@ -44,7 +44,7 @@ class Circle(NamedTuple):
 
 
 def run(folder: Path, *command: str) -> str:
-    """Run a command, which must succeed; what it said."""
+    """Run a command, which must succeed, and return its output."""
     result = subprocess.run(
         command,
         cwd=folder,
@@ -58,27 +58,27 @@ def run(folder: Path, *command: str) -> str:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run Git; what it said."""
+    """Run Git and return its output."""
     return run(folder, "git", *arguments)
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """Run DVC; what it and the stages said."""
+    """Run DVC and return its output and that of the stages."""
     return run(folder, sys.executable, "-m", "dvc", *arguments)
 
 
-def ran(said: str) -> list[str]:
-    """The stages that DVC ran."""
-    return re.findall(r"Running stage '(\w+)'", said)
+def ran(output: str) -> list[str]:
+    """Return the stages that DVC ran."""
+    return re.findall(r"Running stage '(\w+)'", output)
 
 
-def restored(said: str) -> list[str]:
-    """The stages whose earlier result DVC brought back."""
-    return re.findall(r"Stage '(\w+)' is cached - skipping run", said)
+def restored(output: str) -> list[str]:
+    """Return the stages whose earlier results DVC restored."""
+    return re.findall(r"Stage '(\w+)' is cached - skipping run", output)
 
 
 def artifacts(project: Path) -> dict[str, str]:
-    """The MD5 of every artifact, by its place."""
+    """Return the MD5 of every artifact by its path."""
     paths = (path for path in (project / "artifacts").rglob("*") if path.is_file())
     return {
         path.relative_to(project).as_posix(): hashlib.md5(path.read_bytes()).hexdigest()  # noqa: S324 - as DVC does
@@ -86,8 +86,8 @@ def artifacts(project: Path) -> dict[str, str]:
     }
 
 
-def copy_of_the_project(folder: Path) -> Path:
-    """What Git has of the project, in a repository of its own: with small params and, to be quick, up to the head."""
+def create_project(folder: Path) -> Path:
+    """Create a Git repository with the project, small parameters and, to be quick, the stages up to `train_head`."""
     demo.prepare(ROOT, folder)
     for name in (".dvc/config", ".dvc/.gitignore", ".gitignore"):
         shutil.copy2(ROOT / name, folder / name)
@@ -103,43 +103,43 @@ def copy_of_the_project(folder: Path) -> Path:
 
 
 def clone(origin: Path, folder: Path, revision: str = "v2") -> Path:
-    """A fresh clone of a repository, at a revision."""
+    """Clone a repository at a revision and return the clone."""
     git(folder, "clone", "--quiet", f"--branch={revision}", str(origin), "clone")
     return folder / "clone"
 
 
 def set_params(project: Path, changes: dict[str, dict[str, Any]]) -> None:
-    """Edit params.yaml."""
+    """Change values in params.yaml."""
     yaml, path = YAML(), project / "params.yaml"
     yaml.dump(demo.merged(yaml.load(path), changes), path)
 
 
-def in_folder(folder: Path) -> dict[str, object]:
-    """When each file below a folder was written, by its place."""
+def times_of_writing(folder: Path) -> dict[str, object]:
+    """Return the time of writing of each file below a folder by its path."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in paths}
 
 
 def release(tag: str, project: Path, folder: Path, bucket: servers.Bucket) -> Version:
-    """Commit what a run left, tag it and push its data to the remotes, a folder and a bucket."""
+    """Commit and tag the results of a run, and push its data to the remotes, a folder and a bucket."""
     git(project, "add", ".")
     git(project, "commit", "--quiet", f"--message={tag}")
     git(project, "tag", tag)
     for remote in REMOTES:
         dvc(project, "push", "--remote", remote)
-    return Version(artifacts(project), {"folder": in_folder(folder), "s3": bucket.objects("dogs-vs-cats/")})
+    return Version(artifacts(project), {"folder": times_of_writing(folder), "s3": bucket.objects("dogs-vs-cats/")})
 
 
 @pytest.fixture(scope="module")
-def circle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Circle]:
-    """A project that was run as it is, then as an experiment, each time pushed to a folder and to S3."""
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
+    """A project that ran once as it is and once as an experiment, and was pushed to a folder and to S3 each time."""
     folder = tmp_path_factory.mktemp("versions")
     params = {name: {**section, **SMALLER.get(name, {})} for name, section in demo.PARAMS.items()}
     with pytest.MonkeyPatch.context() as patch, servers.serve_s3() as bucket:
         patch.setattr(demo, "PARAMS", params)
         for name, value in bucket.environment.items():
             patch.setenv(name, value)
-        project, remote = copy_of_the_project(folder / "project"), folder / "remote"
+        project, remote = create_project(folder / "project"), folder / "remote"
         dvc(project, "remote", "add", "-d", "s3", "s3://bucket/dogs-vs-cats")
         dvc(project, "remote", "add", "-d", "folder", str(remote))
 
@@ -148,32 +148,32 @@ def circle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Circle]:
         changes = ("-S", "subsample.photographs=60", "-S", "train_head.head.dropout=0.25")
         dvc(project, "exp", "run", "--name", "more", *changes)
         v2 = release("v2", project, remote, bucket)
-        yield Circle(project, v1, v2)
+        yield Versions(project, v1, v2)
 
 
 @pytest.mark.parametrize("remote", REMOTES)
-def test_a_clone_pulls_data_and_model_and_has_nothing_to_do(circle: Circle, remote: str, tmp_path: Path) -> None:
-    """What one machine pushed another pulls, byte for byte, and DVC then runs no stage."""
-    project = clone(circle.project, tmp_path)
+def test_a_clone_pulls_data_and_model_and_runs_nothing(versions: Versions, remote: str, tmp_path: Path) -> None:
+    """Another machine pulls the same bytes that one machine pushed, and DVC then runs no stage."""
+    project = clone(versions.project, tmp_path)
     dvc(project, "pull", "--remote", remote)
-    assert artifacts(project) == circle.v2.artifacts
-    said = dvc(project, "repro")
-    assert ran(said) == restored(said) == []
-    assert "up to date" in said
+    assert artifacts(project) == versions.v2.artifacts
+    output = dvc(project, "repro")
+    assert ran(output) == restored(output) == []
+    assert "up to date" in output
 
 
 @pytest.mark.parametrize("remote", REMOTES)
-def test_more_photographs_push_only_what_is_new(circle: Circle, remote: str) -> None:
-    """Twenty photographs more send themselves, their rows and seven small files; what is there is not written again."""
-    before, after = circle.v1.remotes[remote], circle.v2.remotes[remote]
+def test_more_photographs_push_only_new_files(versions: Versions, remote: str) -> None:
+    """A push of 20 photographs more sends these, their rows and seven small files, and writes no other file again."""
+    before, after = versions.v1.remotes[remote], versions.v2.remotes[remote]
     assert {key: after[key] for key in before} == before
 
-    new = {path: md5 for path, md5 in circle.v2.artifacts.items() if circle.v1.artifacts.get(path) != md5}
+    new = {path: md5 for path, md5 in versions.v2.artifacts.items() if versions.v1.artifacts.get(path) != md5}
     photographs = [path for path in new if path.startswith("artifacts/subsample/photos/")]
     rows = [path for path in new if path.endswith(".npz")]
     small = {path for path in new if path not in (*photographs, *rows) and not path.endswith(IN_GIT)}
     assert len(photographs) == 20
-    assert 20 < len(rows) <= 40  # of each as it is, and of a view of each that is trained on
+    assert 20 < len(rows) <= 40  # view 0 of each photograph, and view 1 of each training photograph
     assert small == {
         "artifacts/subsample/manifest.csv",
         "artifacts/split/manifest.csv",
@@ -182,41 +182,41 @@ def test_more_photographs_push_only_what_is_new(circle: Circle, remote: str) -> 
         "artifacts/train_head/model.json",
     }
     sent = {key.removeprefix("files/md5/").replace("/", "") for key in after.keys() - before.keys()}
-    lists = {key for key in sent if key.endswith(".dir")}  # of the photographs and of the rows
-    assert len(lists) == 2
-    assert sent - lists == {new[path] for path in (*photographs, *rows, *small)}
+    listings = {key for key in sent if key.endswith(".dir")}  # DVC's listing of the photographs, and of the rows
+    assert len(listings) == 2
+    assert sent - listings == {new[path] for path in (*photographs, *rows, *small)}
 
 
-def test_an_old_version_comes_back_by_its_tag(circle: Circle) -> None:
-    """Git brings a tag's params and scores, `dvc checkout` its photographs, rows and model; no stage is due."""
-    git(circle.project, "checkout", "--quiet", "v1")
-    dvc(circle.project, "checkout")
-    old, said = artifacts(circle.project), dvc(circle.project, "repro")
-    git(circle.project, "checkout", "--quiet", "main")
-    dvc(circle.project, "checkout")
-    assert old == circle.v1.artifacts != circle.v2.artifacts
-    assert ran(said) == restored(said) == []
-    assert artifacts(circle.project) == circle.v2.artifacts
+def test_a_tag_restores_an_old_version(versions: Versions) -> None:
+    """Git restores a tag's parameters and scores, `dvc checkout` its photographs, rows and model; no stage reruns."""
+    git(versions.project, "checkout", "--quiet", "v1")
+    dvc(versions.project, "checkout")
+    old, output = artifacts(versions.project), dvc(versions.project, "repro")
+    git(versions.project, "checkout", "--quiet", "main")
+    dvc(versions.project, "checkout")
+    assert old == versions.v1.artifacts != versions.v2.artifacts
+    assert ran(output) == restored(output) == []
+    assert artifacts(versions.project) == versions.v2.artifacts
 
 
-def test_versions_come_to_a_clone_by_tag_and_by_experiment(circle: Circle, tmp_path: Path) -> None:
-    """In a clone `dvc pull` brings what is checked out, `dvc exp pull` and `dvc exp apply` an experiment."""
+def test_a_clone_gets_a_version_by_tag_or_by_experiment(versions: Versions, tmp_path: Path) -> None:
+    """In a clone, `dvc pull` gets the version that is checked out, `dvc exp pull` and `dvc exp apply` an experiment."""
     origin = tmp_path / "origin"
-    git(tmp_path, "clone", "--quiet", "--bare", str(circle.project), str(origin))
-    dvc(circle.project, "exp", "push", str(origin), "more")
+    git(tmp_path, "clone", "--quiet", "--bare", str(versions.project), str(origin))
+    dvc(versions.project, "exp", "push", str(origin), "more")
     project = clone(origin, tmp_path, "v1")
     dvc(project, "pull")
-    assert artifacts(project) == circle.v1.artifacts
+    assert artifacts(project) == versions.v1.artifacts
     dvc(project, "exp", "pull", "origin", "more")
     dvc(project, "exp", "apply", "more")
-    assert artifacts(project) == circle.v2.artifacts
-    said = dvc(project, "repro")
-    assert ran(said) == restored(said) == []
+    assert artifacts(project) == versions.v2.artifacts
+    output = dvc(project, "repro")
+    assert ran(output) == restored(output) == []
 
 
-def test_two_versions_are_compared(circle: Circle, tmp_path: Path) -> None:
-    """The diffs of params, metrics and plots have the values of both tags, in a clone that has pulled nothing."""
-    project = clone(circle.project, tmp_path)
+def test_two_versions_are_compared(versions: Versions, tmp_path: Path) -> None:
+    """The diffs of params, metrics and plots have the values of both tags, in a clone without data."""
+    project = clone(versions.project, tmp_path)
     params, metrics, plots = (
         json.loads(dvc(project, kind, "diff", "--json", "v1", "v2")) for kind in ("params", "metrics", "plots")
     )
@@ -227,7 +227,7 @@ def test_two_versions_are_compared(circle: Circle, tmp_path: Path) -> None:
     scores, history = "artifacts/train_head/metrics.json", "artifacts/train_head/history.csv"
     points = plots["data"][history][0]["content"]["data"]["values"]
     for tag, side in (("v1", "old"), ("v2", "new")):
-        kept = json.loads(git(project, "show", f"{tag}:{scores}"))
-        assert {name: change[side] for name, change in metrics[scores].items()}.items() <= kept.items()
+        metrics_of_tag = json.loads(git(project, "show", f"{tag}:{scores}"))
+        assert {name: change[side] for name, change in metrics[scores].items()}.items() <= metrics_of_tag.items()
         epochs = csv.DictReader(git(project, "show", f"{tag}:{history}").splitlines())
         assert [point["val_loss"] for point in points if point["rev"] == tag] == [row["val_loss"] for row in epochs]
