@@ -40,15 +40,9 @@ def read_images(
     images = np.empty((len(photographs), size, size, 3), np.uint8)
     with progress.bar(total=len(photographs), description=name, unit="photographs") as bar:
         for number, photograph in enumerate(photographs):
-            images[number] = read_square(folder, photograph, size=size, resizing=resizing)
+            images[number] = decoding.read_square(folder, photograph, size=size, resizing=resizing)
             bar.update()
     return images
-
-
-def read_square(folder: Path, photograph: manifest.Entry, *, size: int, resizing: decoding.Resizing) -> decoding.Pixels:
-    """Read one photograph; see `read_images`."""
-    image = decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
-    return decoding.resize(image, size=size, resizing=resizing)
 
 
 class ImageDataset(Dataset):

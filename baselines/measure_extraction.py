@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import Field
 
 from baselines import parameters
-from baselines.dataset import read_square
 from transfer.features import extraction, store
 from transfer.images import decoding, manifest
 from transfer.network import weights
@@ -33,14 +32,14 @@ def seconds_per_row(photographs: Sequence[manifest.Entry], imagenet: weights.Wei
 
     def pixels(batch: Sequence[manifest.Entry]) -> decoding.Pixels:
         folder, size, resizing = paths.artifact("subsample"), recipe["image_size"], recipe["resizing"]
-        return np.stack([read_square(folder, entry, size=size, resizing=resizing) for entry in batch])
+        return np.stack([decoding.read_square(folder, entry, size=size, resizing=resizing) for entry in batch])
 
     extraction.use_one_thread_per_replica()
     compute = extraction.build_network(imagenet, image_size=recipe["image_size"], boundary=recipe["boundary"])
     compute(pixels(photographs[:1]))
     start = time.monotonic()
     with progress.bar(total=len(photographs), description=STAGE, unit="rows") as bar:
-        for done in extraction.extract(photographs, pixels=pixels, compute=compute, keep=lambda *_: None):
+        for done in extraction.extract(photographs, pixels=pixels, compute=compute, put=lambda *_: None):
             bar.update(done)
     return (time.monotonic() - start) / len(photographs)
 

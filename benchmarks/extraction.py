@@ -1,6 +1,6 @@
-"""Extraction against the bare network: photographs a second, from files to rows and from memory to nowhere.
+"""Photographs per second of extraction, from files to rows, and of the bare network, from memory without output.
 
-Each measurement is a process of its own, since TensorFlow takes its threads and oneDNN at its start.
+Each measurement is a process of its own, because TensorFlow sets up threads and oneDNN when it starts.
 """
 
 import io
@@ -22,7 +22,7 @@ ROUNDS = 3
 
 
 def write_photographs(folder: Path) -> None:
-    """Put photographs into `folder`: real ones where they can be had, else drawn ones of their size."""
+    """Write real photographs into `folder` if `DOGS_VS_CATS_PHOTOS` names an archive, else drawn ones of their size."""
     archive = os.environ.get("DOGS_VS_CATS_PHOTOS")
     if archive:
         with zipfile.ZipFile(archive) as outer:
@@ -37,10 +37,9 @@ def write_photographs(folder: Path) -> None:
 
 
 def bare() -> float:
-    """Photographs a second of the network alone, on one batch in memory, TensorFlow using its threads as it likes."""
-    from transfer.backend import keras, tf
-
+    """Return photographs per second of the network alone, on one batch in memory, with TensorFlow's default threads."""
     from transfer.network import vgg16, weights
+    from transfer.network.backend import keras, tf
 
     imagenet = weights.random(seed=0)
     layers = [*vgg16.frozen_layers(imagenet, through="block4_pool"), *vgg16.top_layers(imagenet, above="block4_pool")]
@@ -48,14 +47,14 @@ def bare() -> float:
     forward = tf.function(lambda pixels: model(pixels, training=False))
     pixels = tf.constant(np.random.default_rng(0).uniform(0, 255, (BATCH, SIZE, SIZE, 3)), tf.float32)
     forward(pixels)
-    began = time.monotonic()
+    start = time.monotonic()
     for _ in range(PHOTOGRAPHS // BATCH):
         forward(pixels).numpy()
-    return PHOTOGRAPHS / (time.monotonic() - began)
+    return PHOTOGRAPHS / (time.monotonic() - start)
 
 
-def whole(folder: Path, *, views: bool) -> float:
-    """Photographs a second of the stage's own code: files read, decoded, resized or augmented, rows written."""
+def extract(folder: Path, *, views: bool) -> float:
+    """Return photographs per second of the stage: read, decode, resize or augment, compute, write rows."""
     from tasks import extract_features
     from transfer.features import extraction, store
     from transfer.images import augmentation, manifest
@@ -94,16 +93,16 @@ def whole(folder: Path, *, views: bool) -> float:
     def pixels(batch: list[extract_features.Shot]) -> np.ndarray:
         return extract_features.pixels(batch, settings=settings, folder=folder)
 
-    began = time.monotonic()
+    start = time.monotonic()
     done = sum(extraction.extract(shots, pixels=pixels, compute=compute, put=put))
-    return done / (time.monotonic() - began)
+    return done / (time.monotonic() - start)
 
 
-def measure(what: str, folder: Path) -> float:
-    """Start one measurement in its own process."""
-    one_dnn = "0" if what == "bare without oneDNN" else "1"
+def measure(kind: str, folder: Path) -> float:
+    """Return the photographs per second of one kind of measurement, made in a process of its own."""
+    one_dnn = "0" if kind == "bare without oneDNN" else "1"
     result = subprocess.run(
-        [sys.executable, __file__, what, str(folder)],
+        [sys.executable, __file__, kind, str(folder)],
         env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": one_dnn, "PYTHONPATH": str(Path(__file__).parent.parent)},
         capture_output=True,
         text=True,
@@ -113,7 +112,7 @@ def measure(what: str, folder: Path) -> float:
 
 
 def main() -> None:
-    """Measure in turns and print rates and ratios."""
+    """Measure all kinds in turns, and print rates and ratios."""
     kinds = ("bare", "extraction", "extraction of views", "bare without oneDNN")
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +120,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for kind in kinds:
                 rates[kind].append(measure(kind, Path(folder)))
-    print(f"{SIZE} px, {PHOTOGRAPHS} photographs, {ROUNDS} rounds; photographs a second: median (lowest to highest)")
+    print(f"{SIZE} px, {PHOTOGRAPHS} photographs, {ROUNDS} rounds; photographs per second: median (lowest to highest)")
     for kind, values in rates.items():
         ratio = statistics.median(value / base for value, base in zip(values, rates["bare"], strict=True))
         spread = f"({min(values):.2f} to {max(values):.2f})"
@@ -134,4 +133,4 @@ if __name__ == "__main__":
     elif sys.argv[1].startswith("bare"):
         print(bare())
     else:
-        print(whole(Path(sys.argv[2]), views=sys.argv[1].endswith("views")))
+        print(extract(Path(sys.argv[2]), views=sys.argv[1].endswith("views")))

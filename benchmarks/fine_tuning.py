@@ -1,7 +1,7 @@
-"""An epoch of fine-tuning from cached activations against an epoch of the whole network, in one process, in turns.
+"""The time of an epoch of fine-tuning from cached activations, and of an epoch of the full network.
 
-Both train the same layers on the same photographs with the same compiled step; the whole network gets its pixels from
-memory, the cached one reads its rows from the disk.
+Both train the same layers on the same photographs with the same compiled step, in turns in one process. The full
+network takes its pixels from memory, the other reads its rows from the disk.
 """
 
 import statistics
@@ -27,14 +27,14 @@ BOUNDARY = "block4_pool"
 
 
 def head() -> keras.Model:
-    """A head as params.yaml has it."""
+    """Build the head that params.yaml describes."""
     settings = params.load("train_head", train_head.Params).head
     feature_map = vgg16.shape_after(vgg16.POOLED, image_size=SIZE)
     return heads.build(settings, feature_map=feature_map, classes=2, seed=0)
 
 
 def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) -> dataset.FeatureDataset:
-    """Compute the rows of `pixels` and show them as the stage `fine_tune` sees them."""
+    """Compute and write the rows of `pixels`, and return them as the dataset of the stage `fine_tune`."""
     recipe = {"benchmark": True}
     store.write_recipes(folder, [recipe])
     frozen = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *vgg16.frozen_layers(imagenet, through=BOUNDARY)])
@@ -47,14 +47,14 @@ def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) ->
 
 
 def seconds(model: keras.Model, *data: object) -> float:
-    """How long one epoch takes."""
-    began = time.monotonic()
+    """Return the seconds of one epoch."""
+    start = time.monotonic()
     model.fit(*data, batch_size=BATCH if len(data) == 2 else None, epochs=1, verbose=0)
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
 def main() -> None:
-    """Measure in turns, after one epoch of each that compiles, and print the ratio."""
+    """Measure in turns, after one epoch of each that compiles the step, and print the ratio."""
     imagenet = weights.random(seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPHS, SIZE, SIZE, 3), dtype=np.uint8)
     labels = (np.arange(PHOTOGRAPHS) % 2).astype(np.float32)[:, None]
@@ -65,7 +65,7 @@ def main() -> None:
             head(),
         ]
     )
-    whole = keras.Sequential(
+    full = keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 3), dtype="uint8"),
             *vgg16.frozen_layers(imagenet, through=BOUNDARY),
@@ -76,14 +76,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cached = cached_views(Path(folder), pixels, imagenet)
         settings = params.load("fine_tune", fine_tune.Params).training
-        for model in (top, whole):
+        for model in (top, full):
             fit.compile_model(model, settings, batches=len(cached))
-        rounds = [(seconds(whole, pixels, labels), seconds(top, cached)) for _ in range(ROUNDS + 1)][1:]
-    ratio = [slow / fast for slow, fast in rounds]
-    print(f"{SIZE} px, {PHOTOGRAPHS} photographs an epoch, {ROUNDS} rounds; milliseconds a photograph: median")
-    for name, times in zip(("whole network", "from the cache"), zip(*rounds, strict=True), strict=True):
+        rounds = [(seconds(full, pixels, labels), seconds(top, cached)) for _ in range(ROUNDS + 1)][1:]
+    ratios = [slow / fast for slow, fast in rounds]
+    print(f"{SIZE} px, {PHOTOGRAPHS} photographs per epoch, {ROUNDS} rounds; milliseconds per photograph: median")
+    for name, times in zip(("full network", "from the cache"), zip(*rounds, strict=True), strict=True):
         print(f"{name:16} {1000 * statistics.median(times) / PHOTOGRAPHS:7.1f}")
-    print(f"ratio            {statistics.median(ratio):7.2f} ({min(ratio):.2f} to {max(ratio):.2f})")
+    print(f"ratio            {statistics.median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The flow against plain `dvc repro`: a whole run of the demo, and a pipeline with nothing to do.
+"""The time of the flow and of plain `dvc repro`: a full run of the demo, and a pipeline with nothing to do.
 
-Both do the same work in workspaces of their own, in turns; a Prefect server runs meanwhile, as it does on a server.
+Both do the same work in turns, each in a workspace of its own, while a Prefect server runs.
 """
 
 import shutil
@@ -24,9 +24,9 @@ ROUNDS = 3
 
 
 def prepare(workspace: Path) -> None:
-    """Make a clone of the project, without what is ignored, with the demo's params."""
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    """Create a Git repository with the project's files and the demo's parameters."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     for name in filter(None, names):
         (workspace / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, workspace / name)
@@ -34,61 +34,61 @@ def prepare(workspace: Path) -> None:
     params = workspace / "params.yaml"
     yaml.dump(demo.merged(yaml.load(params), demo.PARAMS), params)
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "The project"]):
-        who = ["-c", "user.name=benchmark", "-c", "user.email=benchmark"]
-        subprocess.run(["git", *who, *arguments], cwd=workspace, check=True)
+        author = ["-c", "user.name=benchmark", "-c", "user.email=benchmark"]
+        subprocess.run(["git", *author, *arguments], cwd=workspace, check=True)
 
 
 @contextmanager
 def prefect(home: Path) -> Iterator[dict[str, str]]:
-    """Have a server of Prefect while the block runs; the environment that leads to it."""
+    """Run a Prefect server during the block, and yield the environment variables of its clients."""
     port = server.free_port()
     with temporary_settings({PREFECT_HOME: home}), server.running(port):
         yield demo.environment() | {"PREFECT_HOME": str(home), "PREFECT_API_URL": server.at(port)}
 
 
 def seconds(workspace: Path, environment: Mapping[str, str], *module: str) -> float:
-    """Run a module in the workspace; how long the whole process took."""
-    began = time.monotonic()
-    done = subprocess.run(
+    """Run a module in the workspace and return the seconds of its process."""
+    start = time.monotonic()
+    process = subprocess.run(
         [sys.executable, "-m", *module], cwd=workspace, env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise RuntimeError(f"{module} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return time.monotonic() - began
+    if process.returncode:
+        raise RuntimeError(f"{module} ended with {process.returncode}: {process.stdout}{process.stderr}")
+    return time.monotonic() - start
 
 
-def inside(address: str) -> float:
-    """How long the newest flow run took by its own account, from start to Completed."""
-    asked = {"sort": "START_TIME_DESC", "limit": 1}
-    (run,) = requests.post(f"{address}/flow_runs/filter", json=asked, timeout=10).json()
+def run_time(address: str) -> float:
+    """Return the seconds of the newest flow run from start to Completed, as Prefect recorded them."""
+    query = {"sort": "START_TIME_DESC", "limit": 1}
+    (run,) = requests.post(f"{address}/flow_runs/filter", json=query, timeout=10).json()
     return float(run["total_run_time"])
 
 
-def said(times: list[float]) -> str:
-    """The median and the range."""
+def median_and_range(times: list[float]) -> str:
+    """Return the median and the range as text."""
     return f"{statistics.median(times):.1f} s ({min(times):.1f} to {max(times):.1f})"
 
 
 def main() -> None:
-    """Measure and print."""
-    plain, flow, ratios, nothing, within = [], [], [], [], []
+    """Measure in turns, and print times and ratios."""
+    plain, flow, ratios, unchanged, run_times = [], [], [], [], []
     with tempfile.TemporaryDirectory() as folder, prefect(Path(folder) / "prefect") as environment:
         for number in range(ROUNDS):
-            one, other = Path(folder) / f"plain {number}", Path(folder) / f"flow {number}"
-            for workspace in (one, other):
+            by_dvc, by_flow = Path(folder) / f"plain {number}", Path(folder) / f"flow {number}"
+            for workspace in (by_dvc, by_flow):
                 prepare(workspace)
-            plain.append(seconds(one, environment, "dvc", "repro"))
-            flow.append(seconds(other, environment, "flows.pipeline"))
+            plain.append(seconds(by_dvc, environment, "dvc", "repro"))
+            flow.append(seconds(by_flow, environment, "flows.pipeline"))
             ratios.append(flow[-1] / plain[-1])
-            nothing.append(seconds(other, environment, "flows.pipeline"))
-            within.append(inside(environment["PREFECT_API_URL"]))
-            shutil.rmtree(one)
-            shutil.rmtree(other)
-    print(f"whole demo, `dvc repro`:            {said(plain)}")
-    print(f"whole demo, the flow:               {said(flow)}")
+            unchanged.append(seconds(by_flow, environment, "flows.pipeline"))
+            run_times.append(run_time(environment["PREFECT_API_URL"]))
+            shutil.rmtree(by_dvc)
+            shutil.rmtree(by_flow)
+    print(f"full demo, `dvc repro`:             {median_and_range(plain)}")
+    print(f"full demo, the flow:                {median_and_range(flow)}")
     print(f"extra time of the flow, per round:  {', '.join(f'{100 * ratio - 100:.0f} %' for ratio in ratios)}")
-    print(f"nothing to do, the whole process:   {said(nothing)}")
-    print(f"nothing to do, start to Completed:  {said(within)}")
+    print(f"nothing to do, the process:         {median_and_range(unchanged)}")
+    print(f"nothing to do, start to Completed:  {median_and_range(run_times)}")
 
 
 if __name__ == "__main__":

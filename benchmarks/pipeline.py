@@ -1,6 +1,6 @@
-"""The pipeline with nothing to do, and each stage's memory with few and with many photographs.
+"""The time of a pipeline with nothing to do, and the memory of each stage with few and with many photographs.
 
-It runs the demo's drawn pictures and random weights in a temporary workspace.
+The pictures are drawn and the weights random, as in the demo, in a temporary workspace.
 """
 
 import os
@@ -28,15 +28,15 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def set_params(workspace: Path, changes: dict[str, dict[str, Any]]) -> None:
-    """Change values of the workspace's params.yaml."""
+    """Change values in the params.yaml of a workspace."""
     yaml = YAML()
     path = workspace / "params.yaml"
     yaml.dump(demo.merged(yaml.load(path), changes), path)
 
 
 def run(workspace: Path, *command: str) -> tuple[float, float]:
-    """Run a command in the workspace; returns its seconds and its peak memory in megabytes."""
-    began = time.monotonic()
+    """Run a command in a workspace and return its seconds and its peak memory in megabytes."""
+    start = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=workspace,
@@ -45,17 +45,17 @@ def run(workspace: Path, *command: str) -> tuple[float, float]:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        said = process.stderr.read() if process.stderr else ""
+        errors = process.stderr.read() if process.stderr else ""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{command} ended with {process.returncode}: {said}")
+        raise RuntimeError(f"{command} ended with {process.returncode}: {errors}")
     unit = 1e6 if sys.platform == "darwin" else 1e3
-    return time.monotonic() - began, usage.ru_maxrss / unit
+    return time.monotonic() - start, usage.ru_maxrss / unit
 
 
 def main() -> None:
-    """Measure and print both tables."""
+    """Measure, and print memory and times."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     peaks: dict[str, list[float]] = {stage: [] for stage in STAGES}
     with tempfile.TemporaryDirectory() as folder:
@@ -68,14 +68,14 @@ def main() -> None:
             for stage in STAGES:
                 peaks[stage].append(run(workspace, "tasks", stage)[1])
         run(workspace, "dvc", "repro")
-        nothing = [run(workspace, "dvc", "repro")[0] for _ in range(5)]
+        unchanged = [run(workspace, "dvc", "repro")[0] for _ in range(5)]
         rows = sum(1 for _ in (workspace / "artifacts" / "extract_features").rglob("*.npz"))
     print(f"peak memory in MB with {' and '.join(f'{count:,}' for count in COUNTS)} photographs")
     for stage, (few, many) in peaks.items():
         print(f"{stage:18} {few:7.0f} {many:7.0f}")
-    spread = f"({min(nothing):.2f} to {max(nothing):.2f})"
+    spread = f"({min(unchanged):.2f} to {max(unchanged):.2f})"
     print(f"`dvc repro` with nothing to do, {COUNTS[-1]:,} photographs and {rows:,} rows:")
-    print(f"{statistics.median(nothing):.2f} s {spread}")
+    print(f"{statistics.median(unchanged):.2f} s {spread}")
 
 
 if __name__ == "__main__":
