@@ -87,7 +87,7 @@ def result_from_scratch(name: str, photographs: Sequence[manifest.Entry], *, con
         confidence: of the interval around the accuracy, between 0 and 1.
     """
     folder = paths.artifact("baselines", "train", name)
-    card, network = verified_card(folder / "model.keras", cure=HINT), saving.load(folder / "model.keras")
+    card, network = verified_card(folder / "model.keras", hint=HINT), saving.load(folder / "model.keras")
     images = dataset.read_images(
         paths.artifact("subsample"),
         photographs,
@@ -245,7 +245,7 @@ def main() -> None:
 
 
 def _card(folder: Path) -> Card:
-    return read_card(folder / "model.json", cure=HINT)
+    return read_card(folder / "model.json", hint=HINT)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from baselines import networks
 from transfer.runtime.params import Section
-from transfer.training import fit
+from transfer.training.settings import Params as TrainingParams
 
 NetworkT = TypeVar("NetworkT", networks.Dense, networks.Convolutional, networks.Deep)
 
@@ -16,7 +16,7 @@ class Model(Section, Generic[NetworkT]):
 
     network: NetworkT
     augmented: bool = Field(description="whether every epoch draws a new view of each training photograph")
-    training: fit.Params
+    training: TrainingParams
 
 
 FROM_SCRATCH: dict[str, type[Model[Any]]] = {

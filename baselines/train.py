@@ -12,11 +12,10 @@ from transfer.images import augmentation, decoding, manifest
 from transfer.network.backend import keras
 from transfer.network.card import describe
 from transfer.runtime import disk, files, params, paths
-from transfer.training import fit
-from transfer.training.history import History
+from transfer.training import fit, results, resume
+from transfer.training.history import History, summary
 
 STAGE = "train"
-TRAINING_CODE = (dataset, models, networks)  # with this module, all of baselines/ that training runs
 
 
 class Params(params.Section):
@@ -78,8 +77,8 @@ def fit_network(
     network = networks.build(model.network, image_size=settings.image_size, classes=classes, seed=settings.seed)
     fit.compile_model(network, training, batches=len(train))
     network.jit_compile = False  # XLA's convolutions and poolings are slower here, and take a minute to compile
-    results = paths.artifact("baselines", STAGE, name)
-    disk.require_space(fit.needs(network, network, settings=training, scratch=scratch, results=results))
+    folder = paths.artifact("baselines", STAGE, name)
+    disk.require_space(fit.required_space(network, network, settings=training, scratch=scratch, results=folder))
     history = fit.fit(network, train, validation, settings=training, seed=settings.seed, scratch=scratch, name=name)
     return network, history
 
@@ -90,19 +89,13 @@ def main(name: str) -> None:
     manifest_file = paths.artifact("split", "manifest.csv")
     photographs = manifest.read(manifest_file)
     used_params = {**settings.model_dump(), **model.model_dump()}
-    inputs = {"photographs": files.sha256(manifest_file), "code": code_hashes()}
+    inputs = {"photographs": files.sha256(manifest_file)}
+    scratch = resume.scratch_folder(name, used_params, inputs, entry=Path(__file__))
 
-    scratch = fit.scratch(name, used_params, inputs)
     network, history = fit_network(name, settings, model, photographs, scratch=scratch)
 
-    scores = fit.summary(history, model.training)
+    scores = summary(history, model.training)
     card = describe(manifest.classes(photographs), used_params, inputs, used_params, scores)
     folder = paths.artifact("baselines", STAGE, name)
-    fit.write(folder / "model.keras", network, history, metrics=scores, card=card)
-    files.remove_folder(scratch.parent)  # also removes the states of abandoned training runs
-
-
-def code_hashes() -> list[str]:
-    """Return the sha256 of each module of baselines/ that training runs."""
-    modules = [Path(__file__), *(Path(str(module.__file__)) for module in TRAINING_CODE)]
-    return [files.sha256(module) for module in modules]
+    results.write(folder / "model.keras", network, history, metrics=scores, card=card)
+    resume.discard(scratch)
