@@ -1,4 +1,4 @@
-.PHONY: help install install-gpu repair demo run baselines serve worker push test reliability fuzz lint format lock bench clean
+.PHONY: help install install-gpu repair check demo run baselines serve worker push test reliability fuzz lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these commands that is a Python which this project supports
@@ -16,22 +16,23 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 help:
-	@echo "make demo     the whole pipeline on drawn pictures, in a minute or two, without any account"
-	@echo "make run      the real job: what params.yaml says"
+	@echo "make demo     the whole pipeline on generated pictures, in a minute or two, without an account"
+	@echo "make run      the real job, as params.yaml configures it"
 	@echo "make baselines   after make run: compare networks from logistic regression to fine-tuning (half an hour)"
 	@echo "make serve    Prefect on this machine: server, schedule and worker, until Ctrl-C"
-	@echo "make worker   a worker in this clone for the server that PREFECT_API_URL names"
-	@echo "make push     data, models and earlier runs to DVC's remote"
-	@echo "make install  the environment in .venv, every package checked against its hash"
+	@echo "make worker   a worker in this clone for the Prefect server at PREFECT_API_URL"
+	@echo "make push     send data, models and earlier runs to DVC's remote"
+	@echo "make install  create the environment in .venv; every package is checked against its hash"
 	@echo "make install-gpu   the same with CUDA's libraries, for TensorFlow on an NVIDIA GPU under Linux"
+	@echo "make check    the linters, and the tests that need no process, server or training run (a minute)"
 	@echo "make test     all tests"
-	@echo "make reliability   the tests of what can go wrong, which write the table of docs/reliability.md"
+	@echo "make reliability   the tests of what can go wrong, which write the tables of docs/reliability.md"
 	@echo "make fuzz     the tests of damaged files with twenty thousand examples each (ten minutes)"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   ruff's formatter and fixes"
 	@echo "make bench    the benchmarks behind docs/results.md (half an hour; see benchmarks/)"
-	@echo "make lock     both locks anew from pyproject.toml (needs uv)"
-	@echo "make clean    memo and scratch: .cache/, and what DVC has half copied"
+	@echo "make lock     write both locks from pyproject.toml (needs uv)"
+	@echo "make clean    delete .cache/ (feature cache, downloads, scratch) and DVC's incomplete copies"
 
 install: $(VENV)
 
@@ -83,6 +84,10 @@ baselines: $(VENV)
 	@.venv/bin/python -m dvc repro baselines/dvc.yaml
 	@cat artifacts/baselines/compare/table.md
 
+# -rfE lists failures alone, not the hundreds of skipped tests
+check: lint
+	@.venv/bin/python -m pytest --quick -q -rfE
+
 test: $(VENV)
 	@.venv/bin/python -m pytest
 
@@ -123,4 +128,4 @@ lock:
 
 clean:
 	rm -rf .cache
-	@test ! -d .dvc/cache || find .dvc/cache -name '.*.tmp' -delete # what DVC has half copied on a disk that got full
+	@test ! -d .dvc/cache || find .dvc/cache -name '.*.tmp' -delete # copies that a full disk cut short

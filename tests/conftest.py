@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from flows import demo
 from transfer.runtime import files
 
-pytest_plugins = ["tests.reliability"]
+pytest_plugins = ["tests.quick", "tests.reliability"]
 
 # the suite tries few examples, always the same; `make fuzz` tries many, different ones each time
 settings.register_profile("suite", max_examples=300, derandomize=True, deadline=None, database=None)

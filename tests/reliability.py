@@ -1,11 +1,15 @@
-"""What can go wrong: tests marked as cases of reliability, and the table of docs/reliability.md that they write.
+"""Cases of reliability: tests marked with what can go wrong, and the tables of docs/reliability.md made from the marks.
 
-`@pytest.mark.reliability(area, case, outcome)` says what a test shows: what goes wrong, and what happens then. Several
-tests may show one case, and one test several.
+`@pytest.mark.reliability(area, case, outcome)` states what a test shows: what goes wrong, and what happens then.
+Several tests may show one case, and one test several.
+
+`make reliability` runs these tests and writes the tables with the seconds they took. `python -m tests.reliability`
+writes the tables from the marks alone, in a second, and keeps the seconds of each case whose words have not changed.
 """
 
 import ast
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +19,10 @@ ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs/reliability.md"
 MARK = "reliability"
 AREAS = ("network", "archives", "photographs", "killed", "disk", "two at once", "tampered", "training", "supply chain")
-HEADING = "| area | what goes wrong | what happens | seconds |"
+HEADING = "| what goes wrong | what happens | seconds |\n|---|---|---|\n"
+UNKNOWN = "-"  # in place of the seconds of a case that has not been timed since its words changed
+
+_TABLE = re.compile(r"(?<=<summary>)(?P<area>[a-z ]+): \d+ cases</summary>\n\n(?P<rows>.*?)(?=\n</details>)", re.DOTALL)
 
 
 class Case(NamedTuple):
@@ -27,21 +34,35 @@ class Case(NamedTuple):
 
 
 def marked() -> list[Case]:
-    """The cases of all tests, each once, in the order of the table."""
-    found = [case for file in sorted((ROOT / "tests").rglob("test_*.py")) for case in _marks(file)]
-    return sorted(dict.fromkeys(found), key=lambda case: AREAS.index(case.area))
+    """Return the cases of all tests, each once, in the order of the tables."""
+    cases = [case for file in sorted((ROOT / "tests").rglob("test_*.py")) for case in _marks(file)]
+    return sorted(dict.fromkeys(cases), key=lambda case: AREAS.index(case.area))
 
 
-def documented() -> list[Case]:
-    """The cases of the table in docs/reliability.md."""
-    lines = DOCUMENT.read_text(encoding="utf-8").partition(HEADING)[2].splitlines()[2:]
-    return [Case(*(cell.strip() for cell in line.split("|")[1:4])) for line in lines]
+def documented() -> dict[Case, str]:
+    """Return the cases of the tables in docs/reliability.md, in their order, with their seconds."""
+    seconds = {}
+    for table in _TABLE.finditer(DOCUMENT.read_text(encoding="utf-8")):
+        for row in table["rows"].removeprefix(HEADING).splitlines():
+            _, case, outcome, time, _ = (cell.strip() for cell in row.split("|"))
+            seconds[Case(table["area"], case, outcome)] = time
+    return seconds
 
 
-def table(seconds: dict[Case, float]) -> str:
-    """The table as Markdown, of the cases with the seconds that the slowest of their tests took."""
-    rows = [f"| {' | '.join(case)} | {_rounded(seconds[case])} |" for case in marked() if case in seconds]
-    return "\n".join([HEADING, "|---|---|---|---|", *rows]) + "\n"
+def write(seconds: Mapping[Case, str]) -> None:
+    """Write the tables of docs/reliability.md; the prose between them stays.
+
+    Args:
+        seconds: of each case, as text; a case without them is shown as not timed.
+    """
+    cases = marked()
+
+    def table(match: re.Match[str]) -> str:
+        area = [case for case in cases if case.area == match["area"]]
+        rows = [f"| {case.case} | {case.outcome} | {seconds.get(case, UNKNOWN)} |\n" for case in area]
+        return f"{match['area']}: {len(rows)} cases</summary>\n\n{HEADING}{''.join(rows)}"
+
+    DOCUMENT.write_text(_TABLE.sub(table, DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _marks(file: Path) -> Iterator[Case]:
@@ -59,12 +80,12 @@ def _rounded(seconds: float) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the table be written: `make reliability`."""
-    parser.addoption("--write-reliability", action="store_true", help=f"write the table of {DOCUMENT.name}")
+    """Add the option of `make reliability`."""
+    parser.addoption("--write-reliability", action="store_true", help=f"write the tables of {DOCUMENT.name}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect the cases where the reports come together, which is not in the processes that test."""
+    """Collect the cases in the process that receives all reports, not in the processes that run tests."""
     config.addinivalue_line("markers", f"{MARK}(area, case, outcome): a case of docs/{DOCUMENT.name}")
     if config.getoption("--write-reliability") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Writer())
@@ -72,21 +93,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Let a report carry its test's cases from the process that tests."""
+    """Add a test's cases to its report, which goes to the process that receives all reports."""
     outcome: Any = yield
     cases = [list(mark.args) for mark in item.iter_markers(MARK)]
     outcome.get_result().user_properties.append((MARK, cases))
 
 
 class _Writer:
-    """Writes the table once all its cases have been shown."""
+    """Writes the tables once all cases have been shown."""
 
     def __init__(self) -> None:
         self._seconds: dict[Case, float] = {}
         self._failed: set[Case] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note how long a case took, or that it failed."""
+        """Record how long a case took, or that it failed."""
         if report.failed:
             self._failed |= {*_cases(report.user_properties)}
         if report.when == "call" and report.passed:
@@ -94,16 +115,19 @@ class _Writer:
                 self._seconds[case] = max(report.duration, self._seconds.get(case, 0.0))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the table, unless a case is missing: it failed, was skipped or was not asked for."""
+        """Write the tables, unless a test of some case failed, was skipped or was not selected."""
         if missing := [case for case in marked() if case not in self._seconds or case in self._failed]:
-            print(f"\n{DOCUMENT.name} is left as it is, as these were not shown:", *missing, sep="\n")
+            print(f"\n{DOCUMENT.name} is unchanged, because these cases were not shown:", *missing, sep="\n")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             return
-        prose = DOCUMENT.read_text(encoding="utf-8").partition(HEADING)[0]
-        DOCUMENT.write_text(prose + table(self._seconds), encoding="utf-8")
+        write({case: _rounded(seconds) for case, seconds in self._seconds.items()})
 
 
 def _cases(properties: Iterable[tuple[str, Any]]) -> Iterator[Case]:
     for name, value in properties:
         if name == MARK:
-            yield from (Case(*each) for each in value)
+            yield from (Case(*arguments) for arguments in value)
+
+
+if __name__ == "__main__":
+    write(documented())
