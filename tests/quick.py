@@ -65,4 +65,4 @@ class _Watch:
         if threading.current_thread() is threading.main_thread():
             pytest.skip(f"starts {EVENTS[event]}")
         signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-        raise SystemExit  # which ends a thread without a word
+        raise SystemExit  # ends the thread silently

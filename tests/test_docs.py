@@ -54,8 +54,8 @@ DVC_TARGETS = {
 }
 
 
-def in_words(path: Path) -> str:
-    """Return a document as a part of an assertion's message."""
+def relative(path: Path) -> str:
+    """Return the path of a document in the project, for messages."""
     return str(path.relative_to(ROOT))
 
 
@@ -153,7 +153,7 @@ def test_every_make_target_in_a_document_exists() -> None:
     for document in DOCUMENTS:
         for command in commands(document):
             target = re.match(r"make ([a-z-]+)", command)
-            assert target is None or target[1] in MAKE_TARGETS, f"{in_words(document)}: {command}"
+            assert target is None or target[1] in MAKE_TARGETS, f"{relative(document)}: {command}"
 
 
 def test_every_module_in_a_document_exists() -> None:
@@ -161,9 +161,9 @@ def test_every_module_in_a_document_exists() -> None:
     for document in DOCUMENTS:
         text = "\n".join(commands(document))
         for name in re.findall(r"python -m ([\w.]*\w)", text):
-            assert importlib.util.find_spec(name) is not None, f"{in_words(document)}: {name}"
+            assert importlib.util.find_spec(name) is not None, f"{relative(document)}: {name}"
         for argument in re.findall(r"python -m tasks ([\w-]+)", text):
-            assert argument in {*STAGES, "--check"}, f"{in_words(document)}: {argument}"
+            assert argument in {*STAGES, "--check"}, f"{relative(document)}: {argument}"
 
 
 def test_every_command_of_dvc_in_a_document_is_valid() -> None:
@@ -174,9 +174,9 @@ def test_every_command_of_dvc_in_a_document_is_valid() -> None:
             try:
                 arguments = parse_args(words[1:]) if len(words) > 1 else None
             except DvcParserError:
-                pytest.fail(f"{in_words(document)}: DVC does not accept `{command}`")
+                pytest.fail(f"{relative(document)}: DVC does not accept `{command}`")
             targets = arguments.targets if arguments and arguments.cmd in ("repro", "status", "checkout") else None
-            assert {*(targets or [])} <= DVC_TARGETS, f"{in_words(document)}: {command}"
+            assert {*(targets or [])} <= DVC_TARGETS, f"{relative(document)}: {command}"
 
 
 def test_every_deployment_in_a_document_exists() -> None:
@@ -184,14 +184,14 @@ def test_every_deployment_in_a_document_exists() -> None:
     deployments = {deployment["name"] for deployment in read_yaml("prefect.yaml")["deployments"]}
     for document in DOCUMENTS:
         named = re.findall(r"prefect deployment run pipeline/([\w-]+)", "\n".join(commands(document)))
-        assert {*named} <= deployments, in_words(document)
+        assert {*named} <= deployments, relative(document)
 
 
 def test_every_parameter_in_a_document_exists() -> None:
     """Every `section.key` is in params.yaml."""
     for document in DOCUMENTS:
         for name in parameters(document):
-            assert has_parameter(name), f"{in_words(document)}: {name}"
+            assert has_parameter(name), f"{relative(document)}: {name}"
 
 
 def test_every_artifact_in_a_document_is_an_output() -> None:
@@ -201,7 +201,7 @@ def test_every_artifact_in_a_document_is_an_output() -> None:
         text = "\n".join([*spans(document), *fenced(document, "python")])
         for path in map(Path, re.findall(r"artifacts/[\w./]*\w", text)):
             related = any(path.is_relative_to(output) or output.is_relative_to(path) for output in made)
-            assert related, f"{in_words(document)}: {path}"
+            assert related, f"{relative(document)}: {path}"
 
 
 def test_every_module_file_in_a_document_exists() -> None:
@@ -209,7 +209,7 @@ def test_every_module_file_in_a_document_exists() -> None:
     code = re.compile(r"(?:transfer|tasks|flows|baselines|tests|benchmarks|docs)/[\w./-]*")
     for document in DOCUMENTS:
         for span in spans(document):
-            assert not code.fullmatch(span) or (ROOT / span).exists(), f"{in_words(document)}: {span}"
+            assert not code.fullmatch(span) or (ROOT / span).exists(), f"{relative(document)}: {span}"
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -218,8 +218,8 @@ def test_every_link_leads_somewhere() -> None:
         for link in links(document):
             name, _, heading = link.partition("#")
             target = (document.parent / name).resolve() if name else document
-            assert target.exists(), f"{in_words(document)}: {link}"
-            assert not heading or heading in anchors(target), f"{in_words(document)}: {link}"
+            assert target.exists(), f"{relative(document)}: {link}"
+            assert not heading or heading in anchors(target), f"{relative(document)}: {link}"
 
 
 def test_every_document_can_be_reached_from_the_readme() -> None:
@@ -255,7 +255,7 @@ def test_python_code_in_a_document_works() -> None:
         for node in ast.walk(ast.parse("\n".join(fenced(document, "python")))):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("transfer"):
                 for alias in node.names:
-                    assert importable(str(node.module), alias.name), f"{in_words(document)}: {ast.unparse(node)}"
+                    assert importable(str(node.module), alias.name), f"{relative(document)}: {ast.unparse(node)}"
 
 
 def test_documents_list_the_choices_that_the_code_has() -> None:
