@@ -256,4 +256,4 @@ def test_each_exception_from_a_security_rule_states_its_reason() -> None:
         text = path.read_text(encoding="utf-8")
         assert "# nosec" not in text, path
         for exception in re.findall(r"# noqa: (?:[A-Z]+[0-9]+, ?)*S[0-9]+[^\n]*", text):
-            assert re.search(r"S[0-9]+(?: - | \()\w+", exception), f"{path}: {exception}"
+            assert re.search(r"S[0-9]+(?: - | \()[`\w]+", exception), f"{path}: {exception}"
