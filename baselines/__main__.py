@@ -14,7 +14,6 @@ CONFIG_ERROR = 78  # as `ParamsError.exit_code`, whose module may need packages 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the stage that the arguments name."""
-    signals.exit_on_signals()
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
