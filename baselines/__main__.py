@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from transfer.runtime import signals
-
 STAGES = ("train", "measure_extraction", "compare")
 CONFIG_ERROR = 78  # as `ParamsError.exit_code`, whose module may need packages that are missing
 

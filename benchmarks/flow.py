@@ -17,7 +17,7 @@ import requests
 from prefect.settings import PREFECT_HOME, temporary_settings
 from ruamel.yaml import YAML
 
-from flows import demo, server
+from flows import demo, sandbox, server
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 3
@@ -32,7 +32,7 @@ def prepare(workspace: Path) -> None:
         shutil.copy2(ROOT / name, workspace / name)
     yaml = YAML()
     params = workspace / "params.yaml"
-    yaml.dump(demo.merged(yaml.load(params), demo.PARAMS), params)
+    yaml.dump(sandbox.merged(yaml.load(params), demo.PARAMS), params)
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "The project"]):
         author = ["-c", "user.name=benchmark", "-c", "user.email=benchmark"]
         subprocess.run(["git", *author, *arguments], cwd=workspace, check=True)
@@ -43,7 +43,7 @@ def prefect(home: Path) -> Iterator[dict[str, str]]:
     """Run a Prefect server during the block, and yield the environment variables of its clients."""
     port = server.free_port()
     with temporary_settings({PREFECT_HOME: home}), server.running(port):
-        yield demo.environment() | {"PREFECT_HOME": str(home), "PREFECT_API_URL": server.at(port)}
+        yield sandbox.environment() | {"PREFECT_HOME": str(home), "PREFECT_API_URL": server.at(port)}
 
 
 def seconds(workspace: Path, environment: Mapping[str, str], *module: str) -> float:

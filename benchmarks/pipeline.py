@@ -15,7 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import demo
+from flows import demo, sandbox
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("download", "subsample", "split", "extract_features", "train_head", "fine_tune", "evaluate")
@@ -31,7 +31,7 @@ def set_params(workspace: Path, changes: dict[str, dict[str, Any]]) -> None:
     """Change values in the params.yaml of a workspace."""
     yaml = YAML()
     path = workspace / "params.yaml"
-    yaml.dump(demo.merged(yaml.load(path), changes), path)
+    yaml.dump(sandbox.merged(yaml.load(path), changes), path)
 
 
 def run(workspace: Path, *command: str) -> tuple[float, float]:
@@ -40,7 +40,7 @@ def run(workspace: Path, *command: str) -> tuple[float, float]:
     with subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=workspace,
-        env=demo.environment(),
+        env=sandbox.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""Credentials: what stages and DVC need to be let in, from the environment or from Prefect's Secret blocks."""
+"""Credentials of stages and DVC, from the environment or from Prefect's Secret blocks."""
 
 import os
 from typing import Any
@@ -9,19 +9,19 @@ VARIABLES = ("KAGGLE_API_TOKEN", "KAGGLE_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SES
 
 
 def block(variable: str) -> str:
-    """The name of the Secret block that stands for a variable: KAGGLE_API_TOKEN is kaggle-api-token."""
+    """Return the name of a variable's Secret block: kaggle-api-token for KAGGLE_API_TOKEN."""
     return variable.lower().replace("_", "-")
 
 
 def read() -> dict[str, str]:
-    """The variables that are set or have a block; the environment goes before the block."""
-    found = {variable: os.environ.get(variable) or _loaded(block(variable)) for variable in VARIABLES}
-    return {variable: value.strip() for variable, value in found.items() if value and value.strip()}
+    """Return the credentials by variable; a variable of the environment takes precedence over its Secret block."""
+    values = {variable: os.environ.get(variable) or _load(block(variable)) for variable in VARIABLES}
+    return {variable: value.strip() for variable, value in values.items() if value and value.strip()}
 
 
-def _loaded(name: str) -> str | None:
+def _load(name: str) -> str | None:
     try:
-        secret: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg] # a decorator of Prefect's adds it
+        secret: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg] # added by a decorator of Prefect's
     except ValueError:  # no such block
         return None
     return str(secret.get())

@@ -1,4 +1,4 @@
-"""Graph: the stages of dvc.yaml, what each needs, and why one would run again, all read from DVC."""
+"""Graph: the stages of dvc.yaml, the stages that each needs, and the reasons to run one again, as DVC knows them."""
 
 import graphlib
 import os
@@ -17,11 +17,11 @@ _SHOWN = 6
 
 
 class UnknownStageError(ValueError):
-    """A stage was asked for that dvc.yaml does not have; the text is the whole message."""
+    """A stage is not in dvc.yaml; the text is the message for the user."""
 
 
 def read() -> Graph:
-    """Every stage of the dvc.yaml in the current folder with the stages it needs, none before those.
+    """Return every stage of the dvc.yaml in the current folder with the stages it needs, in an order to run them in.
 
     Raises:
         DvcException: there is no dvc.yaml, or DVC cannot read it.
@@ -38,7 +38,7 @@ def read() -> Graph:
 
 
 def plan(graph: Graph, stages: Iterable[str]) -> Graph:
-    """The part of the graph that holds these stages and all they need; the whole graph if none is named.
+    """Return the part of the graph with the named stages and all that they need; all of it if none is named.
 
     Raises:
         UnknownStageError: a stage is not in the graph; the message lists those that are.
@@ -53,15 +53,15 @@ def plan(graph: Graph, stages: Iterable[str]) -> Graph:
     return {stage: upstream for stage, upstream in graph.items() if stage in needed}
 
 
-def changes(stages: Iterable[str], say: Callable[[str], None]) -> dict[str, str]:
-    """Those of these stages that DVC would not leave as they are, each with what has changed, in words.
+def changes(stages: Iterable[str], log: Callable[[str], None]) -> dict[str, str]:
+    """Return the stages that DVC would run again, each with the reason.
 
     Args:
-        stages: names of stages.
-        say: told whom this waits for, if another process of DVC holds the workspace.
+        stages: names of the stages to check.
+        log: called with a message if this has to wait for another process of DVC.
 
     Raises:
-        BusyError: it still does after `workspace.PATIENCE` seconds.
+        WorkspaceBusyError: that process was not done after `workspace.PATIENCE` seconds.
         DvcException: params.yaml or dvc.lock cannot be read.
     """
     with Repo(os.curdir) as repo:
@@ -74,46 +74,51 @@ def changes(stages: Iterable[str], say: Callable[[str], None]) -> dict[str, str]
                 return False
             return True
 
-        workspace.patiently(attempt, workspace.dvc_holders, say)
+        workspace.wait_until_free(attempt, workspace.dvc_holders, log)
         known = {stage.name for stage in repo.stage.collect("dvc.yaml") if any(dep.hash_info for dep in stage.deps)}
     return {name: described(entries) if name in known else "never run" for name, entries in status.items()}
 
 
 def described(entries: Iterable[Any]) -> str:
-    """What `dvc status` says of one stage in a line, as in "modified: train_head; deleted: artifacts/x"."""
-    found: dict[str, list[str]] = {}
+    """Format the status of one stage in a line, such as "modified: train_head; deleted: artifacts/x".
+
+    Args:
+        entries: as `dvc.repo.Repo.status` returns them: "changed command", or {"changed deps": {path: state}}.
+    """
+    names_by_state: dict[str, list[str]] = {}
     for entry in entries:
-        for kind, things in entry.items() if isinstance(entry, dict) else [(entry, {})]:
-            named = {thing: what if isinstance(what, dict) else {thing: what} for thing, what in things.items()}
-            for below in named.values():
-                for thing, what in below.items():
-                    found.setdefault(what, []).append(thing)
-            if not things:
-                found[kind] = []
-    return "; ".join(f"{what}: {listed(things)}" if things else what for what, things in found.items())
+        for kind, states in entry.items() if isinstance(entry, dict) else [(entry, {})]:
+            # a file of params has its parameters one level deeper
+            by_file = {name: state if isinstance(state, dict) else {name: state} for name, state in states.items()}
+            for below in by_file.values():
+                for name, state in below.items():
+                    names_by_state.setdefault(state, []).append(name)
+            if not states:
+                names_by_state[kind] = []
+    return "; ".join(f"{state}: {listed(names)}" if names else state for state, names in names_by_state.items())
 
 
-def listed(things: Sequence[str]) -> str:
-    """Names in a row, the first few of many."""
-    rest = len(things) - _SHOWN
-    return ", ".join(things) if rest <= 1 else f"{', '.join(things[:_SHOWN])} and {rest} more"
+def listed(names: Sequence[str]) -> str:
+    """Join names by commas; of many, the first few and the number of the others."""
+    others = len(names) - _SHOWN
+    return ", ".join(names) if others <= 1 else f"{', '.join(names[:_SHOWN])} and {others} more"
 
 
 def has_remote() -> bool:
-    """Whether DVC has a remote that it uses by default."""
+    """Return whether DVC has a default remote."""
     with Repo(os.curdir) as repo:
         return bool(repo.config["core"].get("remote"))
 
 
 def uncached_outputs() -> list[Path]:
-    """What stages write and DVC leaves to Git: metrics, histories; and dvc.lock."""
+    """Return dvc.lock and the outputs of stages that Git keeps instead of DVC: metrics and histories."""
     with Repo(os.curdir) as repo:
         outputs = [out for stage in repo.stage.collect("dvc.yaml") for out in stage.outs]
         return [Path("dvc.lock"), *(Path(out.def_path) for out in outputs if not out.use_cache)]
 
 
 def sources() -> list[Path]:
-    """What stages read and none of them writes: code, params, the inbox."""
+    """Return the inputs of stages that no stage writes: code, parameters, the inbox."""
     with Repo(os.curdir) as repo:
         stages = repo.stage.collect("dvc.yaml")
         written = {Path(out.def_path) for stage in stages for out in stage.outs}

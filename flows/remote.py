@@ -1,31 +1,28 @@
-"""Remote: data, models and earlier runs, exchanged with other clones through DVC's remote.
+"""Remote: exchange data, models and earlier runs with other clones through DVC's remote.
 
-`dvc push --run-cache` sends the records of earlier runs without what they made, and `dvc repro --pull` takes a stage
-whose outputs are missing for done once it has brought those that DVC caches: metrics and histories stay missing
-(DVC 3.67). So another clone would run again what has been run. Here an earlier run is sent and brought whole.
+`dvc push --run-cache` sends the records of earlier runs without their outputs, and `dvc repro --pull` skips a stage
+whose outputs are missing once it has pulled those that DVC caches: metrics and histories stay missing (DVC 3.67). So
+another clone would repeat a run. The functions here push and pull an earlier run with all its outputs.
 
-`python -m flows.remote push` sends what the remote does not have, `python -m flows.remote pull STAGE` brings one stage.
+`python -m flows.remote push` sends what the remote lacks.
 """
 
 import argparse
 import os
-import re
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Literal
 
-from dvc.exceptions import CollectCacheError
+from dvc.exceptions import CollectCacheError, DvcException
 from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError, RunCacheNotSupported
-
-_BROUGHT = re.compile(r"Brought from DVC's (\w+)\.")
+from dvc.stage.decorators import rwlocked
 
 
 def push() -> int:
-    """Send what the remote does not have of the workspace and of all earlier runs, and the records of these.
+    """Push the workspace's data, and all earlier runs with their outputs.
 
-    A remote over HTTP takes no records, and so none of the earlier runs.
+    A remote over HTTP takes no records of runs, so no earlier runs are sent there.
 
     Returns:
         How many files of data were sent.
@@ -36,65 +33,90 @@ def push() -> int:
     with Repo(os.curdir) as repo:
         sent = int(repo.push())
         with repo.lock, suppress(RunCacheNotSupported):
-            made: set[Any] = set()
+            outputs: set[Any] = set()
             for run in repo.stage_cache.push(None):
-                with suppress(CollectCacheError):  # garbage collected
-                    made.update(*repo.stage_cache.get_used_objs([run]).values())
-            sent += len(repo.cloud.push(made).transferred)
+                with suppress(CollectCacheError):  # its outputs were garbage collected
+                    outputs.update(*repo.stage_cache.get_used_objs([run]).values())
+            sent += len(repo.cloud.push(outputs).transferred)
     return sent
 
 
-def pull(stage: str) -> Literal["cache", "remote"] | None:
-    """Bring what an earlier run of a stage made from the same inputs, whichever clone ran it.
-
-    Args:
-        stage: its name; it is due, and what it needs is in the workspace.
-
-    Returns:
-        Where that was, here in DVC's cache or in its remote; its outputs are in the workspace now. None: nowhere.
+def push_experiment(name: str, git_remote: str) -> None:
+    """Push an experiment to a remote of Git, without its data.
 
     Raises:
+        DvcException: there is no such experiment, the remote has another of that name, or it cannot be reached.
+    """
+    with Repo(os.curdir) as repo:
+        if repo.experiments.push(git_remote, [name], push_cache=False).get("diverged"):
+            raise DvcException(f"`{git_remote}` already has another experiment `{name}`.")
+
+
+def pull(stage: str) -> Literal["cache", "remote"] | None:
+    """Restore the outputs of an earlier run of a stage with the same inputs, whichever clone ran it.
+
+    Args:
+        stage: its name; its inputs are in the workspace.
+
+    Returns:
+        The place of that run: DVC's local cache or its remote; None if neither has one or the stage is up to date.
+
+    Raises:
+        LockError: another process of DVC works on the stage.
         DvcException: there is no remote, it refuses, or it cannot be reached.
     """
+    with Repo(os.curdir) as repo, repo.lock:
+        if not any(found.changed() for found in repo.stage.collect(stage)):
+            return None
     if _restored(stage, pull=False):
         return "cache"
     with Repo(os.curdir) as repo, repo.lock, suppress(RunCacheNotSupported):
-        runs = repo.cloud.get_remote_odb(None, "fetch --run-cache", hash_name="md5-dos2unix")
-        repo.stage_cache.transfer(runs, repo.cache.legacy, force=False)
+        records = repo.cloud.get_remote_odb(None, "fetch --run-cache", hash_name="md5-dos2unix")
+        repo.stage_cache.transfer(records, repo.cache.legacy, force=False)
     return "remote" if _restored(stage, pull=True) else None
 
 
-def _restored(stage: str, *, pull: bool) -> bool:
+def _restored(name: str, *, pull: bool) -> bool:
     with Repo(os.curdir) as repo, repo.lock:
-        (found,) = repo.stage.collect(stage)  # anew each time: trying to restore a stage changes what is known of it
-        # as DVC does before it runs a stage: what is half written or edited is in the way
-        found.remove_outs(force=False)
+        (stage,) = repo.stage.collect(name)  # loaded again each time, as an attempt to restore a stage changes it
         try:
-            repo.stage_cache.restore(found, pull=pull)
+            _restore(stage, pull=pull)
         except RunCacheNotFoundError:
             return False
     return True
 
 
-def brought(said: Iterable[str]) -> str | None:
-    """Where `python -m flows.remote pull` found an earlier run, according to the lines it said."""
-    return next((match[1] for line in said if (match := _BROUGHT.fullmatch(line))), None)
+@rwlocked(read=["deps"], write=["outs"])  # type: ignore[untyped-decorator] # refuses while another DVC works on them
+def _restore(stage: Any, *, pull: bool) -> None:
+    stage.remove_outs(force=False)  # as DVC does before it runs a stage: incomplete or edited outputs are in the way
+    stage.repo.stage_cache.restore(stage, pull=pull)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the messages of an error and of its causes in one line."""
+    messages = []
+    cause: BaseException | None = error
+    while cause:
+        messages.append(" ".join(str(cause).split()) or type(cause).__name__)
+        cause = cause.__cause__
+    return ": ".join(messages)
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Push what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m flows.remote", description="Exchange runs with DVC's remote.")
-    actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("push", help="send what the remote does not have")
-    actions.add_parser("pull", help="bring a stage that another clone has run").add_argument("stage")
-    given = parser.parse_args()
+    push_parser = parser.add_subparsers(required=True).add_parser("push", help="send what the remote lacks")
+    push_parser.add_argument(
+        "--experiment", nargs=2, metavar=("NAME", "REMOTE"), help="send an experiment to a remote of Git, too"
+    )
+    arguments = parser.parse_args()
     try:
-        if given.action == "push":
-            print(f"{push()} files pushed.")
-        elif place := pull(given.stage):
-            print(f"Brought from DVC's {place}.")
+        print(f"{push()} files pushed.")
+        if arguments.experiment:
+            push_experiment(*arguments.experiment)
+            print(f"Experiment {arguments.experiment[0]} pushed.")
     except Exception as error:  # noqa: BLE001 - each kind of remote has errors of its own
-        sys.exit(f"ERROR: {error}")
+        sys.exit(one_line(error))
 
 
 if __name__ == "__main__":

@@ -1,31 +1,28 @@
-"""Reproduction: one stage brought up to date by DVC in processes of its own, and what came of it."""
+"""Reproduction: bring one stage up to date in a child process, which reports the outcome as one line of JSON."""
 
-import re
+import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
-from flows import processes, remote, workspace
+from flows import processes, workspace
 from transfer.runtime.errors import NetworkError
 
-_FAILED = re.compile(r"ERROR: failed to reproduce .*, exited with (?P<exit_code>-?\d+)")
-_OF_DVC = re.compile(r"ERROR: (?P<message>.+)")
-_RESTORED = "is cached - skipping run, checking out outputs"
-_RUNNING = "Running stage '"
-_BUSY = "is busy, it is being blocked by"
-_REUSED = re.compile(r"\w+: (?P<rows>\d+) rows, (?P<reused>\d+) of them computed before")
-# advice for somebody who sits at the terminal
-_ADVICE = re.compile(r"To (track the changes|enable auto staging)|\s+(git add|dvc config) |Use `dvc push`")
+DVC_FAILED = 255  # the exit code of DVC's own program for its errors
+_PACKAGES = Path(__file__).parents[1]
+_KILLED = (-9, 137)  # by SIGKILL, of the stage itself or of a shell's child
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a stage, by the name that its task run's state has.
+    """The outcome of a stage; `name` is the name of its task run's state.
 
-    `exit_code` is 0, the stage's own, or 255 where DVC itself failed; `reused` tells how many of the stage's `rows`
-    were there before, for one that makes rows.
+    `exit_code` is 0, the stage's own, or 255 if DVC itself failed. `reused` is the number of the stage's `rows` that
+    were computed before; both are None for a stage that computes no rows.
     """
 
     name: Literal["Ran", "Restored", "Unchanged", "Failed", "NotReady"]
@@ -36,92 +33,81 @@ class Outcome:
     reused: int | None = None
 
     @property
-    def passing(self) -> bool:
-        """Whether another try may succeed where this one failed."""
+    def is_transient(self) -> bool:
+        """Whether another attempt may succeed after this failure."""
         return self.exit_code == NetworkError.exit_code
 
 
 def reproduce(
-    stage: str, *, force: bool, pull: bool, secrets: Mapping[str, str], say: Callable[[str], None]
+    stage: str,
+    *,
+    force: bool = False,
+    pull: bool = False,
+    upstream: bool = False,
+    variables: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str],
+    log: Callable[[str], None],
 ) -> Outcome:
-    """Bring one stage up to date; nothing it started is left when this returns or raises.
+    """Bring one stage up to date in a child process; when this returns or raises, all its processes have ended.
 
-    While another process of DVC has what the stage needs, it is waited for.
+    While another process of DVC works on the stage's files, the child waits for it, up to `workspace.PATIENCE`.
 
     Args:
         stage: its name in dvc.yaml.
         force: run it even if nothing has changed.
-        pull: bring what an earlier run left in DVC's remote; if that cannot be reached, the stage goes on without it.
-        secrets: variables for the stage's environment; their values are kept out of all that is said.
-        say: told what DVC and the stage say, a line at a time.
-
-    Raises:
-        BusyError: another process was not done within `workspace.PATIENCE` seconds.
+        pull: restore an earlier run from DVC's remote; if that cannot be reached, go on without it.
+        upstream: first bring the stages up to date that this one needs.
+        variables: variables for the stage's environment.
+        secrets: more of them; their values are masked in the output.
+        log: called with each line of output.
     """
     started = time.monotonic()
-    code, said = 0, list[str]()
-    brought = _brought(stage, secrets=secrets, say=say) if pull and not force else None
-
-    def reproduced() -> bool:
-        nonlocal code, said
-        # at a stage's end DVC wants its lock back; without waiting for it the stage would have run in vain
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
-        command += ["--force"] if force else []
-        code, said = processes.run(command, workspace.environment(), secrets=secrets, say=_but_advice(say))
-        return code == 0 or not any(_BUSY in line for line in said)
-
-    workspace.patiently(reproduced, workspace.dvc_holders, say)
-    return outcome(stage, code, said, seconds=time.monotonic() - started, brought=brought)
-
-
-def _brought(stage: str, *, secrets: Mapping[str, str], say: Callable[[str], None]) -> str | None:
-    """Where an earlier run of the stage was found; nowhere if the remote cannot be reached, which is said."""
-    if workspace.dvc_holders():
-        return None  # who is at work here may be making it; DVC will wait and see
-    command = [sys.executable, "-m", "flows.remote", "pull", stage]
-    code, said = processes.run(command, workspace.environment(), secrets=secrets, say=say)
-    if code:
-        say("DVC's remote is of no help now; going on without it.")
-    return remote.brought(said)
+    options = {"--force": force, "--pull": pull, "--upstream": upstream}
+    receiving, sending = os.pipe()
+    os.set_blocking(receiving, False)  # a child that was killed has written nothing
+    with os.fdopen(receiving, "rb", buffering=0) as reports, os.fdopen(sending, "wb", buffering=0):
+        command = [sys.executable, "-m", "flows.dvc_stage", stage, "--report", str(sending)]
+        command += [option for option, chosen in options.items() if chosen]
+        code, output = processes.run(
+            command, {**_environment(), **(variables or {})}, secrets=secrets, log=log, pass_fds=[sending]
+        )
+        report = reports.read(1 << 16) or b""
+    outcome = outcome_of(stage, report, code, output)
+    message = processes.masked(outcome.message, secrets.values())
+    return replace(outcome, message=message, seconds=time.monotonic() - started)
 
 
-def _but_advice(say: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda line: None if _ADVICE.match(line) else say(line)
+def _environment() -> dict[str, str]:
+    """Return the variables of the child process, which imports this package from any current folder."""
+    variables = workspace.environment()
+    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, [str(_PACKAGES), variables.get("PYTHONPATH")]))}
 
 
-def outcome(stage: str, code: int, said: Sequence[str], *, seconds: float, brought: str | None = None) -> Outcome:
-    """What came of a stage.
+def outcome_of(stage: str, report: bytes, code: int, output: Sequence[str]) -> Outcome:
+    """Return the outcome of a child process.
 
     Args:
-        stage: its name.
-        code: exit code of DVC.
-        said: the lines DVC and the stage said.
-        seconds: how long it took.
-        brought: where an earlier run was found before DVC was asked: "cache", "remote" or nowhere.
+        stage: the name of its stage.
+        report: its report, see `flows.dvc_stage`; incomplete if it was killed.
+        code: its exit code.
+        output: its lines of output.
     """
-    if code:
-        exit_code, message = failure(code, said)
-        named = message.startswith((f"{stage}: ", f"`{stage}"))
-        return Outcome("Failed", message if named else f"{stage}: {message}", seconds, exit_code)
-    ran = any(line.startswith(_RUNNING) for line in said)
-    if any(_RESTORED in line for line in said) or (brought and not ran):
-        return Outcome("Restored", f"From DVC's {brought or 'cache'}: an earlier run had the same inputs.", seconds)
-    if not ran:
-        return Outcome("Unchanged", "Nothing has changed.", seconds)
-    reused = next((match for line in said if (match := _REUSED.search(line))), None)
-    rows = (int(reused["rows"]), int(reused["reused"])) if reused else (None, None)
-    return Outcome("Ran", "", seconds, 0, *rows)
+    if not report.endswith(b"\n"):
+        last = f": {output[-1]}" if output else " and printed nothing."
+        return Outcome("Failed", f"{stage}: DVC ended with exit code {code}{last}", exit_code=code)
+    fields = json.loads(report)
+    header = fields.pop("header")
+    outcome = Outcome(**fields)
+    if outcome.name != "Failed":
+        return outcome
+    own = output[output.index(header) + 1 :] if header in output else []
+    message = outcome.message or _message(outcome.exit_code, own)
+    named = message.startswith((f"{stage}: ", f"`{stage}"))
+    return replace(outcome, message=message if named else f"{stage}: {message}")
 
 
-def failure(code: int, said: Sequence[str]) -> tuple[int, str]:
-    """Exit code and message of a stage that failed: its own last words, or DVC's where it never came to run."""
-    place = next((number for number, line in enumerate(said) if _FAILED.search(line)), None)
-    if place is None:
-        words = [match["message"] for line in said if (match := _OF_DVC.match(line))] or list(said[-1:])
-        return code, " ".join(words) or f"DVC ended with exit code {code} and said nothing."
-    match = _FAILED.search(said[place])
-    exit_code = int(match["exit_code"]) if match else code
-    if exit_code in (-9, 137):
-        return exit_code, "The stage was killed, as the system does when memory runs out. Rerun it with more to spare."
-    words = [line for line in said[:place] if not line.startswith(("> ", _RUNNING))]
-    return exit_code, words[-1] if words else f"The stage ended with exit code {exit_code} and said nothing."
+def _message(exit_code: int, output: Sequence[str]) -> str:
+    """Return the error message of a stage that failed: its last line of output, unless it was killed."""
+    if exit_code in _KILLED:
+        return "The stage was killed, as the system does when memory runs out. Rerun it with more memory free."
+    return output[-1] if output else f"The stage ended with exit code {exit_code} and printed nothing."

@@ -1,4 +1,4 @@
-"""Serve: a Prefect server with the deployments of prefect.yaml and a worker, all on this machine: `make serve`."""
+"""Serve: run a Prefect server, the deployments of prefect.yaml and a worker on this machine: `make serve`."""
 
 import os
 import subprocess
@@ -18,21 +18,21 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary
 
 from flows import processes, server, worker
 
-SILENT = "A run that has gone silent has crashed"
-_PAUSE = 1.0  # seconds between looks at what is served
-_SILENCE = timedelta(minutes=7)  # a run is heard from every three
+AUTOMATION = "A run that has gone silent has crashed"  # its name on the server
+_PAUSE = 1.0  # seconds between two checks of server and worker
+_SILENCE = timedelta(minutes=7)  # a run sends a heartbeat every three
 
 
 class NotServedError(Exception):
-    """Something refuses to be served; the text is the whole message."""
+    """Server or deployments cannot be set up; the text is the message for the user."""
 
 
 def main() -> int:
-    """Serve until interrupted or asked to end."""
-    processes.interruptible()
+    """Serve until a signal ends the process; return the exit code."""
+    processes.interrupt_on_signals()
     address = server.address()
     try:
-        with running_server(address) as serving, temporary_settings({PREFECT_API_URL: address}):
+        with running_server(address) as own, temporary_settings({PREFECT_API_URL: address}):
             set_up(address)
             with worker.running(address) as working:
                 print(
@@ -41,7 +41,7 @@ def main() -> int:
                     "  prefect deployment run pipeline/on-demand --watch",
                     flush=True,
                 )
-                while working.poll() is None and (serving is None or serving.poll() is None):
+                while working.poll() is None and (own is None or own.poll() is None):
                     time.sleep(_PAUSE)
                 ended = "server" if working.poll() is None else "worker"
     except (NotServedError, server.NotStartedError) as error:
@@ -49,17 +49,20 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 0
-    print(f"The {ended} has ended by itself.", file=sys.stderr)
+    print(f"The {ended} has ended unexpectedly.", file=sys.stderr)
     return 1
 
 
 @contextmanager
 def running_server(address: str) -> Iterator["subprocess.Popen[bytes] | None"]:
-    """Have a server at this address while the block runs: one of our own, which is returned, or the one that is there.
+    """Use a server at this address during the block: the one that answers there, or a new one.
+
+    Yields:
+        The process of the new server; None for one that answered.
 
     Raises:
         NotServedError: PREFECT_API_URL names a server that does not answer.
-        NotStartedError: our own does not start.
+        NotStartedError: the new server does not start.
     """
     if server.answers(address):
         print(f"A Prefect server answers at {address} already; using it.", flush=True)
@@ -75,7 +78,7 @@ def running_server(address: str) -> Iterator["subprocess.Popen[bytes] | None"]:
 
 
 def set_up(address: str) -> None:
-    """Bring work pool, deployments and automation to what this project says; harmless when they are there.
+    """Create or update the work pool, the deployments of prefect.yaml and the automation.
 
     Raises:
         NotServedError: Prefect refuses prefect.yaml.
@@ -84,9 +87,9 @@ def set_up(address: str) -> None:
         ["work-pool", "create", worker.POOL, "--type", "process", "--overwrite"],
         ["deploy", "--all"],
     ):
-        # the variable that names each worker's clone is for workers to fill in
+        # prefect.yaml refers to this variable, and each worker has to replace the reference by its own clone
         environment = {name: value for name, value in os.environ.items() if name != worker.WORKSPACE}
-        done = subprocess.run(  # noqa: S603 - no shell, and commands of our own
+        done = subprocess.run(  # noqa: S603 - no shell, and the project's own commands
             [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
             env=environment | {"PREFECT_API_URL": address},
             stdin=subprocess.DEVNULL,
@@ -96,21 +99,23 @@ def set_up(address: str) -> None:
         )
         if done.returncode:
             raise NotServedError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}".rstrip())
-    automations: Any = Automation  # whose methods are coroutines or not, depending on who calls
+    automations: Any = Automation  # its methods are coroutines only when called from a coroutine
     try:
-        automations.read(name=SILENT)
+        automations.read(name=AUTOMATION)
     except ValueError:
-        silent_runs_crash().create()
+        heartbeat_automation().create()
 
 
-def silent_runs_crash() -> Any:
-    """A run whose machine went down stays Running for ever, and keeps the next night from starting; this ends it.
+def heartbeat_automation() -> Any:
+    """Return the automation that marks a run without a heartbeat as crashed.
+
+    Without it, a run whose machine went down stays Running, and keeps the next nightly run from starting.
 
     Prefect's own recipe: "How to detect and respond to zombie flows", docs.prefect.io.
     """
     ends = ("Completed", "Failed", "Cancelled", "Crashed")
     return Automation(
-        name=SILENT,
+        name=AUTOMATION,
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},

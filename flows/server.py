@@ -1,4 +1,4 @@
-"""Server: the Prefect server that a run reports to."""
+"""Server: find or start the Prefect server that a run reports to."""
 
 import socket
 import subprocess
@@ -16,32 +16,32 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_P
 from flows import processes
 
 _HOST = "127.0.0.1"
-_SECONDS = 10.0  # for an answer, also of a server that is busy
-_DRAINING = 5.0
-_STARTING = 180.0  # seconds; the first start makes a database
+_SECONDS = 10.0  # for an answer, also from a busy server
+_DRAINING = 5.0  # seconds to send the remaining logs and events
+_STARTING = 180.0  # seconds; the first start creates a database
 
 
 class NotStartedError(Exception):
-    """There is no server to report to; the text is the whole message."""
+    """There is no server to report to; the text is the message for the user."""
 
 
 def at(port: int) -> str:
-    """The address of the API of a server on this machine."""
+    """Return the address of the API of a server on this machine."""
     return f"http://{_HOST}:{port}/api"
 
 
 def local() -> str:
-    """The address of the API of the server that `make serve` runs."""
+    """Return the address of the API of the server that `make serve` runs."""
     return at(PREFECT_SERVER_API_PORT.value())
 
 
 def address() -> str:
-    """The address of the API of the server that PREFECT_API_URL names, or of one on this machine."""
+    """Return the address of the API of the server that PREFECT_API_URL names; without it, that of `make serve`."""
     return PREFECT_API_URL.value() or local()
 
 
 def answers(address: str) -> bool:
-    """Whether a Prefect server answers there."""
+    """Return whether a Prefect server answers at an address."""
     try:
         return requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS).json() is True
     except (requests.RequestException, ValueError):
@@ -50,15 +50,14 @@ def answers(address: str) -> bool:
 
 @contextmanager
 def running(port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """Have a server on this machine while the block runs, which ends with it; it keeps to `PREFECT_HOME`.
+    """Run a server on this machine during the block; its database and log are in `PREFECT_HOME`.
 
     Raises:
         NotStartedError: it does not answer in time.
     """
     log = PREFECT_HOME.value() / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", _HOST, "--port", str(port)]
-    with processes.child(command, environment(port), log) as process:
+    with processes.child(command(port), environment(port), log) as process:
         deadline = time.monotonic() + _STARTING
         while not answers(at(port)):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -67,14 +66,19 @@ def running(port: int) -> Iterator["subprocess.Popen[bytes]"]:
         yield process
 
 
+def command(port: int) -> list[str]:
+    """Return the command of a server that this project starts."""
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", _HOST, "--port", str(port)]
+
+
 def environment(port: int) -> dict[str, str]:
-    """The variables that a server of our own is started with."""
+    """Return the variables for a server that this project starts."""
     own = {
         "PREFECT_HOME": str(PREFECT_HOME.value()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # any page in a browser on this machine could ask it for secrets, and to run things
+        # with Prefect's default, any page in a browser on this machine could read secrets and start runs
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{_HOST}:{port},http://localhost:{port}",
-        # kept in memory, a restart would forget who has a deployment's one place, and nobody else would get it
+        # in memory, a restart would lose the lease of a deployment's only slot, which then would never be free again
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     return processes.environment() | own
@@ -82,12 +86,12 @@ def environment(port: int) -> dict[str, str]:
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Have a server while the block runs: the one that PREFECT_API_URL names, one on this machine, or a passing one.
+    """Use a server during the block: that of PREFECT_API_URL, else one on this machine, else a temporary one.
 
-    A passing one is started once; its runs stay in Prefect's database.
+    The runs of a temporary server stay in Prefect's database.
 
     Raises:
-        NotStartedError: it does not answer, or not in time.
+        NotStartedError: the server that PREFECT_API_URL names does not answer, or a temporary one does not in time.
     """
     if named := PREFECT_API_URL.value():
         if not answers(named):
@@ -105,18 +109,18 @@ def connected() -> Iterator[None]:
         with running(port), temporary_settings({PREFECT_API_URL: at(port)}):
             try:
                 yield
-            finally:  # while there is somebody to take what is still to be told
+            finally:  # logs and events are sent in the background: send the rest while the server runs
                 APILogWorker.drain_all(_DRAINING)
                 EventsWorker.drain_all(_DRAINING)
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.create_server((_HOST, 0)) as listening:
         return int(listening.getsockname()[1])
 
 
 def last_line(log: Path) -> str:
-    """The last thing a process wrote."""
+    """Return the last line of a log file that is not blank."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")

@@ -1,4 +1,4 @@
-"""Summary: a run in tables and pictures, as Prefect's pages show them."""
+"""Summary: tables and pictures of a run for Prefect's pages."""
 
 import base64
 import json
@@ -14,11 +14,11 @@ from transfer.training import history
 
 Row = dict[str, Any]
 
-_GREY = "#808080"  # readable on white and on black
+_GREY = "#808080"  # legible on white and on black
 
 
 def stages(outcomes: Mapping[str, Outcome]) -> list[Row]:
-    """A row a stage: what came of it, in how many seconds, and how many of its rows were there before."""
+    """Return a row for each stage: its outcome, its seconds, and how many of its rows were computed before."""
     return [
         {
             "stage": stage,
@@ -32,13 +32,13 @@ def stages(outcomes: Mapping[str, Outcome]) -> list[Row]:
 
 
 def counted(outcomes: Iterable[Outcome]) -> str:
-    """How many stages came to what, as in "2 ran, 6 unchanged"."""
+    """Count the stages by outcome, as in "2 ran, 6 unchanged"."""
     names = [outcome.name.lower() for outcome in outcomes]
     return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
 
 
 def scores(differences: Iterable[Difference]) -> list[Row]:
-    """A row a score of the evaluation, beside what it was."""
+    """Return a row for each score of the evaluation, with its value before and the change."""
     return [
         {
             "score": difference.name,
@@ -52,15 +52,15 @@ def scores(differences: Iterable[Difference]) -> list[Row]:
 
 
 def params(differences: Iterable[Difference]) -> list[Row]:
-    """A row a param that is not what it was."""
+    """Return a row for each parameter that differs, with both values as text."""
     return [
-        {"param": difference.name, "now": str(difference.now), "before": str(difference.before)}
+        {"parameter": difference.name, "now": str(difference.now), "before": str(difference.before)}
         for difference in differences
     ]
 
 
 def learning_curves() -> str:
-    """The learning curves of both trainings as Markdown that holds its picture; empty where there are none yet."""
+    """Return Markdown with the learning curves of both training runs as an embedded picture; empty without any."""
     try:
         rows = json.loads(paths.artifact("evaluate", "plots", "learning_curves.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -71,14 +71,14 @@ def learning_curves() -> str:
 
 
 def results() -> str:
-    """Where report, model and scores lie, as Markdown with links for a browser on the same machine."""
-    found = {
+    """Return Markdown with links to report, model and scores, for a browser on the same machine."""
+    paths_by_name = {
         "Report": paths.artifact("evaluate", "report.html"),
         "Model": paths.artifact("fine_tune", "model.keras"),
         "Scores": paths.artifact("evaluate", "metrics.json"),
     }
-    places = {name: path.resolve() for name, path in found.items() if path.exists()}
-    return "\n".join(f"- {name}: [{place}]({place.as_uri()})" for name, place in places.items())
+    existing = {name: path.resolve() for name, path in paths_by_name.items() if path.exists()}
+    return "\n".join(f"- {name}: [{path}]({path.as_uri()})" for name, path in existing.items())
 
 
 def _change(difference: Difference) -> str:

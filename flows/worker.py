@@ -1,4 +1,4 @@
-"""Worker: takes scheduled runs from a Prefect server and runs them in this clone: `make worker`."""
+"""Worker: take scheduled runs from a Prefect server and run them in this clone: `make worker`."""
 
 import os
 import subprocess
@@ -11,14 +11,14 @@ import psutil
 from flows import processes, server
 
 POOL = "dogs-vs-cats"
-WORKSPACE = "DOGS_VS_CATS_WORKSPACE"  # named in prefect.yaml
-_QUERY = 5  # seconds between looks for runs that are due
-_ENDING = 15.0  # seconds for a run to end its stage and say so
+WORKSPACE = "DOGS_VS_CATS_WORKSPACE"  # prefect.yaml refers to this variable
+_QUERY = 5  # seconds between two queries for runs that are due
+_ENDING = 15.0  # seconds for a run to end its stage and report its state
 
 
 def main() -> None:
-    """Work until interrupted or asked to end."""
-    processes.interruptible()
+    """Run a worker until a signal ends the process."""
+    processes.interrupt_on_signals()
     address = server.address()
     if not server.answers(address):
         sys.exit(
@@ -30,12 +30,12 @@ def main() -> None:
 
 @contextmanager
 def running(address: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Have a worker while the block runs; what it is running then is ended first.
+    """Run a worker during the block; at the end, terminate its flow runs before the worker itself.
 
-    Prefect's worker would kill it on the spot, and its last state would stay Running.
+    Prefect's worker would kill them at once, and their last state would stay Running.
 
     Args:
-        address: of the server's API.
+        address: the address of the server's API.
     """
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
     with processes.child(command, environment(address)) as process:
@@ -46,10 +46,10 @@ def running(address: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def environment(address: str) -> dict[str, str]:
-    """The variables that a worker and its runs are started with.
+    """Return the variables for a worker and its runs.
 
     Args:
-        address: of the server's API.
+        address: the address of the server's API.
     """
     own = {
         WORKSPACE: os.path.realpath(os.curdir),
@@ -60,7 +60,11 @@ def environment(address: str) -> dict[str, str]:
 
 
 def end_runs(worker: int) -> None:
-    """Ask all flow runs of a worker to end, and wait until they have."""
+    """Terminate all flow runs of a worker, and wait for them to end.
+
+    Args:
+        worker: the worker's PID.
+    """
     runs = []
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(worker).children(recursive=True):

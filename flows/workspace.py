@@ -1,34 +1,39 @@
-"""Workspace: one run at a time, and nothing of a killed one left running beside it."""
+"""Workspace: one run of the pipeline at a time, and no process of a killed run beside it.
 
-import fcntl
+`python -m flows.workspace` removes from DVC's lock file the entries of processes that have ended.
+"""
+
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
-from dvc.lock import make_lock
+from dvc.lock import LockError, make_lock
 
 from flows import processes
-from transfer.runtime import files
+from transfer.runtime import files, locks
+from transfer.runtime.errors import LockedError
 
-MARK = "DOGS_VS_CATS_PIPELINE"  # in the environment of all that a run starts: its workspace
-PATIENCE = 3600.0  # seconds to wait for others; a whole run on two cores takes half of that
-_PAUSE = 1.0
-_LOOKS = 50
+MARK = "DOGS_VS_CATS_PIPELINE"  # a variable of every process that a run starts; its value is the workspace
+PATIENCE = 3600.0  # seconds to wait for other processes; a whole run on two cores takes half of that
+_PAUSE = 1.0  # seconds between two attempts
+_READS = 50
+_CLOCK_ERROR = 1.0  # seconds by which a process's start time may be wrong
 _LOCK = Path(".dvc/tmp/pipeline.lock")
+_HOLDER = Path(".dvc/tmp/pipeline.json")
 _DVC_LOCKS = Path(".dvc/tmp/rwlock")
 
 
-class BusyError(Exception):
-    """Somebody else had the workspace for longer than `PATIENCE`; the text names them."""
+class WorkspaceBusyError(Exception):
+    """Another process used the workspace for longer than `PATIENCE`; the text names it."""
 
 
 class Holder(NamedTuple):
-    """A process, and what it is doing."""
+    """A process, and the work it does."""
 
     pid: int
     work: str
@@ -38,152 +43,179 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def held(work: str, say: Callable[[str], None], *, place: Path = Path()) -> Iterator[None]:
-    """Have the workspace to oneself among runs of the pipeline while the block runs, waiting for it if need be.
+def exclusive(work: str, log: Callable[[str], None], *, workspace: Path = Path()) -> Iterator[None]:
+    """Hold the workspace's lock during the block; wait for it while another run of the pipeline holds it.
 
-    The lock goes with the process, however that ends.
+    The lock ends with the process that holds it, also if that is killed.
 
     Args:
-        work: what this run is called by those who wait for it.
-        say: told, once, whom this one waits for.
-        place: the workspace.
+        work: the name of this run, for those that wait for it.
+        log: called once with a message if this run has to wait.
+        workspace: the folder to lock.
 
     Raises:
-        BusyError: another run still held it after `PATIENCE` seconds.
+        WorkspaceBusyError: another run still held it after `PATIENCE` seconds.
+        DiskError: the lock file cannot be opened, or its file system has no locks.
     """
-    lock = place / _LOCK
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+", encoding="utf-8") as file:
-        patiently(lambda: _locked(file), lambda: [_written(file)], say)
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "work": work}))
-        file.flush()
+    with ExitStack() as lock:
+
+        def attempt() -> bool:
+            try:
+                lock.enter_context(locks.exclusive(workspace / _LOCK, busy=""))
+            except LockedError:
+                return False
+            return True
+
+        wait_until_free(attempt, lambda: [_holder(workspace)], log)
+        files.write_json(workspace / _HOLDER, {"pid": os.getpid(), "work": work})
         yield
 
 
-def patiently(attempt: Callable[[], bool], holders: Callable[[], list[Holder]], say: Callable[[str], None]) -> None:
-    """Try until an attempt succeeds.
+def _holder(workspace: Path) -> Holder:
+    try:
+        return Holder(**json.loads((workspace / _HOLDER).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return Holder(0, "another run")
+
+
+def wait_until_free(
+    attempt: Callable[[], bool], holders: Callable[[], list[Holder]], log: Callable[[str], None]
+) -> None:
+    """Repeat an attempt until it succeeds.
+
+    Args:
+        attempt: returns whether it succeeded.
+        holders: returns the processes that are in the way.
+        log: called once with a message that names them, if the first attempt fails.
 
     Raises:
-        BusyError: none did within `PATIENCE` seconds.
+        WorkspaceBusyError: no attempt succeeded within `PATIENCE` seconds.
     """
     deadline = time.monotonic() + PATIENCE
-    told = False
+    logged = False
     while not attempt():
-        others = " and ".join(map(str, holders())) or "another process"
+        names = " and ".join(map(str, holders())) or "another process"
         if time.monotonic() >= deadline:
-            raise BusyError(f"The workspace is in use by {others}. Waited {PATIENCE:.0f} s. Run again when it is done.")
-        if not told:
-            say(f"Waiting for {others} to be done with the workspace.")
-            told = True
+            raise WorkspaceBusyError(
+                f"The workspace is in use by {names}. Waited {PATIENCE:.0f} s. Run again when that has ended."
+            )
+        if not logged:
+            log(f"Waiting for {names} to finish with the workspace.")
+            logged = True
         time.sleep(_PAUSE)
 
 
 def dvc_holders() -> list[Holder]:
-    """The living processes of DVC that work on something in the workspace, as DVC's own lock file names them."""
-    locks = _dvc_locks() or {}
-    entries = [*locks.get("write", {}).values(), *(each for found in locks.get("read", {}).values() for each in found)]
-    holders = {Holder(entry["pid"], f"`{entry['cmd']}`") for entry in entries}
-    return sorted(holder for holder in holders if _holds(holder.pid))
+    """Return the running processes of DVC that read or write files of the workspace, from DVC's own lock file."""
+    entries = _dvc_locks() or {}
+    found = [
+        *entries.get("write", {}).values(),
+        *(reader for readers in entries.get("read", {}).values() for reader in readers),
+    ]
+    holders = {Holder(entry["pid"], f"`{entry['cmd']}`") for entry in found}
+    return sorted(holder for holder in holders if _may_hold(holder.pid))
 
 
-def forget_dead_holders() -> None:
-    """Take out of DVC's lock file what killed processes left there; another process may have such a number by now.
+def remove_dead_holders() -> None:
+    """Remove the entries of processes that have ended from DVC's lock file.
 
-    A file that DVC was writing when it was killed goes: no DVC would begin before that.
+    DVC itself keeps an entry if another process has the ended one's number now, and then refuses to run. A file that
+    DVC was writing when it was killed is removed, as DVC would refuse to read it.
     """
-    with make_lock(str(_DVC_LOCKS.with_suffix(".lock"))):  # without which no DVC writes
-        locks = _dvc_locks()
-        if locks is None:
+    if not _DVC_LOCKS.parent.exists():
+        return
+    with make_lock(str(_DVC_LOCKS.with_suffix(".lock"))):  # DVC writes only while it holds this lock
+        entries = _dvc_locks()
+        if entries is None:
             _DVC_LOCKS.unlink()
-        if not locks:
+        if not entries:
             return
-        living = {
-            "write": {path: entry for path, entry in locks.get("write", {}).items() if _holds(entry["pid"])},
-            "read": {
-                path: kept
-                for path, entries in locks.get("read", {}).items()
-                if (kept := [entry for entry in entries if _holds(entry["pid"])])
-            },
-        }
-        if living != locks:
-            files.write_json(_DVC_LOCKS, living)
+        kept = _without_dead(entries)
+        if kept != entries:
+            files.write_json(_DVC_LOCKS, kept)
+
+
+def _without_dead(entries: Mapping[str, Any]) -> dict[str, Any]:
+    readers = {
+        path: [reader for reader in readers if _may_hold(reader["pid"])]
+        for path, readers in entries.get("read", {}).items()
+    }
+    return {
+        "write": {path: writer for path, writer in entries.get("write", {}).items() if _may_hold(writer["pid"])},
+        "read": {path: kept for path, kept in readers.items() if kept},
+    }
 
 
 def _dvc_locks() -> dict[str, Any] | None:
-    """DVC's lock file; None if it cannot be read, as for the moment in which DVC writes it."""
-    for _ in range(_LOOKS):
+    """Return the content of DVC's lock file; None if it cannot be read, as for the moment in which DVC writes it."""
+    for _ in range(_READS):
         try:
-            locks = json.loads(_DVC_LOCKS.read_text(encoding="utf-8"))
+            entries = json.loads(_DVC_LOCKS.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):
             time.sleep(0.02)
             continue
-        return locks if isinstance(locks, dict) else None
+        return entries if isinstance(entries, dict) else None
     return None
 
 
-def _holds(pid: int) -> bool:
-    """Whether a process in DVC's lock file is still the one that wrote itself there."""
+def _may_hold(pid: int) -> bool:
+    """Return False if the process of an entry has ended: it started only after DVC's lock file was last written."""
     try:
-        return psutil.Process(pid).create_time() <= _DVC_LOCKS.stat().st_mtime
+        process = psutil.Process(pid)
+        written = _DVC_LOCKS.stat().st_mtime
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= written + _CLOCK_ERROR
+    except psutil.AccessDenied:
+        return True
     except (psutil.Error, OSError):
         return False
 
 
 def environment() -> dict[str, str]:
-    """The variables that DVC is started with: what it and its stages say comes at once, and they are marked."""
+    """Return the variables for DVC and the stages: unbuffered output, and the mark of a run in this workspace."""
     return processes.environment() | {"PYTHONUNBUFFERED": "1", MARK: os.path.realpath(os.curdir)}
 
 
-def end_leftovers() -> list[Holder]:
-    """End what killed runs left running in this workspace; what that was.
+def terminate_orphans() -> list[Holder]:
+    """Terminate the processes that killed runs left in this workspace, and return them.
 
-    That is whatever an earlier run of the pipeline started, for as long as this one holds the workspace; and a stage
-    that lost the DVC that started it, since nobody will take its result.
+    Call it while holding the workspace, since it terminates everything that another run of the pipeline started.
     """
-    left = leftovers()
-    processes.end([process for process, _ in left])
-    return [holder for _, holder in left]
+    found = orphans()
+    processes.terminate([process for process, _ in found])
+    return [holder for _, holder in found]
 
 
-def leftovers() -> list[tuple[psutil.Process, Holder]]:
-    """What killed runs left running in this workspace."""
-    here = os.path.realpath(os.curdir)
-    known = _dvc_locks() is not None
-    working = {holder.pid for holder in dvc_holders()}
-    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+def orphans() -> list[tuple[psutil.Process, Holder]]:
+    """Return the processes that killed runs left in this workspace.
+
+    These are the processes with the mark of a run, and stages whose DVC has ended, since their result is lost. If
+    DVC's lock file cannot be read, no stage counts as orphaned.
+    """
+    workspace = os.path.realpath(os.curdir)
+    readable = _dvc_locks() is not None
+    holders = {holder.pid for holder in dvc_holders()}
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():
         try:
-            environment = process.environ()
-            stage = environment.get("DVC_STAGE")
-            ours = environment.get(MARK) == here
+            variables = process.environ()
+            stage = variables.get("DVC_STAGE")
+            marked = variables.get(MARK) == workspace
             orphaned = (
                 stage is not None
-                and known
-                and os.path.realpath(environment.get("DVC_ROOT", "")) == here
-                and not working & {process.pid, *(parent.pid for parent in process.parents())}
+                and readable
+                and os.path.realpath(variables.get("DVC_ROOT", "")) == workspace
+                and not holders & {process.pid, *(parent.pid for parent in process.parents())}
             )
-            if (ours or orphaned) and process.pid not in spared and process.status() != psutil.STATUS_ZOMBIE:
+            if (marked or orphaned) and process.pid not in own and process.status() != psutil.STATUS_ZOMBIE:
                 found.append((process, Holder(process.pid, stage or "dvc")))
         except (psutil.Error, OSError):
             continue
     return found
 
 
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _written(file: IO[str]) -> Holder:
-    file.seek(0)
-    try:
-        return Holder(**json.loads(file.read()))
-    except (ValueError, TypeError):
-        return Holder(0, "another run")
+if __name__ == "__main__":
+    with suppress(LockError):  # another DVC is writing the file
+        remove_dead_holders()

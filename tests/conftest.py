@@ -17,7 +17,7 @@ from filelock import FileLock
 from hypothesis import settings
 from ruamel.yaml import YAML
 
-from flows import demo
+from flows import demo, sandbox
 from transfer.runtime import files
 
 pytest_plugins = ["tests.quick", "tests.reliability"]
@@ -67,7 +67,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def copy_project(project: Path) -> None:
     """Copy the files that the demo needs into an empty project."""
-    for name in (*demo.COPIED, ".dvc/config", "params.yaml"):
+    for name in (*sandbox.COPIED, ".dvc/config", "params.yaml"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, project / name)
@@ -100,7 +100,7 @@ def dvc(workspace: Path, *arguments: str) -> str:
     result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=workspace,
-        env=demo.environment(),
+        env=sandbox.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

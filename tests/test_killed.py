@@ -17,7 +17,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from flows import demo
+from flows import sandbox
 from tests.conftest import Reproduced, copy_workspace, dvc
 from transfer.runtime import files
 
@@ -83,7 +83,7 @@ def started(workspace: Path, *command: str, **variables: str) -> Iterator["subpr
     with subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=workspace,
-        env=demo.environment() | variables,
+        env=sandbox.environment() | variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -288,7 +288,7 @@ def repro(workspace: Path) -> str:
     command = [sys.executable, "-m", "dvc", "repro"]
     while True:
         result = subprocess.run(
-            command, cwd=workspace, env=demo.environment(), capture_output=True, text=True, check=False
+            command, cwd=workspace, env=sandbox.environment(), capture_output=True, text=True, check=False
         )
         unreadable = [name for name in IN_PLACE if result.returncode and name in result.stderr]
         if not unreadable:

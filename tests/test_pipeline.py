@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows import demo
+from flows import demo, sandbox
 from tests import disks
 from tests.conftest import Reproduced, copy_workspace, digests, dvc, small_demo
 
@@ -105,7 +105,7 @@ def test_a_failed_training_run_loses_no_model(workspace: Path) -> None:
     failed = subprocess.run(
         [sys.executable, "-m", "dvc", "repro"],
         cwd=workspace,
-        env=demo.environment(),
+        env=sandbox.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -140,7 +140,7 @@ def test_a_changed_output_is_restored(workspace: Path) -> None:
 def test_dvc_continues_when_its_cache_has_space_again(tmp_path: Path) -> None:
     """DVC copies a stage's outputs into its cache; a full disk is an error, and with more space it copies them."""
     with disks.small(tmp_path / "disk", "size=16m") as disk:
-        for name in (*demo.COPIED, ".dvc/config"):
+        for name in (*sandbox.COPIED, ".dvc/config"):
             (disk.path / name).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
             copy(ROOT / name, disk.path / name)
@@ -151,7 +151,7 @@ def test_dvc_continues_when_its_cache_has_space_again(tmp_path: Path) -> None:
 
         def repro() -> "subprocess.CompletedProcess[str]":
             command = [*disk.entering, sys.executable, "-m", "dvc", "repro", "--single-item", "download"]
-            return subprocess.run(command, env=demo.environment(), capture_output=True, text=True, check=False)
+            return subprocess.run(command, env=sandbox.environment(), capture_output=True, text=True, check=False)
 
         filler = disk.path / "other"
         filler.write_bytes(bytes(disks.free(disk) - 4_200_000))

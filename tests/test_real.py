@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows import demo
+from flows import sandbox
 from tests import stages
 
 PARAMS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ def test_two_hundred_photographs_give_85_percent_accuracy(tmp_path: Path) -> Non
         file = file_named_by(variable)
         shutil.copy(file, tmp_path / "inbox" / file.name)
     yaml = YAML()
-    yaml.dump(demo.merged(yaml.load(stages.ROOT / "params.yaml"), PARAMS), tmp_path / "params.yaml")
+    yaml.dump(sandbox.merged(yaml.load(stages.ROOT / "params.yaml"), PARAMS), tmp_path / "params.yaml")
     stages.run_all(tmp_path)
     metrics = json.loads((tmp_path / "artifacts/evaluate/metrics.json").read_text())
     assert metrics["train_head"]["accuracy"] >= 0.85

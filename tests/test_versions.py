@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
-from flows import demo
+from flows import demo, sandbox
 from tests import servers
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +48,7 @@ def run(folder: Path, *command: str) -> str:
     result = subprocess.run(
         command,
         cwd=folder,
-        env=demo.environment(),
+        env=sandbox.environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -111,7 +111,7 @@ def clone(origin: Path, folder: Path, revision: str = "v2") -> Path:
 def set_params(project: Path, changes: dict[str, dict[str, Any]]) -> None:
     """Change values in params.yaml."""
     yaml, path = YAML(), project / "params.yaml"
-    yaml.dump(demo.merged(yaml.load(path), changes), path)
+    yaml.dump(sandbox.merged(yaml.load(path), changes), path)
 
 
 def times_of_writing(folder: Path) -> dict[str, object]:

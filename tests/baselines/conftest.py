@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from baselines import __main__ as runner
-from flows import demo
+from flows import sandbox
 from tests.conftest import Reproduced, dvc
 from transfer.network.backend import keras
 
@@ -44,7 +44,7 @@ def params() -> Any:
     """Return baselines/params.yaml with the smallest networks, images and training runs."""
     small = {"training": {"epochs": 2, "batch_size": 16}}
     yaml = YAML()
-    return demo.merged(
+    return sandbox.merged(
         yaml.load(ROOT / "baselines/params.yaml"),
         {
             "train": {"image_size": 16},

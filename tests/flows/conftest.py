@@ -1,4 +1,4 @@
-"""A small project under Git and DVC, in which all stages have run, and a Prefect server."""
+"""Fixtures: a small project under Git and DVC in which all stages have run, and a Prefect server."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from flows import processes, server
+from tests import sharing
 
 ROOT = Path(__file__).parents[2]
-NEEDED = {  # in another order than they run
+NEEDED = {  # not in the order in which they run
     "evaluate": ["download", "train_head"],
     "train_head": ["download", "fetch_weights"],
     "fetch_weights": [],
@@ -36,7 +37,7 @@ from pathlib import Path
 
 stage, needed = Path(__file__).stem, sys.argv[1:]
 number = int(re.search(rf"^{stage}:\s+number: (\d+)$", Path("params.yaml").read_text(), re.MULTILINE)[1])
-number += sum(int(Path("artifacts", each, "made/number").read_text()) for each in needed)
+number += sum(int(Path("artifacts", name, "made/number").read_text()) for name in needed)
 Path("artifacts", stage, "made").mkdir(parents=True)
 Path("artifacts", stage, "made/number").write_text(str(number))
 Path("artifacts", stage, "metrics.json").write_text(json.dumps({"sum": number}))
@@ -48,17 +49,25 @@ from pathlib import Path
 Path("begun").touch()
 while not Path("go").exists():
     time.sleep(0.01)
-"""  # in front of a task: until the file "go" is there
+"""  # the beginning of a task that waits for the file "go"
+
+WATCHED = """\
+controller=$1
+shift
+"$@" &
+while kill -0 "$controller" && kill -0 $!; do sleep 1; done 2>/dev/null
+kill $!
+"""  # runs a command until the process of the first argument ends
 
 
 def pipeline() -> dict[str, Any]:
-    """What dvc.yaml says: each stage adds its param `number` to the numbers of the stages it needs."""
+    """Return the content of dvc.yaml: each stage adds its parameter `number` to the numbers of the stages it needs."""
     return {
         "stages": {
             stage: {
                 "cmd": " ".join(["python", f"tasks/{stage}.py", *needed]),
                 "params": [stage],
-                "deps": [f"tasks/{stage}.py", *(f"artifacts/{each}/made" for each in needed)],
+                "deps": [f"tasks/{stage}.py", *(f"artifacts/{name}/made" for name in needed)],
                 "outs": [f"artifacts/{stage}/made"],
                 "metrics": [{f"artifacts/{stage}/metrics.json": {"cache": False}}],
             }
@@ -67,32 +76,32 @@ def pipeline() -> dict[str, Any]:
     }
 
 
-def refuse_the_real_project() -> None:
-    """Fail a test that would change the project that is tested, instead of a copy."""
+def assert_not_in_the_real_project() -> None:
+    """Fail a test that would change the tested project instead of a copy."""
     assert ROOT not in (Path.cwd(), *Path.cwd().parents), "the fixture `project` must come first"
 
 
 def run(*command: str) -> str:
-    """Run a command in the current folder, which must succeed; what it said on standard output."""
-    refuse_the_real_project()
+    """Run a command in the current folder; return its standard output."""
+    assert_not_in_the_real_project()
     result = subprocess.run(command, env=processes.environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout.strip()
 
 
 def git(*arguments: str) -> str:
-    """Run Git; what it said."""
+    """Run Git; return its standard output."""
     return run("git", *arguments)
 
 
 def dvc(*arguments: str) -> str:
-    """Run DVC; what it and the stages said."""
+    """Run DVC; return the standard output of it and of the stages."""
     return run(sys.executable, "-m", "dvc", *arguments)
 
 
 def set_number(stage: str, number: int) -> None:
-    """Edit params.yaml."""
-    refuse_the_real_project()
+    """Change the parameter of a stage."""
+    assert_not_in_the_real_project()
     path = Path("params.yaml")
     path.write_text(re.sub(rf"^{stage}:\s+number: \d+$", _params(stage, number), path.read_text(), flags=re.MULTILINE))
 
@@ -102,26 +111,26 @@ def _params(stage: str, number: int) -> str:
 
 
 def write_task(stage: str, program: str) -> None:
-    """Have a stage do something else."""
-    refuse_the_real_project()
+    """Replace the program of a stage."""
+    assert_not_in_the_real_project()
     Path("tasks", f"{stage}.py").write_text(program)
 
 
 def add_remote(address: Path | str) -> None:
-    """Have a remote, and commit it with all else that Git knows."""
-    refuse_the_real_project()
+    """Configure a default remote of DVC, and commit all tracked files."""
+    assert_not_in_the_real_project()
     with Path(".dvc/config").open("a") as file:
         file.write(f"[core]\n    remote = store\n['remote \"store\"']\n    url = {address}\n")
     git("commit", "--quiet", "--all", "--message=Remote")
 
 
 def number(stage: str) -> int:
-    """What a stage has made."""
+    """Return the number that a stage has written."""
     return int(Path("artifacts", stage, "made/number").read_text())
 
 
 def wait(reached: Callable[[], bool], *, seconds: float) -> None:
-    """Wait until something is so; fail if it is not in time."""
+    """Wait until a condition holds; fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline
@@ -129,13 +138,13 @@ def wait(reached: Callable[[], bool], *, seconds: float) -> None:
 
 
 def wait_for(path: Path) -> None:
-    """Wait until a file is there."""
+    """Wait until a file exists."""
     wait(path.exists, seconds=60)
 
 
 @contextmanager
-def someone_reproducing(stage: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Have somebody else's `dvc repro` at a stage, which ends when the file "go" is there or the block is left."""
+def dvc_repro_running(stage: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `dvc repro` of a stage, as a user does beside the flow, until the file "go" exists or the block ends."""
     write_task(stage, SLOW + TASK)
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     with subprocess.Popen(
@@ -152,8 +161,8 @@ def someone_reproducing(stage: str) -> Iterator["subprocess.Popen[bytes]"]:
             Path("go").touch()
 
 
-def _nobody(folder: Path) -> dict[str, str]:
-    """The variables for which the configuration of whoever runs the tests does not count."""
+def _without_user_configuration(folder: Path) -> dict[str, str]:
+    """Return variables that hide the configuration of the user who runs the tests."""
     return {
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
@@ -171,16 +180,16 @@ def _set(patch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
 
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The project, to be copied; DVC remembers an earlier run of `download`, with 2 as its number."""
+    """The project to copy; DVC's run cache has an earlier run of `download` with the number 2."""
     folder = tmp_path_factory.mktemp("made") / "a project"
     (folder / "tasks").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        _set(patch, _nobody(folder.parent))
+        _set(patch, _without_user_configuration(folder.parent))
         for stage in NEEDED:
             write_task(stage, TASK)
         Path("dvc.yaml").write_text(json.dumps(pipeline()))
-        Path("params.yaml").write_text("".join(f"{_params(*each)}\n" for each in NUMBERS.items()))
+        Path("params.yaml").write_text("".join(f"{_params(*item)}\n" for item in NUMBERS.items()))
         shutil.copy(ROOT / ".gitignore", ".gitignore")
         git("init", "--quiet", "--initial-branch=main")
         git("config", "user.name", "Somebody")
@@ -197,18 +206,18 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def project(_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project to change, and the current folder."""
+    """A copy of the project to change; the current folder."""
     folder = shutil.copytree(_made, tmp_path / "with a space")
-    _set(monkeypatch, _nobody(tmp_path) | {"PYTHONPATH": str(ROOT)})
+    _set(monkeypatch, _without_user_configuration(tmp_path) | {"PYTHONPATH": str(ROOT)})
     monkeypatch.chdir(folder)
     return folder
 
 
 def clone(folder: Path, workspace: Path) -> Path:
-    """A Git repository with the project as it is, the params of a workspace, and that one's DVC cache for its own."""
+    """Make a Git repository of the real project, with the parameters and the DVC cache of a workspace."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     if not (ROOT / ".git").exists():
-        pytest.skip("the project is no Git repository, so what belongs to it is not known")
+        pytest.skip("needs a Git repository, as `git ls-files` lists the files to copy")
     names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     for name in filter(None, names):
         if (ROOT / name).exists() and not name.startswith("tests/"):
@@ -225,12 +234,12 @@ def clone(folder: Path, workspace: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the Prefect server keeps its database."""
-    return tmp_path_factory.mktemp("prefect")
+    """The folder of the Prefect server, with its database; all processes of the test run share it."""
+    return sharing.folder(tmp_path_factory) / "prefect"
 
 
 def ask(method: str, address: str, body: object = None) -> Any:
-    """What a Prefect server answers; asked again, as Prefect's own client does, while its database is busy."""
+    """Send a request to a Prefect server, and repeat it while the database is busy, as Prefect's own client does."""
     busy = Retry(total=12, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=busy))
@@ -240,18 +249,18 @@ def ask(method: str, address: str, body: object = None) -> Any:
 
 
 def copy_database(home: Path, other: Path) -> None:
-    """Have a server's database elsewhere, too: a copy takes half a second, a new one fifteen."""
+    """Copy a server's database: a copy takes half a second, a new one fifteen."""
     other.mkdir()
     with (
-        closing(sqlite3.connect(home / "prefect.db")) as there,
-        closing(sqlite3.connect(other / "prefect.db")) as here,
+        closing(sqlite3.connect(home / "prefect.db")) as source,
+        closing(sqlite3.connect(other / "prefect.db")) as target,
     ):
-        there.backup(here)
+        source.backup(target)
 
 
 @contextmanager
 def _own_settings_at(home: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have Prefect's settings as they come, here and in processes started from here, for a home of their own."""
+    """Use Prefect's default settings with this home, in this process and in those it starts."""
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         patch.delenv(name)
     patch.setenv("PREFECT_HOME", str(home))
@@ -260,13 +269,20 @@ def _own_settings_at(home: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _server(prefect_home: Path) -> Iterator[str]:
-    """A Prefect server of its own; the address of its API."""
-    port = server.free_port()
-    with ExitStack() as running:
-        with pytest.MonkeyPatch.context() as patch, _own_settings_at(prefect_home, patch):
-            running.enter_context(server.running(port))
-        yield server.at(port)
+def _server(prefect_home: Path) -> str:
+    """The address of the API of a Prefect server, which runs once for all processes of the test run."""
+
+    def start(home: Path) -> None:
+        port = server.free_port()
+        with pytest.MonkeyPatch.context() as patch, _own_settings_at(home, patch):
+            variables = server.environment(port)
+            command = ["/bin/sh", "-c", WATCHED, "sh", str(sharing.controller()), *server.command(port)]
+        with (home / "server.log").open("w") as log:
+            subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+        wait(lambda: server.answers(server.at(port)), seconds=200)
+        (home / "address").write_text(server.at(port))
+
+    return (sharing.make_once(prefect_home, start) / "address").read_text()
 
 
 @pytest.fixture
@@ -277,12 +293,12 @@ def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 @pytest.fixture
 def no_prefect_server(_own_settings: None) -> None:
-    """Nobody has said where a Prefect server is, here and in processes started from here."""
+    """No setting names a Prefect server, in this process and in those it starts."""
 
 
 @pytest.fixture
 def prefect_server(_server: str, _own_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of the API of a Prefect server, which is used here and by processes started from here."""
+    """The address of the API of a Prefect server that this process and those it starts use."""
     monkeypatch.setenv("PREFECT_API_URL", _server)
     with temporary_settings({PREFECT_API_URL: _server}):
         yield _server

@@ -9,7 +9,7 @@ from flows import credentials
 
 @pytest.fixture(autouse=True)
 def _nothing_set(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment holds no credentials, and the server no block."""
+    """The environment has no credentials, and the server has no block."""
     assert PREFECT_API_URL.value() == prefect_server
     for variable in credentials.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
@@ -24,20 +24,20 @@ def block() -> Iterator[str]:
     Secret.delete(name)
 
 
-def test_nothing_set_is_nothing() -> None:
-    """Without variables and without blocks there are no credentials, and that is no error."""
+def test_without_variables_there_are_no_credentials() -> None:
+    """Without variables and blocks there are no credentials, and no error."""
     assert credentials.read() == {}
 
 
-def test_a_block_stands_for_a_variable(block: str) -> None:
-    """A Secret block on the server, under the variable's name with dashes, is what the stage gets."""
+def test_a_block_replaces_a_variable(block: str) -> None:
+    """A Secret block on the server, with the variable's name in dashes, gives the variable its value."""
     assert block == "kaggle-api-token"
     assert credentials.read() == {"KAGGLE_API_TOKEN": "from the block"}
 
 
 @pytest.mark.usefixtures("block")
-def test_the_environment_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that is set overrules the block, one that is set to nothing does not; line ends are no part of it."""
+def test_the_environment_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable takes precedence over its block unless it is blank; line ends are stripped."""
     monkeypatch.setenv("KAGGLE_API_TOKEN", "from the environment")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a key\n")
     monkeypatch.setenv("KAGGLE_KEY", " \n")

@@ -15,12 +15,12 @@ pytestmark = pytest.mark.usefixtures("project")
 
 
 def save(name: str = "brave-otter", run: str = RUN) -> experiments.Saved:
-    """Keep the workspace as the flow does."""
+    """Save the workspace as the flow does."""
     return experiments.save(name, graph.uncached_outputs(), run=run)
 
 
 def everything() -> dict[str, object]:
-    """Size and time of every file of the workspace and of Git's index, and where HEAD and branches are."""
+    """Return the state of the workspace and of Git: every file's size and time, the index, HEAD, branches."""
     outside = (".git", ".dvc/tmp", ".dvc/cache")
     files = [path for path in Path().rglob("*") if path.is_file() and not str(path).startswith(outside)]
     times: dict[str, object] = {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
@@ -33,12 +33,12 @@ def everything() -> dict[str, object]:
 
 
 def contents(commit: str, path: str) -> str:
-    """A file as a commit has it."""
+    """Return the content of a file in a commit."""
     return git("show", f"{commit}:{path}")
 
 
-def test_saving_touches_nothing() -> None:
-    """Files with their times, dvc.lock, index, HEAD, branches and `git status` are as they were."""
+def test_saving_changes_nothing() -> None:
+    """Files and their times, dvc.lock, index, HEAD, branches and `git status` stay the same."""
     set_number("download", 2)
     Path("staged").write_text("staged")
     git("add", "staged")
@@ -49,7 +49,7 @@ def test_saving_touches_nothing() -> None:
 
 
 def test_a_due_stage_stays_due() -> None:
-    """What is out of date when a run is saved is so afterwards: DVC's own `dvc exp save` would take it for done."""
+    """A stage that is due when a run is saved is due afterwards; after `dvc exp save` it would not be."""
     set_number("download", 2)
     due = graph.changes(["download"], lambda _: None)
     save()
@@ -70,8 +70,8 @@ def test_dvc_lists_it_with_its_scores() -> None:
     assert found["data"]["params"]["params.yaml"]["data"]["evaluate"] == {"number": 8}
 
 
-def test_dvc_brings_it_back() -> None:
-    """`dvc exp apply` has params, metrics and what DVC caches as they were, after another run has changed them."""
+def test_dvc_restores_it() -> None:
+    """`dvc exp apply` restores parameters, metrics and cached outputs after another run has changed them."""
     before = (number("evaluate"), Path("artifacts/evaluate/metrics.json").read_text(), Path("params.yaml").read_text())
     saved = save()
     set_number("evaluate", 5)
@@ -83,16 +83,16 @@ def test_dvc_brings_it_back() -> None:
     assert graph.changes(graph.read(), lambda _: None) == {}
 
 
-def test_metrics_that_git_ignores_are_in_it() -> None:
-    """What stages write is kept even if .gitignore names it."""
+def test_ignored_metrics_are_saved() -> None:
+    """Metrics are saved even if .gitignore excludes them."""
     Path(".gitignore").write_text("/artifacts/\n")
     git("rm", "-r", "--quiet", "--cached", "artifacts")
     git("commit", "--quiet", "--all", "--message=Ignored")
     assert json.loads(contents(save().commit, "artifacts/evaluate/metrics.json")) == {"sum": 1112}
 
 
-def test_staged_and_unstaged_changes_are_in_it() -> None:
-    """The experiment has the files as they are, staged or not; what was deleted is not in it."""
+def test_staged_and_unstaged_changes_are_saved() -> None:
+    """The experiment has the present files, staged or not, and no deleted ones."""
     Path("tasks/download.py").write_text("staged")
     git("add", "tasks/download.py")
     Path("tasks/evaluate.py").write_text("unstaged")
@@ -104,21 +104,21 @@ def test_staged_and_unstaged_changes_are_in_it() -> None:
     assert {*experiments.uncommitted()} == {"tasks/download.py", "tasks/evaluate.py", "tasks/train_head.py"}
 
 
-def test_what_stages_write_is_no_uncommitted_change() -> None:
-    """dvc.lock and metrics differ after every run; only what the user has changed is named."""
+def test_outputs_of_stages_are_no_uncommitted_changes() -> None:
+    """dvc.lock and metrics differ after every run; only changes of the user are returned."""
     for path in ("dvc.lock", "artifacts/evaluate/metrics.json", "params.yaml"):
         Path(path).write_text(Path(path).read_text() + "\n")
     assert experiments.uncommitted() == ["params.yaml"]
 
 
-def test_files_that_git_does_not_know_are_named() -> None:
-    """An untracked file that a stage reads is not in the experiment and is named; ignored and known ones are not."""
+def test_untracked_files_are_named() -> None:
+    """An untracked file that a stage reads is not in the experiment and is named; ignored and tracked ones are not."""
     Path("tasks/new é.py").write_text("new")
     Path(".cache").mkdir()
     Path(".cache/scratch").write_text("ignored")
     assert "new" not in git("ls-tree", "-r", "--name-only", save().commit)
     files = [Path("tasks"), Path(".cache/scratch"), Path("params.yaml")]
-    assert experiments.unknown(files) == ["tasks/new é.py"]
+    assert experiments.untracked(files) == ["tasks/new é.py"]
 
 
 @pytest.mark.parametrize(
@@ -130,16 +130,16 @@ def test_files_that_git_does_not_know_are_named() -> None:
         ("-x.lock", "x-lock"),
     ],
 )
-def test_any_name_becomes_one_for_git(name: str, proper: str) -> None:
-    """What a flow run may be called, and Git not, becomes dashes."""
+def test_any_name_becomes_one_that_git_allows(name: str, proper: str) -> None:
+    """Characters that Git does not allow in a name become dashes."""
     saved = save(name)
     assert saved.name == proper
     head = git("rev-parse", "HEAD")
     assert git("rev-parse", f"refs/exps/{head[:2]}/{head[2:]}/{proper}") == saved.commit
 
 
-def test_a_taken_name_gets_the_runs_id() -> None:
-    """A second run of the same name stands beside the first, also if that started from another commit."""
+def test_a_name_that_exists_gets_the_id_of_the_run() -> None:
+    """A second run of the same name does not replace the first, also if that started from another commit."""
     first = save()
     git("commit", "--quiet", "--allow-empty", "--message=Another baseline")
     second = save(run=ANOTHER)
@@ -147,8 +147,8 @@ def test_a_taken_name_gets_the_runs_id() -> None:
     assert {*dvc("exp", "list", "--all-commits", "--name-only").split()} == {first.name, second.name}
 
 
-def test_nobody_in_particular_can_save(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On a server where Git knows no name and no address, the run is saved all the same."""
+def test_a_run_is_saved_without_a_git_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a server where Git has no user name and address, the run is saved under the project's name."""
     git("config", "--unset", "user.name")
     git("config", "--unset", "user.email")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -158,7 +158,7 @@ def test_nobody_in_particular_can_save(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_the_latest_is_the_newest_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several, the one saved last is it, whatever it is called and whichever commit it started from."""
+    """The latest run is the one saved last, with any name and from any commit."""
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2030-01-02T00:00:00Z")
     newest = save("a-newer")
     git("commit", "--quiet", "--allow-empty", "--message=Another baseline")
@@ -168,7 +168,7 @@ def test_the_latest_is_the_newest_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_experiments_by_hand_are_not_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was saved with DVC is none of the pipeline's runs, neither before the first of those nor after it."""
+    """An experiment saved with DVC is not the latest run, neither before the first run nor after it."""
     assert experiments.latest() is None
     dvc("exp", "save", "--name", "by-hand")
     assert experiments.latest() is None
@@ -178,9 +178,9 @@ def test_experiments_by_hand_are_not_the_latest(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_run_that_was_applied_keeps_its_name() -> None:
-    """DVC's own note of what was applied last, refs/exps/exec/EXEC_APPLY, is no run, though it is a run's commit."""
+    """DVC's own reference to the applied commit, refs/exps/exec/EXEC_APPLY, does not count as a run."""
     dates = itertools.count(10**9)
-    while not git("rev-parse", "HEAD").startswith("f"):  # then Git lists the note before the experiment
+    while not git("rev-parse", "HEAD").startswith("f"):  # then Git lists that reference before the experiment
         git("commit", "--quiet", "--amend", "--no-edit", f"--date=@{next(dates)}")
     saved = save()
     dvc("exp", "apply", saved.name)
@@ -189,7 +189,7 @@ def test_a_run_that_was_applied_keeps_its_name() -> None:
 
 
 def test_metrics_and_params_are_compared() -> None:
-    """What differs from a commit is told with both values; all metrics, also those that are the same, if asked for."""
+    """Differences from a commit have both values; equal metrics are included with `everything`."""
     saved = save()
     assert experiments.differences("metrics", saved.commit, everything=False) == []
     Path("artifacts/evaluate/metrics.json").write_text('{"sum": 6, "new": 1}')
@@ -213,15 +213,15 @@ def test_the_baseline_is_head() -> None:
 
 
 def test_without_a_commit_there_is_no_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository in which nothing was committed has none."""
+    """A repository without a commit has no baseline."""
     monkeypatch.chdir(tmp_path)
     Path(".dvc").mkdir()
     git("init", "--quiet")
     assert experiments.baseline() is None
 
 
-def test_where_dvc_uses_no_git_there_is_no_baseline() -> None:
-    """With `core.no_scm`, as the demo has it, there are no experiments, in a repository of Git or outside."""
+def test_without_git_in_dvc_there_is_no_baseline() -> None:
+    """With `core.no_scm`, as in the demo, there is no baseline, inside and outside a Git repository."""
     Path(".dvc/config").write_text("[core]\n    no_scm = true\n")
     assert experiments.baseline() is None
     Path(".git").rename(".away")
@@ -229,13 +229,13 @@ def test_where_dvc_uses_no_git_there_is_no_baseline() -> None:
 
 
 def test_without_the_program_git_there_is_no_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without Git runs the pipeline, and saves nothing."""
+    """On a machine without Git there is no baseline, so that the pipeline runs without saving."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert experiments.baseline() is None
 
 
-def test_git_is_named_when_it_refuses() -> None:
-    """The error has Git's own words."""
+def test_an_error_of_git_has_its_message() -> None:
+    """The error has the command and Git's message."""
     Path(".git/index").write_text("damaged")
     with pytest.raises(experiments.GitError, match=r"^`git add` failed: .*index"):
         save()
@@ -246,7 +246,7 @@ def test_git_is_named_when_it_refuses() -> None:
     [((), None), (("mine",), "mine"), (("mine", "origin"), "origin"), (("mine", "yours"), None)],
 )
 def test_experiments_go_to_origin_or_the_only_remote(names: tuple[str, ...], expected: str | None) -> None:
-    """Of several remotes only `origin` is meant without being named."""
+    """Of several remotes only `origin` is used; without it there has to be exactly one."""
     for name in names:
         git("remote", "add", name, f"/nowhere/{name}")
     assert experiments.git_remote() == expected

@@ -8,7 +8,7 @@ import pytest
 from dvc.exceptions import DvcException
 
 from flows import graph, workspace
-from tests.flows.conftest import TASK, add_remote, pipeline, set_number, someone_reproducing, write_task
+from tests.flows.conftest import TASK, add_remote, dvc_repro_running, pipeline, set_number, write_task
 
 GRAPH = {
     "download": (),
@@ -28,20 +28,20 @@ with repo.lock:
 
 
 def nothing(line: str) -> None:
-    """Nothing is to be said."""
+    """Fail on any line that is logged."""
     raise AssertionError(line)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DVC and we give up on a lock, and look again, after fractions of a second."""
+    """DVC gives up on a lock, and the flow tries again, after fractions of a second."""
     monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0.2)
     monkeypatch.setattr(workspace, "_PAUSE", 0.1)
 
 
 @pytest.mark.usefixtures("project")
 def test_each_stage_comes_after_those_it_needs() -> None:
-    """The graph has every stage with what it needs, in an order to run them in, however dvc.yaml lists them."""
+    """The graph has every stage with those it needs, in an order to run them in, in any order of dvc.yaml."""
     assert next(iter(pipeline()["stages"])) == "evaluate"
     read = graph.read()
     assert {stage: set(needed) for stage, needed in read.items()} == {stage: {*GRAPH[stage]} for stage in GRAPH}
@@ -50,26 +50,26 @@ def test_each_stage_comes_after_those_it_needs() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_a_pipeline_in_a_subfolder_is_no_part_of_it() -> None:
-    """Neither its stages are in the graph nor what a stage needs of them."""
-    Path("beside").mkdir()
+def test_a_pipeline_in_a_subfolder_is_not_in_the_graph() -> None:
+    """Neither the stages of another dvc.yaml are in the graph, nor edges to them."""
+    Path("other").mkdir()
     stages = {"train_head": {"cmd": "touch made", "outs": ["made"]}, "other": {"cmd": "touch too", "outs": ["too"]}}
-    Path("beside/dvc.yaml").write_text(json.dumps({"stages": stages}))
-    ours = pipeline()
-    ours["stages"]["download"]["deps"].append("beside/made")
-    Path("dvc.yaml").write_text(json.dumps(ours))
+    Path("other/dvc.yaml").write_text(json.dumps({"stages": stages}))
+    content = pipeline()
+    content["stages"]["download"]["deps"].append("other/made")
+    Path("dvc.yaml").write_text(json.dumps(content))
     assert {stage: {*needed} for stage, needed in graph.read().items()} == {s: {*GRAPH[s]} for s in GRAPH}
 
 
-def test_without_a_pipeline_dvc_says_so(project: Path) -> None:
-    """A folder without dvc.yaml is refused in DVC's words."""
+def test_a_folder_without_a_pipeline_is_refused(project: Path) -> None:
+    """The error of a folder without dvc.yaml is DVC's."""
     (project / "dvc.yaml").unlink()
     with pytest.raises(DvcException, match=r"dvc\.yaml"):
         graph.read()
 
 
-def test_the_plan_has_what_is_named_and_what_it_needs() -> None:
-    """Of one stage, it and all upstream ones; of none, all; always in the graph's order."""
+def test_the_plan_has_the_named_stages_and_those_they_need() -> None:
+    """The plan of a stage has all upstream ones, that of no stage has all, always in the graph's order."""
     assert graph.plan(GRAPH, ["download"]) == {"download": ()}
     assert list(graph.plan(GRAPH, ["train_head"])) == ["download", "fetch_weights", "train_head"]
     assert list(graph.plan(GRAPH, ["train_head", "download"])) == ["download", "fetch_weights", "train_head"]
@@ -77,8 +77,8 @@ def test_the_plan_has_what_is_named_and_what_it_needs() -> None:
     assert graph.plan(GRAPH, []) == GRAPH
 
 
-def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
-    """The message has what was asked for and what could be."""
+def test_an_unknown_stage_is_refused() -> None:
+    """The message has the stages that exist and those that do not."""
     with pytest.raises(graph.UnknownStageError) as refused:
         graph.plan(GRAPH, ["train_head", "train-head", "eval"])
     assert str(refused.value) == (
@@ -87,14 +87,14 @@ def test_an_unknown_stage_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_nothing_changed() -> None:
-    """A workspace that is up to date has no changes."""
+def test_an_up_to_date_workspace_has_no_changes() -> None:
+    """If all stages are up to date, none is returned."""
     assert graph.changes(GRAPH, nothing) == {}
 
 
 @pytest.mark.usefixtures("project")
 def test_each_change_is_named() -> None:
-    """A param's section, code, a missing output and another command are each said of the stages they touch."""
+    """A parameter, code, a missing output and another command are the reasons of the stages they concern."""
     set_number("download", 2)
     write_task("fetch_weights", TASK + "# another\n")
     Path("artifacts/train_head/metrics.json").unlink()
@@ -110,20 +110,20 @@ def test_each_change_is_named() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_only_what_is_asked_for_is_looked_at() -> None:
-    """Changes of other stages are not among those of the stages asked for."""
+def test_only_the_named_stages_are_checked() -> None:
+    """Changes of other stages are not returned."""
     set_number("download", 2)
     assert graph.changes(["evaluate"], nothing) == {}
 
 
-def test_a_stage_that_has_never_run_is_called_that(project: Path) -> None:
-    """Without an entry in dvc.lock, a stage has never run, whatever lies in its folder."""
+def test_a_stage_that_has_never_run_has_that_as_reason(project: Path) -> None:
+    """Without an entry in dvc.lock, a stage has never run, whatever is in its folder."""
     (project / "dvc.lock").unlink()
     assert graph.changes(GRAPH, nothing) == dict.fromkeys(GRAPH, "never run")
 
 
 def test_of_many_changes_the_first_are_named() -> None:
-    """A long list is cut; one more than fits is named too, as its number would take as much room."""
+    """A long list is cut; a single name more is not, as the number would be as long."""
     deps = {f"transfer/{letter}.py": "modified" for letter in "abcdefgh"}
     assert graph.described([{"changed deps": deps}]) == (
         "modified: transfer/a.py, transfer/b.py, transfer/c.py, transfer/d.py, transfer/e.py, transfer/f.py and 2 more"
@@ -133,62 +133,64 @@ def test_of_many_changes_the_first_are_named() -> None:
 
 @pytest.mark.usefixtures("project")
 def test_broken_params_are_named() -> None:
-    """params.yaml that is no YAML is refused in DVC's words."""
+    """The error of a params.yaml that is not YAML is DVC's, and names the file."""
     Path("params.yaml").write_text("download: [")
     with pytest.raises(DvcException, match=r"params\.yaml"):
         graph.changes(GRAPH, nothing)
 
 
 @pytest.mark.usefixtures("project", "quick")
-def test_a_held_lock_of_dvc_is_waited_for() -> None:
-    """While another process has DVC's lock, it is said, once, that this one waits; then it goes on."""
-    said: list[str] = []
+def test_the_check_waits_for_a_lock_of_dvc() -> None:
+    """While another process holds DVC's lock, that is logged once; then the check goes on."""
+    output: list[str] = []
     with subprocess.Popen([sys.executable, "-c", HOLDING], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
-        assert graph.changes(GRAPH, said.append) == {}
-    assert said == ["Waiting for another process to be done with the workspace."]
+        assert graph.changes(GRAPH, output.append) == {}
+    assert output == ["Waiting for another process to finish with the workspace."]
 
 
 @pytest.mark.usefixtures("project", "quick")
-def test_a_running_stage_is_waited_for() -> None:
-    """While somebody else's DVC runs a stage, it is named with its PID; what it leaves is what counts."""
-    said: list[str] = []
+def test_the_check_waits_for_a_running_stage() -> None:
+    """While another DVC runs a stage, it is logged with its PID; the check uses its result."""
+    output: list[str] = []
 
     def release(line: str) -> None:
-        said.append(line)
+        output.append(line)
         Path("go").touch()
 
-    with someone_reproducing("download") as dvc:
+    with dvc_repro_running("download") as dvc:
         assert graph.changes(["download"], release) == {}
-    assert len(said) == 1
-    assert f"(PID {dvc.pid})" in said[0]
+    assert len(output) == 1
+    assert f"(PID {dvc.pid})" in output[0]
 
 
 @pytest.mark.usefixtures("project", "quick")
 def test_waiting_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the patience is over, whoever has the workspace is named with what to do."""
+    """After `PATIENCE`, the error names the process that uses the workspace, and what to do."""
     monkeypatch.setattr(workspace, "PATIENCE", 0.3)
     begun = time.monotonic()
     with (
-        someone_reproducing("download") as dvc,
-        pytest.raises(workspace.BusyError, match=rf"in use by .*\(PID {dvc.pid}\).*Run again when it is done"),
+        dvc_repro_running("download") as dvc,
+        pytest.raises(
+            workspace.WorkspaceBusyError, match=rf"in use by .*\(PID {dvc.pid}\).*Run again when that has ended"
+        ),
     ):
         graph.changes(["download"], lambda _: None)
     assert time.monotonic() - begun < 20
 
 
 @pytest.mark.usefixtures("project")
-def test_a_remote_is_known() -> None:
-    """There is none before one is set to be used by default."""
+def test_a_default_remote_is_found() -> None:
+    """There is no remote before a default one is configured."""
     assert not graph.has_remote()
     add_remote("/nowhere")
     assert graph.has_remote()
 
 
 @pytest.mark.usefixtures("project")
-def test_what_dvc_leaves_to_git_is_known() -> None:
-    """dvc.lock and every metric are among it, outputs that DVC caches are not."""
+def test_outputs_that_git_keeps_are_found() -> None:
+    """These are dvc.lock and every metric, but no outputs that DVC caches."""
     assert {*map(str, graph.uncached_outputs())} == {
         "dvc.lock",
         *(f"artifacts/{stage}/metrics.json" for stage in GRAPH),
@@ -196,6 +198,6 @@ def test_what_dvc_leaves_to_git_is_known() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_what_stages_read_and_none_makes_is_known() -> None:
-    """Code and params are among it, what one stage hands to another is not."""
+def test_inputs_that_no_stage_makes_are_found() -> None:
+    """These are code and params.yaml, but no output of a stage."""
     assert {*map(str, graph.sources())} == {"params.yaml", *(f"tasks/{stage}.py" for stage in GRAPH)}

@@ -70,7 +70,7 @@ NAMES = ("first", "second", "third", "aside")
 
 
 class Ended(NamedTuple):
-    """A flow run that has ended, by the server's account."""
+    """A flow run that has ended, as the server knows it."""
 
     state: State[Any]
     run: dict[str, Any]
@@ -78,26 +78,26 @@ class Ended(NamedTuple):
 
     @property
     def names(self) -> dict[str, str]:
-        """The names of the states of the task runs, by the names of these."""
+        """The names of the states of the task runs, by the names of the task runs."""
         return {name: task["state_name"] for name, task in self.tasks.items()}
 
 
 class Server(NamedTuple):
-    """A Prefect server."""
+    """A client of a Prefect server."""
 
     address: str
 
     def post(self, path: str, **body: Any) -> Any:
-        """Ask it."""
+        """Send a request."""
         return ask("POST", f"{self.address}/{path}", body)
 
     def latest(self) -> dict[str, Any]:
-        """The flow run that began last."""
+        """Return the flow run that started last."""
         found: dict[str, Any] = self.post("flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
         return found
 
     def tasks(self, run: str, expected: int) -> dict[str, dict[str, Any]]:
-        """The task runs of a flow run by name; what happened in them arrives a little later than it happened."""
+        """Return the task runs of a flow run by name, when so many have ended; their events arrive with a delay."""
         deadline = time.monotonic() + 20
         while True:
             found = self.post("task_runs/filter", flow_runs={"id": {"any_": [run]}})
@@ -107,31 +107,31 @@ class Server(NamedTuple):
             time.sleep(0.1)
 
     def artifacts(self, run: str) -> dict[str, Any]:
-        """The data of a flow run's artifacts, by key."""
+        """Return the data of a flow run's artifacts, by key."""
         found = self.post("artifacts/filter", flow_runs={"id": {"any_": [run]}})
         return {artifact["key"]: artifact["data"] for artifact in found}
 
 
 @pytest.fixture
 def server(prefect_server: str) -> Server:
-    """The server that flows report to."""
+    """A client of the server that flows report to."""
     return Server(prefect_server)
 
 
 def in_git(folder: Path, *arguments: str) -> str:
-    """Run Git, which must succeed."""
+    """Run Git; return its output."""
     who = ["-c", "user.name=test", "-c", "user.email=test"]
     return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """Run DVC, which must succeed."""
+    """Run DVC; return its output."""
     command = [sys.executable, "-m", "dvc", *arguments]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 def change(**values: dict[str, Any]) -> None:
-    """Change params of stages in the current folder."""
+    """Write params.yaml with some parameters changed."""
     params = {name: {"exit": 0, "gate": False, "sleep": 0, "value": 1} for name in NAMES}
     for name, changed in values.items():
         params[name] |= changed
@@ -140,7 +140,7 @@ def change(**values: dict[str, Any]) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Git repository with a pipeline of four stages that has not run; the current folder."""
+    """A Git repository with a pipeline of four stages that have not run; the current folder."""
     folder = tmp_path / "a project"
     (folder / ".cache").mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -158,7 +158,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(server: Server, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ended]]:
-    """Runs the flow in the project, with no time lost between tries."""
+    """A function that runs the flow in the project, without pauses between retries."""
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(pipeline.reproduce, "retry_delay_seconds", [0.1, 0.1, 0.1])
@@ -169,19 +169,19 @@ def run(server: Server, project: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         return Ended(state, latest, server.tasks(latest["id"], expected))
 
     yield run
-    APILogWorker.instance().drain()  # while the server is there to take it
+    APILogWorker.instance().drain()  # while the settings name the server
     EventsWorker.drain_all()
 
 
 def times_run() -> list[str]:
-    """The stages that have run in the current folder, each as often as it did."""
+    """Return the stages that have run in the current folder, each as often as it has run."""
     log = Path(".cache/runs.log")
     return log.read_text().split() if log.exists() else []
 
 
 @pytest.fixture
 def started(prefect_server: str) -> Callable[..., "subprocess.Popen[str]"]:
-    """Starts the flow as a person at a terminal does."""
+    """A function that starts the flow from a command line."""
 
     def started(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAGGLE", "AWS_"))}
@@ -197,7 +197,7 @@ def started(prefect_server: str) -> Callable[..., "subprocess.Popen[str]"]:
 
 
 def working(project: Path) -> list[str]:
-    """The command lines of what runs in a project's folder, but for these tests."""
+    """Return the command lines of the processes in a project's folder, except this one."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -210,7 +210,7 @@ def working(project: Path) -> list[str]:
 
 
 def test_each_stage_is_a_task_run_named_for_what_happened(run: Callable[..., Ended], server: Server) -> None:
-    """First all stages run; then none; then one is restored, and those behind it too, since they had run so before."""
+    """First all stages run, then none; after a change and back, the changed stage and those after it are restored."""
     first = run(expected=5)
     assert first.names == {**dict.fromkeys(NAMES, "Ran"), "save": "Saved"}
     assert first.state.is_completed()
@@ -227,8 +227,8 @@ def test_each_stage_is_a_task_run_named_for_what_happened(run: Callable[..., End
     assert sorted(times_run()) == sorted([*NAMES, "second", "third"])
 
 
-def test_the_graph_is_dvcs(run: Callable[..., Ended]) -> None:
-    """A task run waits for those of the stages it needs: what Prefect draws is what dvc.yaml says."""
+def test_the_graph_is_that_of_dvc(run: Callable[..., Ended]) -> None:
+    """A task run waits for those of the stages it needs: Prefect draws the graph of dvc.yaml."""
     tasks = run(expected=5).tasks
     names = {task["id"]: name for name, task in tasks.items()}
     upstream = {
@@ -245,7 +245,7 @@ def test_the_graph_is_dvcs(run: Callable[..., Ended]) -> None:
 
 
 def test_named_stages_run_with_what_they_need(run: Callable[..., Ended]) -> None:
-    """Only the named stage and those before it are looked at; forced, it alone runs again."""
+    """The named stage and those it needs are brought up to date; with `force`, only the named one runs again."""
     assert run("second", expected=3).names == {"first": "Ran", "second": "Ran", "save": "Saved"}
     forced = run("second", expected=3, force=True)
     assert forced.names == {"first": "Unchanged", "second": "Ran", "save": "Saved"}
@@ -253,7 +253,7 @@ def test_named_stages_run_with_what_they_need(run: Callable[..., Ended]) -> None
 
 
 def test_an_unknown_stage_is_refused_before_anything_runs(run: Callable[..., Ended]) -> None:
-    """The message lists the stages that there are."""
+    """The message lists the stages of the pipeline."""
     ended = run("second", "secnd", expected=0)
     assert ended.state.is_failed()
     assert ended.run["state"]["message"] == "Stages must be among first, aside, second, third. Received: secnd"
@@ -262,8 +262,8 @@ def test_an_unknown_stage_is_refused_before_anything_runs(run: Callable[..., End
 
 
 @pytest.mark.parametrize(("code", "tries"), [(75, 4), (65, 1), (78, 1), (1, 1)])
-def test_only_passing_trouble_is_tried_again(run: Callable[..., Ended], code: int, tries: int) -> None:
-    """A failed stage's last line is its state's message; those behind it are not begun, others are."""
+def test_only_transient_errors_are_retried(run: Callable[..., Ended], code: int, tries: int) -> None:
+    """A failed stage's last line is its state's message; stages that need it do not start, others do."""
     change(second={"exit": code})
     ended = run(expected=4)
     assert ended.names == {"first": "Ran", "second": "Failed", "third": "NotReady", "aside": "Ran"}
@@ -274,8 +274,8 @@ def test_only_passing_trouble_is_tried_again(run: Callable[..., Ended], code: in
     assert times_run().count("second") == tries
 
 
-def test_a_run_can_be_had_back_by_its_name(run: Callable[..., Ended], project: Path) -> None:
-    """Every run is an experiment; an older one brings back its params, metrics and outputs. The branch stays."""
+def test_a_run_can_be_restored_by_its_name(run: Callable[..., Ended], project: Path) -> None:
+    """Every run is an experiment; applying an older one restores its parameters, metrics and outputs."""
     head = in_git(project, "rev-parse", "HEAD")
     old = run(expected=5).run["name"]
     change(second={"value": 2})
@@ -289,10 +289,8 @@ def test_a_run_can_be_had_back_by_its_name(run: Callable[..., Ended], project: P
     assert json.loads(Path("artifacts/second/made.txt").read_text())["value"] == 1
 
 
-def test_the_artifacts_tell_what_a_run_did(
-    run: Callable[..., Ended], server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stages, params beside the last saved run's, and how far a stage was."""
+def test_artifacts_describe_a_run(run: Callable[..., Ended], server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Artifacts have the stages, the parameters that differ from the last saved run, and a stage's progress."""
     monkeypatch.setattr(pipeline.summary, "learning_curves", lambda: "")
     before = run(expected=5)
     change(second={"value": 2})
@@ -302,16 +300,16 @@ def test_the_artifacts_tell_what_a_run_did(
     assert {name: row["state"] for name, row in stages.items()} == {
         name: state for name, state in after.names.items() if name != "save"
     }
-    assert json.loads(artifacts["params"]) == [{"param": "second.value", "now": "2", "before": "1"}]
+    assert json.loads(artifacts["params"]) == [{"parameter": "second.value", "now": "2", "before": "1"}]
     assert artifacts["second"] == 50.0
     described = server.post("artifacts/filter", flow_runs={"id": {"any_": [after.run["id"]]}})
-    assert f"Params that differ from {before.run['name']}" in [each["description"] for each in described]
+    assert f"Parameters that differ from {before.run['name']}" in [artifact["description"] for artifact in described]
 
 
-def test_what_changes_during_a_run_is_not_saved_as_its_result(
+def test_a_workspace_that_changes_during_a_run_is_not_saved(
     run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If params change while stages run, the run says that it is not saved, and why."""
+    """If parameters change while stages run, the run is not saved, and its message has the reason."""
     show = pipeline.show_results
 
     def meanwhile(*arguments: Any) -> None:
@@ -325,18 +323,18 @@ def test_what_changes_during_a_run_is_not_saved_as_its_result(
 
 
 def test_uncommitted_changes_are_saved_and_named(run: Callable[..., Ended]) -> None:
-    """A dirty workspace is no obstacle: the run says which changes its experiment holds, and which files it cannot."""
+    """Uncommitted changes are part of the experiment and named; files that Git does not track are named as missing."""
     change(second={"value": 3})
     Path("other.py").write_text("")
     Path("stage.py").write_text(STAGE + "\nimport other\n")
     Path("dvc.yaml").write_text(PIPELINE.replace("deps: [stage.py]", "deps: [stage.py, other.py]"))
     message = run(expected=5).run["state"]["message"]
-    assert "It holds changes that are not committed: dvc.yaml, params.yaml, stage.py." in message
-    assert "Git does not know, so it does not hold: other.py." in message
+    assert "It contains changes that are not committed: dvc.yaml, params.yaml, stage.py." in message
+    assert "It lacks files that Git does not track: other.py." in message
 
 
 def test_pushing_needs_a_remote(run: Callable[..., Ended]) -> None:
-    """Without one, `push` is refused before anything runs, with the command that helps."""
+    """Without a remote, `push` is refused before anything runs, with the command that adds one."""
     ended = run(expected=0, push=True)
     assert "dvc remote add -d store" in ended.run["state"]["message"]
     assert times_run() == []
@@ -345,7 +343,7 @@ def test_pushing_needs_a_remote(run: Callable[..., Ended]) -> None:
 def test_another_clone_starts_from_what_was_pushed(
     run: Callable[..., Ended], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that pushes sends data, metrics and its experiment; a run in a fresh clone computes nothing."""
+    """A run with `push` sends data, metrics and its experiment; a run in a fresh clone computes nothing."""
     in_git(tmp_path, "init", "-q", "--bare", "-b", "main", "origin.git")
     in_git(project, "remote", "add", "origin", str(tmp_path / "origin.git"))
     dvc(project, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
@@ -366,14 +364,14 @@ def test_another_clone_starts_from_what_was_pushed(
 
 @pytest.mark.reliability(
     "killed",
-    "a flow run asked to end, interrupted or killed by `kill -9`",
-    "within 10 s nothing that it started is left; the next run goes on",
+    "a flow run terminated, interrupted or killed by `kill -9`",
+    "within 10 s its processes have ended; the next run goes on",
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_however_a_run_ends_its_stage_ends_with_it(
+def test_a_stage_ends_with_its_run(
     project: Path, started: Callable[..., "subprocess.Popen[str]"], number: signal.Signals
 ) -> None:
-    """Asked to end, interrupted or killed: within ten seconds nothing that it started is left; the next goes on."""
+    """Within ten seconds of SIGTERM, SIGINT or SIGKILL all processes of a run have ended; the next run goes on."""
     change(second={"sleep": 100})
     process = started("third")
     wait(lambda: times_run() == ["first", "second"], seconds=60)
@@ -391,67 +389,67 @@ def test_however_a_run_ends_its_stage_ends_with_it(
     assert times_run() == ["first", "second", "second", "third"]
 
 
-@pytest.mark.reliability("two at once", "two flow runs", "the second waits, says for whom, and finds the work done")
+@pytest.mark.reliability("two at once", "two flow runs", "the second waits, names the first, and finds the work done")
 @pytest.mark.usefixtures("project")
 def test_a_second_run_waits_for_the_first(started: Callable[..., "subprocess.Popen[str]"]) -> None:
-    """Two runs in one workspace take turns; the second says whom it waits for, and finds the work done."""
+    """Two runs in one workspace take turns; the second logs which run it waits for, and finds the work done."""
     change(second={"gate": True})
     first = started("second")
     wait(lambda: times_run() == ["first", "second"], seconds=60)
     second = started("second")
-    said = ""
-    while "Waiting for" not in said:
+    output = ""
+    while "Waiting for" not in output:
         line = second.stdout.readline() if second.stdout else ""
-        assert line, said
-        said += line
-    assert f"(PID {first.pid})" in said
+        assert line, output
+        output += line
+    assert f"(PID {first.pid})" in output
     Path("gate").touch()
-    said += second.communicate(timeout=60)[0]
+    output += second.communicate(timeout=60)[0]
     assert (first.wait(timeout=60), second.returncode) == (0, 0)
-    assert "2 unchanged" in said
+    assert "2 unchanged" in output
     assert times_run() == ["first", "second"]
     first.communicate()
 
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_without_a_server_one_is_had_for_the_run_alone(
+def test_without_a_server_a_temporary_one_is_started(
     started: Callable[..., "subprocess.Popen[str]"], prefect_home: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Where no server answers, the run says that it starts one, and ends it however the run itself ends."""
+    """If no server answers, the run prints that it starts one, and ends it, also after SIGTERM or SIGINT."""
     copy_database(prefect_home, tmp_path / "prefect")
     nowhere = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_API_PORT": "9"}
     change(first={"gate": True})
     process = started("first", PREFECT_API_URL="", **nowhere)
     wait(lambda: times_run() == ["first"], seconds=100)
-    servers = [each for each in psutil.Process(process.pid).children() if "server" in each.cmdline()]
+    servers = [child for child in psutil.Process(process.pid).children() if "server" in child.cmdline()]
     assert len(servers) == 1
     process.send_signal(number)
-    said, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=40)
     assert process.returncode != 0
-    assert said.startswith("Starting a Prefect server for this run")
+    assert output.startswith("Starting a Prefect server for this run")
     assert not psutil.wait_procs(servers, timeout=1)[1]
 
 
 @pytest.mark.usefixtures("project")
 def test_the_exit_code_is_the_stages(started: Callable[..., "subprocess.Popen[str]"]) -> None:
-    """A script that calls the pipeline learns what went wrong; an unknown stage is 2, without a server's start."""
+    """The exit code is that of the failed stage, and 2 for an unknown stage, for which no server is started."""
     change(second={"exit": 77})
     failed = started("second")
-    said, _ = failed.communicate(timeout=60)
+    output, _ = failed.communicate(timeout=60)
     assert failed.returncode == 77
-    assert said.rstrip().endswith("second: expected something. Received: something else.")
+    assert output.rstrip().endswith("second: expected something. Received: something else.")
     unknown = started("secnd", PREFECT_API_URL="http://127.0.0.1:9/api")
-    said, _ = unknown.communicate(timeout=60)
+    output, _ = unknown.communicate(timeout=60)
     assert unknown.returncode == 2
-    assert said.startswith("Stages must be among")
+    assert output.startswith("Stages must be among")
 
 
 ARCHIVE = {f"train/{kind}.{number}.jpg": bytes([number]) * 99 for kind in ("cat", "dog") for number in range(3)}
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
-    """A zip archive."""
+    """Make a zip archive."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
@@ -461,14 +459,14 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def kaggle() -> Iterator[StandIn]:
-    """Kaggle, with an archive of its layout."""
+    """A server like Kaggle's, with an archive of its layout."""
     with serve(zipped({"train.zip": zipped(ARCHIVE)})) as stand_in:
         yield stand_in
 
 
 @pytest.fixture
 def downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project's own pipeline, about to download from Kaggle; the current folder."""
+    """The project's own pipeline with Kaggle as its source; the current folder."""
     folder = tmp_path / "a download"
     demo.prepare(ROOT, folder)
     params = folder / "params.yaml"
@@ -478,16 +476,16 @@ def downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.reliability(
-    "network", "a stage ends with 75", "the flow begins it again after 5 seconds, 1 minute and 5 minutes"
+    "network", "a stage ends with 75", "the flow retries it after 5 seconds, 1 minute and 5 minutes"
 )
-def test_a_busy_kaggle_is_tried_again_later(
+def test_a_stage_is_retried_while_kaggle_is_busy(
     downloading: Path, kaggle: StandIn, started: Callable[..., "subprocess.Popen[str]"], server: Server
 ) -> None:
-    """A download that gives up on a server in trouble is begun again by the flow, and succeeds."""
+    """A download that gave up on a busy server is retried by the flow, and succeeds."""
     kaggle.faults = [Fault(503, {"Retry-After": "999"})]
     process = started("download", **{**kaggle.environment, "no_proxy": "127.0.0.1"})
-    said, _ = process.communicate(timeout=100)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
     tasks = server.tasks(server.latest()["id"], 2)
     assert (tasks["download"]["state_name"], tasks["download"]["run_count"]) == ("Ran", 2)
     assert zipfile.is_zipfile(downloading / "artifacts/download/photos.zip")
@@ -495,7 +493,7 @@ def test_a_busy_kaggle_is_tried_again_later(
 
 @pytest.mark.reliability(
     "network",
-    "trouble, with a token or a signed address at hand",
+    "an error while a token or a signed address is in use",
     "neither is in any line, message, traceback, artifact or file",
 )
 def test_a_refusal_is_final_and_shows_no_secret(
@@ -505,17 +503,17 @@ def test_a_refusal_is_final_and_shows_no_secret(
     server: Server,
     prefect_home: Path,
 ) -> None:
-    """Rules that are not accepted fail at once; the token is in no log, artifact, state, database or file."""
+    """A stage without permission fails without retry; the token is in no log, artifact, state, database or file."""
     kaggle.api_faults = [Fault(403)] * 9
     process = started("download", **{**kaggle.environment, "no_proxy": "127.0.0.1"})
-    said, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=100)
     assert process.returncode == 77
     run = server.latest()
     tasks = server.tasks(run["id"], 1)
     assert (tasks["download"]["state_name"], tasks["download"]["run_count"]) == ("Failed", 1)
     assert "rules" in tasks["download"]["state"]["message"]
 
-    assert TOKEN not in said
+    assert TOKEN not in output
     logs = server.post("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
     assert logs
     answers = [logs, run, tasks, server.artifacts(run["id"])]

@@ -29,17 +29,17 @@ with start(["/bin/sh", "-c", sys.argv[2]], processes.environment()) as process:
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not end when asked is killed soon."""
+    """Processes that ignore SIGTERM are killed soon."""
     monkeypatch.setattr(processes, "GRACE", 0.3)
 
 
-def said_by(script: str, *, secrets: dict[str, str] | None = None) -> list[str]:
-    """The lines of a shell script that must succeed."""
-    code, said = processes.run(
-        ["/bin/sh", "-c", script], processes.environment(), secrets=secrets or {}, say=lambda _: None
+def output_of(script: str, *, secrets: dict[str, str] | None = None) -> list[str]:
+    """Run a shell script, which has to succeed; return its lines of output."""
+    code, output = processes.run(
+        ["/bin/sh", "-c", script], processes.environment(), secrets=secrets or {}, log=lambda _: None
     )
     assert code == 0
-    return said
+    return output
 
 
 OTHERS: set[int] = set()
@@ -47,66 +47,71 @@ OTHERS: set[int] = set()
 
 @pytest.fixture(autouse=True)
 def _others() -> None:
-    """Know what other tests have started and go on using, as a server."""
+    """Record the processes that other tests have started and still use, such as a server."""
     OTHERS.clear()
     OTHERS.update(child.pid for child in psutil.Process().children(recursive=True))
 
 
 def started() -> list[psutil.Process]:
-    """What a test has started and what that has, as far as it lives."""
+    """Return the running processes that a test has started, and their children."""
     children = psutil.Process().children(recursive=True)
     return [child for child in children if child.pid not in OTHERS and child.status() != psutil.STATUS_ZOMBIE]
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_exit_code_and_lines_come_back() -> None:
-    """A command's exit code and what it said on both streams, in order, are what a run gives."""
-    told: list[str] = []
+def test_a_run_returns_exit_code_and_lines() -> None:
+    """A run returns the command's exit code and its output on both streams, in order."""
+    logged: list[str] = []
     script = "echo out; echo err >&2; echo again; exit 75"
-    assert processes.run(["/bin/sh", "-c", script], processes.environment(), secrets={}, say=told.append) == (75, told)
-    assert told == ["out", "err", "again"]
+    assert processes.run(["/bin/sh", "-c", script], processes.environment(), secrets={}, log=logged.append) == (
+        75,
+        logged,
+    )
+    assert logged == ["out", "err", "again"]
 
 
-def test_lines_come_as_they_are_said(tmp_path: Path) -> None:
-    """A line is told while the command still runs: this one goes on only once its first line was told."""
+def test_lines_are_logged_as_they_arrive(tmp_path: Path) -> None:
+    """A line is logged while the command still runs: this one goes on only after its first line was logged."""
     go = tmp_path / "go"
     script = f"echo first; until [ -e '{go}' ]; do sleep 0.01; done; echo last"
-    code, said = processes.run(["/bin/sh", "-c", script], processes.environment(), secrets={}, say=lambda _: go.touch())
-    assert (code, said) == (0, ["first", "last"])
+    code, output = processes.run(
+        ["/bin/sh", "-c", script], processes.environment(), secrets={}, log=lambda _: go.touch()
+    )
+    assert (code, output) == (0, ["first", "last"])
 
 
-def test_a_bar_becomes_its_last_state() -> None:
-    """Of a line drawn over and over the last drawing is told, also if the cursor went back to its start."""
-    assert said_by(r"printf ' 10%%\r 50%%\r100%%\nnext\r\n 1/2\r 2/2\r'") == ["100%", "next", " 2/2"]
+def test_of_a_progress_bar_the_last_state_is_logged() -> None:
+    """Of a line that is redrawn, the last drawing is logged, also if the cursor went back to its start."""
+    assert output_of(r"printf ' 10%%\r 50%%\r100%%\nnext\r\n 1/2\r 2/2\r'") == ["100%", "next", " 2/2"]
 
 
-def test_colours_and_empty_lines_go() -> None:
-    """Escape sequences of terminals and lines without a word are left out."""
-    assert said_by(r"printf '\033[31mred\033[0m\033[K\n\n  \n\033[1A\033[?25lgreen\n'") == ["red", "green"]
+def test_colours_and_empty_lines_are_removed() -> None:
+    """Escape sequences of terminals and blank lines are removed."""
+    assert output_of(r"printf '\033[31mred\033[0m\033[K\n\n  \n\033[1A\033[?25lgreen\n'") == ["red", "green"]
 
 
-def test_any_bytes_are_told() -> None:
-    """Bytes that are no UTF-8 are replaced, characters cut by a read are not, and a last line needs no end."""
-    assert said_by(r"printf 'caf\351 \303'; sleep 0.2; printf '\244\nend'") == ["caf\ufffd ä", "end"]
+def test_any_bytes_are_logged() -> None:
+    """Bytes that are not UTF-8 are replaced, characters split between two reads are kept, a last line needs no end."""
+    assert output_of(r"printf 'caf\351 \303'; sleep 0.2; printf '\244\nend'") == ["caf\ufffd ä", "end"]
 
 
 def test_secrets_are_masked() -> None:
-    """The command knows the secrets; neither what is told nor what comes back has their values."""
-    told: list[str] = []
-    _, said = processes.run(
+    """The command has the secrets in its environment; neither the log nor the returned lines have their values."""
+    logged: list[str] = []
+    _, output = processes.run(
         ["/bin/sh", "-c", 'test "$TOKEN" = s3cret && echo "token=$TOKEN,$TOKEN"'],
         processes.environment(),
         secrets={"TOKEN": "s3cret"},
-        say=told.append,
+        log=logged.append,
     )
-    assert said == told == ["token=********,********"]
+    assert output == logged == ["token=********,********"]
 
 
 @pytest.mark.parametrize(
@@ -114,24 +119,24 @@ def test_secrets_are_masked() -> None:
     [
         ("user abc, key abcdef", "user ********, key ********"),
         ("first and second", "******** and ********"),
-        ("nothing of it", "nothing of it"),
+        ("no secret", "no secret"),
     ],
 )
 def test_each_part_of_a_secret_is_masked(line: str, masked: str) -> None:
-    """One secret may begin with another, have several lines or be empty."""
+    """Secrets are masked if one begins with another, has several lines or is empty."""
     assert processes.masked(line, ["abc", "abcdef", "first\nsecond\n", "", " "]) == masked
 
 
 @pytest.mark.timeout(15)
-def test_nothing_is_left_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once after a command's end neither what it left behind nor the watcher of its group lives."""
+def test_no_process_remains_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a command has ended, neither its background processes nor the watchdog of its group run."""
     monkeypatch.setattr(processes, "GRACE", 60)
-    said_by("sleep 60 & sleep 60 & echo done")
+    output_of("sleep 60 & sleep 60 & echo done")
     assert started() == []
 
 
-def test_what_ignores_the_request_to_end_is_killed() -> None:
-    """A command that will not end, with a child that will not either, is gone when the block is left."""
+def test_a_command_that_ignores_sigterm_is_killed() -> None:
+    """A command that ignores SIGTERM, with a child that does as well, has ended after the block."""
     with processes.group(["/bin/sh", "-c", "trap '' TERM; sleep 60 & echo up; wait"], processes.environment()) as left:
         assert next(processes.lines(left)) == "up"
         assert len(processes.members(left.pid)) >= 2
@@ -139,59 +144,59 @@ def test_what_ignores_the_request_to_end_is_killed() -> None:
     assert left.returncode == -signal.SIGKILL
 
 
-def test_what_ends_when_asked_has_the_time_to(tmp_path: Path) -> None:
-    """A command that ends in good order when asked is left to do so."""
+def test_a_command_that_handles_sigterm_has_time_to(tmp_path: Path) -> None:
+    """A command that cleans up on SIGTERM is not killed meanwhile."""
     script = f"trap 'sleep 0.1; echo well > \"{tmp_path}/how\"; exit' TERM; echo up; while :; do sleep 0.01; done"
     with processes.group(["/bin/sh", "-c", script], processes.environment()) as process:
         assert next(processes.lines(process)) == "up"
     assert (tmp_path / "how").read_text() == "well\n"
 
 
-def test_an_exception_ends_the_command_too() -> None:
-    """An interruption while lines are told, as by a cancelled run, leaves nothing running."""
+def test_an_exception_terminates_the_command() -> None:
+    """After an interruption while lines are logged, as of a cancelled run, no process remains."""
 
     def interrupted(_: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        processes.run(["/bin/sh", "-c", "echo up; sleep 60"], processes.environment(), secrets={}, say=interrupted)
+        processes.run(["/bin/sh", "-c", "echo up; sleep 60"], processes.environment(), secrets={}, log=interrupted)
     assert started() == []
 
 
 @pytest.mark.timeout(30)
-def test_a_leftover_that_holds_the_pipe_holds_up_nothing() -> None:
-    """A command has ended when it has, even if a silent process that it left has its output open."""
-    assert said_by("sleep 60 & echo done") == ["done"]
+def test_an_orphan_that_holds_the_pipe_delays_nothing() -> None:
+    """A run returns when the command has ended, even if a silent orphan of it has the output open."""
+    assert output_of("sleep 60 & echo done") == ["done"]
 
 
 @pytest.mark.timeout(30)
-def test_a_leftover_that_talks_holds_up_nothing() -> None:
-    """A process that was left and goes on talking is not listened to for ever."""
-    assert said_by("while :; do echo more; sleep 0.01; done & echo done")[0] in ("done", "more")
+def test_an_orphan_that_prints_delays_nothing() -> None:
+    """A run returns when the command has ended, even if an orphan of it goes on printing."""
+    assert output_of("while :; do echo more; sleep 0.01; done & echo done")[0] in ("done", "more")
     assert started() == []
 
 
 @pytest.mark.timeout(30)
-def test_a_leftover_of_another_session_holds_up_nothing() -> None:
-    """A process that has left the group, and that nobody will end, may keep the output open."""
-    said = said_by("setsid sleep 61 & echo $!; sleep 0.2")
-    os.kill(int(said[0]), signal.SIGKILL)
+def test_an_orphan_in_another_session_delays_nothing() -> None:
+    """A run returns although a process that has left the group has the output open."""
+    output = output_of("setsid sleep 61 & echo $!; sleep 0.2")
+    os.kill(int(output[0]), signal.SIGKILL)
 
 
 @pytest.mark.reliability(
     "killed",
-    "a flow run asked to end, interrupted or killed by `kill -9`",
-    "within 10 s nothing that it started is left; the next run goes on",
+    "a flow run terminated, interrupted or killed by `kill -9`",
+    "within 10 s its processes have ended; the next run goes on",
 )
 @pytest.mark.parametrize("start", ["group", "child"])
-def test_what_was_started_ends_with_a_killed_parent(start: str) -> None:
-    """Killed with -9, a process takes what it started with it, also what ignores the request to end."""
+def test_processes_end_with_a_killed_parent(start: str) -> None:
+    """When a process is killed by SIGKILL, those that it started end, also if they ignore SIGTERM."""
     script = "trap '' TERM; sleep 60 & echo up; wait"
     environment = processes.environment() | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", LEADING, start, script]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
         assert parent.stdout
-        number, up = sorted([parent.stdout.readline(), parent.stdout.readline()])  # a child speaks for itself
+        number, up = sorted([parent.stdout.readline(), parent.stdout.readline()])  # a child prints its lines itself
         group = int(number)
         assert up == b"up\n"
         assert len(processes.members(group)) >= 3
@@ -199,8 +204,8 @@ def test_what_was_started_ends_with_a_killed_parent(start: str) -> None:
     until(lambda: processes.members(group) == [])
 
 
-def test_a_child_is_asked_to_end(tmp_path: Path) -> None:
-    """A child runs while the block does, in a group of its own, and is asked to end when it is left."""
+def test_a_child_is_terminated(tmp_path: Path) -> None:
+    """A child runs during the block, in a process group of its own, and gets SIGTERM at its end."""
     script = "trap 'echo ended; exit 3' TERM; echo begun; while :; do sleep 0.01; done"
     log = tmp_path / "log"
     log.write_text("before\n")
@@ -212,7 +217,7 @@ def test_a_child_is_asked_to_end(tmp_path: Path) -> None:
 
 
 def test_a_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A child that ignores the request is killed with all it started."""
+    """A child that ignores SIGTERM is killed with all it started."""
     monkeypatch.setattr(processes, "_STOPPING", 0.2)
     log = tmp_path / "log"
     script = "trap '' TERM; sleep 60 & echo begun; wait"
@@ -223,7 +228,7 @@ def test_a_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_python_is_this_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A command `python` is the Python that runs the flows, whatever is first in PATH; nothing calls home or asks."""
+    """The command `python` is the Python that runs the flows, whatever PATH has first; no telemetry, no prompts."""
     (tmp_path / "python").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shutil.which("python") == str(tmp_path / "python")
@@ -240,7 +245,7 @@ from flows import processes
 
 asked, ignored = map(int, sys.argv[1:])
 signal.signal(ignored, signal.SIG_IGN)
-processes.interruptible()
+processes.interrupt_on_signals()
 try:
     os.kill(os.getpid(), asked)
     print("goes on")
@@ -257,10 +262,10 @@ except KeyboardInterrupt:
         (signal.SIGHUP, signal.SIGINT, "interrupted"),
         (signal.SIGHUP, signal.SIGHUP, "goes on"),
     ],
-    ids=["Ctrl-C behind &", "SIGTERM", "closed terminal", "closed terminal under nohup"],
+    ids=["Ctrl-C after &", "SIGTERM", "closed terminal", "closed terminal under nohup"],
 )
-def test_a_request_to_end_interrupts(asked: signal.Signals, ignored: signal.Signals, outcome: str) -> None:
-    """Ctrl-C, also behind a shell's `&`, a request to end and a closed terminal, but under `nohup`, interrupt."""
+def test_signals_interrupt(asked: signal.Signals, ignored: signal.Signals, outcome: str) -> None:
+    """Ctrl-C, also after a shell's `&`, SIGTERM, and a closed terminal unless under `nohup`, interrupt."""
     numbers = [str(int(number)) for number in (asked, ignored)]
     result = subprocess.run(
         [sys.executable, "-c", ASKED, *numbers], cwd=ROOT, capture_output=True, text=True, check=False

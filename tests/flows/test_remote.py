@@ -7,30 +7,31 @@ from pathlib import Path
 
 import pytest
 from dvc.exceptions import DvcException
+from dvc.lock import LockError
 from dvc.repo import Repo
 
-from flows import processes, remote
-from tests.flows.conftest import NUMBERS, add_remote, dvc, git, number, set_number
+from flows import experiments, processes, remote
+from tests.flows.conftest import NUMBERS, add_remote, dvc, dvc_repro_running, git, number, set_number
 
 METRICS = Path("artifacts/download/metrics.json")
 
 
 @pytest.fixture
 def shared(project: Path, tmp_path: Path) -> Path:
-    """The project, with a remote."""
+    """The project with a remote."""
     add_remote(tmp_path / "a store")
     return project
 
 
 @pytest.fixture
 def clone(shared: Path, tmp_path: Path) -> Path:
-    """A clone that has what Git has, beside the current folder."""
+    """A clone of the Git repository; not the current folder."""
     git("clone", "--quiet", str(shared), str(tmp_path / "a clone"))
     return tmp_path / "a clone"
 
 
 def command(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run the module."""
+    """Run `python -m flows.remote`."""
     return subprocess.run(
         [sys.executable, "-m", "flows.remote", *arguments],
         env=processes.environment() | variables,
@@ -40,54 +41,54 @@ def command(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[s
     )
 
 
-def take(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have DVC bring a stage up to date where it cannot run it."""
+def reproduce_without_running(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reproduce a stage with a shell that cannot run it."""
     monkeypatch.setenv("SHELL", "/bin/false")
     with Repo(".") as repo:
         repo.reproduce(stage, single_item=True)
 
 
-def test_an_earlier_run_comes_back_in_another_clone(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was pushed brings an earlier run's output and metrics where its params are set, and nothing runs."""
+def test_an_earlier_run_is_restored_in_another_clone(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pushed run is restored with output and metrics where its parameters are set, and nothing runs."""
     assert remote.push() > 0
     monkeypatch.chdir(clone)
     set_number("download", 2)
     assert json.loads(METRICS.read_text()) == {"sum": 1}
     assert remote.pull("download") == "remote"
-    take("download", monkeypatch)
+    reproduce_without_running("download", monkeypatch)
     assert number("download") == 2
     assert json.loads(METRICS.read_text()) == {"sum": 2}
 
 
-def test_dvc_alone_does_not_bring_it(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`dvc push --run-cache` leaves out what earlier runs made; should it once not, this module can go."""
+def test_dvc_alone_does_not_restore_it(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc push --run-cache` leaves out the outputs of earlier runs; if it no longer does, `flows.remote` can go."""
     dvc("push", "--quiet", "--run-cache")
     monkeypatch.chdir(clone)
     set_number("download", 2)
     assert "Running stage" in dvc("repro", "--pull", "--single-item", "download")
 
 
-def test_the_current_run_comes_in_a_clone(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clone gets what belongs to its own params, stage by stage, and nothing runs."""
+def test_the_current_run_is_restored_in_a_clone(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone restores the run of its own parameters, stage by stage, and nothing runs."""
     remote.push()
     monkeypatch.chdir(clone)
     for stage in NUMBERS:
         assert remote.pull(stage) == "remote"
-        take(stage, monkeypatch)
+        reproduce_without_running(stage, monkeypatch)
     assert number("evaluate") == 1112
     assert json.loads(Path("artifacts/evaluate/metrics.json").read_text()) == {"sum": 1112}
 
 
 @pytest.mark.usefixtures("shared")
-def test_what_is_here_is_not_asked_for() -> None:
-    """An earlier run of this very clone comes from DVC's own cache, also if the remote is empty."""
+def test_a_run_in_the_cache_is_not_fetched() -> None:
+    """An earlier run of this clone is restored from DVC's local cache, also if the remote is empty."""
     set_number("download", 2)
     assert remote.pull("download") == "cache"
     assert number("download") == 2
 
 
-def test_what_nobody_ran_does_not_come(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For params of which the remote has no run there is nothing to bring, and the workspace stays as it is."""
+def test_without_an_earlier_run_nothing_is_restored(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For parameters without a run in the remote, nothing is restored."""
     remote.push()
     monkeypatch.chdir(clone)
     set_number("download", 3)
@@ -96,8 +97,8 @@ def test_what_nobody_ran_does_not_come(clone: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("shared")
-def test_only_what_is_missing_is_sent() -> None:
-    """The second time there is nothing to send; after another run only what is new."""
+def test_only_missing_files_are_sent() -> None:
+    """A second push sends nothing; a push after another run sends its new files."""
     assert remote.push() > 1
     assert remote.push() == 0
     set_number("evaluate", 9)
@@ -107,16 +108,16 @@ def test_only_what_is_missing_is_sent() -> None:
 
 
 @pytest.mark.usefixtures("shared")
-def test_what_was_collected_as_garbage_holds_up_nothing() -> None:
-    """After `dvc gc` the runs whose outputs are gone are passed over, and what is there is sent."""
+def test_garbage_collected_runs_are_skipped() -> None:
+    """After `dvc gc`, runs without outputs are skipped, and the others are sent."""
     dvc("gc", "--workspace", "--force", "--quiet")
     assert remote.push() > 0
     assert remote.push() == 0
 
 
 @pytest.mark.usefixtures("project")
-def test_without_a_remote_dvc_says_what_to_do() -> None:
-    """Neither way goes without a remote; the command says in a line how to name one."""
+def test_without_a_remote_the_message_says_how_to_add_one() -> None:
+    """Neither push nor pull works without a remote; the command prints in a line how to add one."""
     set_number("download", 99)
     with pytest.raises(DvcException, match="dvc remote add"):
         remote.push()
@@ -125,14 +126,13 @@ def test_without_a_remote_dvc_says_what_to_do() -> None:
         remote.pull("download")
     done = command("push")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("ERROR: ")
+    assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("arguments", [("push",), ("pull", "download")], ids=" ".join)
-def test_a_remote_that_is_down_is_no_traceback(arguments: tuple[str, ...]) -> None:
-    """A server that cannot be reached is said in a line, with an exit code of failure."""
+def test_a_remote_that_is_down_is_no_traceback() -> None:
+    """A server that cannot be reached is reported in a line, with the exit code 1."""
     set_number("download", 99)
     add_remote("s3://bucket/store")
     set_number("download", 3)
@@ -142,14 +142,14 @@ def test_a_remote_that_is_down_is_no_traceback(arguments: tuple[str, ...]) -> No
         "AWS_ACCESS_KEY_ID": "anybody",
         "AWS_SECRET_ACCESS_KEY": "anything",
     }
-    done = command(*arguments, **unreachable)
+    done = command("push", **unreachable)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "127.0.0.1:1" in done.stderr.splitlines()[-1]
 
 
 def test_a_push_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends it with the code for that, without a traceback."""
+    """Ctrl-C ends a push with exit code 130, without a traceback."""
 
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
@@ -161,11 +161,48 @@ def test_a_push_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert end.value.code == 130
 
 
-def test_the_commands_say_what_they_did(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`push` says how many files it sent, `pull` that it brought something."""
+def test_an_up_to_date_stage_is_not_restored(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that is up to date keeps its outputs, and neither cache nor remote is read."""
+    remote.push()
+    made = Path("artifacts/download/made/number")
+    before = made.stat().st_ino
+    assert remote.pull("download") is None
+    assert made.stat().st_ino == before
+    monkeypatch.chdir(clone)
+    assert remote.pull("download") == "remote"
+    assert remote.pull("download") is None
+
+
+def test_a_stage_in_use_is_not_restored(shared: Path) -> None:
+    """While another process of DVC runs the stage, its outputs stay in place."""
+    partial = shared / "artifacts/download/partial"
+    with dvc_repro_running("download"):
+        partial.parent.mkdir(exist_ok=True)
+        partial.touch()
+        with pytest.raises(LockError):
+            remote.pull("download")
+        assert partial.exists()
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_command_prints_what_it_sent() -> None:
+    """`push` prints the number of files."""
     done = command("push")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"[1-9]\d* files pushed\.\n", done.stdout)
-    monkeypatch.chdir(clone)
-    done = command("pull", "download")
-    assert (done.returncode, remote.brought(done.stdout.splitlines())) == (0, "remote")
+
+
+@pytest.mark.usefixtures("shared")
+def test_an_experiment_is_pushed_to_git(tmp_path: Path) -> None:
+    """`push --experiment` sends an experiment, too; another one of the same name in the remote is not replaced."""
+    git("init", "--quiet", "--bare", str(tmp_path / "origin.git"))
+    git("remote", "add", "origin", str(tmp_path / "origin.git"))
+    git("push", "--quiet", "origin", "main")
+    first = experiments.save("brave-otter", [])
+    done = command("push", "--experiment", first.name, "origin")
+    assert done.stdout.endswith("Experiment brave-otter pushed.\n"), done.stderr
+    assert first.commit in git("ls-remote", "origin")
+    set_number("download", 2)
+    experiments.save("brave-otter", [])
+    done = command("push", "--experiment", first.name, "origin")
+    assert (done.returncode, done.stderr) == (1, "`origin` already has another experiment `brave-otter`.\n")

@@ -18,7 +18,7 @@ from flows import server
 
 @contextmanager
 def answering(status: int, body: bytes) -> Iterator[str]:
-    """Have a server that is not Prefect's and always says the same; its address."""
+    """Run a server that is not Prefect's and always sends the same response; yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -27,7 +27,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as other:
         threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.02}).start()
@@ -36,19 +36,19 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 
 
 def used() -> str:
-    """The address of the API of the server that a flow would report to."""
+    """Return the address of the API of the server that a flow would report to."""
     with get_client(sync_client=True) as client:
         return str(client.api_url).removesuffix("/")
 
 
 def test_a_prefect_server_answers(prefect_server: str) -> None:
-    """A server that runs is found, and found again."""
+    """A running server answers, each time."""
     assert server.answers(prefect_server)
     assert server.answers(prefect_server)
 
 
 def test_a_closed_port_does_not_answer() -> None:
-    """Where nobody listens, and at what is no address at all, no server answers; neither is an error."""
+    """A closed port and an invalid address are no errors; no server answers there."""
     assert not server.answers(server.at(server.free_port()))
     assert not server.answers("127.0.0.1:4200/api")
     assert not server.answers("http://[/api")
@@ -58,15 +58,15 @@ def test_a_closed_port_does_not_answer() -> None:
     ("status", "body"),
     [(200, b"<html>Something else</html>"), (200, b'{"status": "healthy"}'), (404, b""), (503, b"later")],
 )
-def test_another_server_is_told_from_prefects(status: int, body: bytes) -> None:
-    """What answers otherwise than Prefect does is not taken for a Prefect server."""
+def test_another_server_is_not_taken_for_prefects(status: int, body: bytes) -> None:
+    """A server with another response than Prefect's does not count as one."""
     with answering(status, body) as address:
         assert not server.answers(address)
 
 
 @pytest.mark.usefixtures("no_prefect_server")
 def test_the_address_is_local_unless_named() -> None:
-    """Without PREFECT_API_URL the server is the one on this machine, at the port of Prefect's own setting."""
+    """Without PREFECT_API_URL the address is on this machine, at the port of Prefect's own setting."""
     assert server.address() == server.local() == "http://127.0.0.1:4200/api"
     with temporary_settings({PREFECT_SERVER_API_PORT: 4321}):
         assert server.address() == server.local() == "http://127.0.0.1:4321/api"
@@ -75,8 +75,8 @@ def test_the_address_is_local_unless_named() -> None:
             assert server.local() == "http://127.0.0.1:4321/api"
 
 
-def test_a_run_uses_the_server_that_is_named(prefect_server: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """With PREFECT_API_URL set, that server is used and no other is started; a second time too."""
+def test_a_run_uses_the_configured_server(prefect_server: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """With PREFECT_API_URL set, that server is used and no other is started, each time."""
     for _ in range(2):
         with server.connected():
             assert used() == prefect_server
@@ -84,8 +84,8 @@ def test_a_run_uses_the_server_that_is_named(prefect_server: str, capfd: pytest.
 
 
 @pytest.mark.usefixtures("no_prefect_server")
-def test_a_run_does_not_begin_without_the_server_that_is_named(tmp_path: Path) -> None:
-    """Where the named server does not answer, a run ends in a line that says so, and no other is started."""
+def test_a_run_does_not_start_without_the_configured_server(tmp_path: Path) -> None:
+    """If the server of PREFECT_API_URL does not answer, a run ends with a line about it, and starts no other."""
     address = server.at(server.free_port())
     result = subprocess.run(
         [sys.executable, "-m", "flows.pipeline"],
@@ -101,8 +101,8 @@ def test_a_run_does_not_begin_without_the_server_that_is_named(tmp_path: Path) -
     assert not (tmp_path / "prefect/server.log").exists()
 
 
-def test_a_run_finds_the_server_of_this_machine(prefect_server: str) -> None:
-    """Without PREFECT_API_URL, a server that runs at the local address is used instead of starting one."""
+def test_a_run_uses_the_server_of_this_machine(prefect_server: str) -> None:
+    """Without PREFECT_API_URL, a server at the local address is used instead of starting one."""
     port = int(prefect_server.removesuffix("/api").rpartition(":")[2])
     with temporary_settings({PREFECT_SERVER_API_PORT: port}, restore_defaults={PREFECT_API_URL}):
         with server.connected():
@@ -110,8 +110,8 @@ def test_a_run_finds_the_server_of_this_machine(prefect_server: str) -> None:
         assert PREFECT_API_URL.value() is None
 
 
-def test_a_page_of_another_site_gets_no_answer(prefect_server: str) -> None:
-    """A browser is told to keep what the server says from pages that are not its own."""
+def test_pages_of_other_sites_cannot_read_responses(prefect_server: str) -> None:
+    """Browsers keep the server's responses from pages of other origins."""
     allowed = "access-control-allow-origin"
     own = prefect_server.removesuffix("/api")
     assert requests.get(f"{prefect_server}/health", headers={"Origin": own}, timeout=5).headers[allowed] == own
@@ -120,8 +120,8 @@ def test_a_page_of_another_site_gets_no_answer(prefect_server: str) -> None:
 
 
 @pytest.mark.usefixtures("no_prefect_server")
-def test_a_server_that_does_not_start_has_the_last_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The error has the log's place and last line, and comes as soon as the server has ended."""
+def test_a_server_that_does_not_start_is_an_error_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error has the path and the last line of the log, and is raised as soon as the server has ended."""
     failing = tmp_path / "python"
     failing.write_text("#!/bin/sh\necho No room left.\necho\nexit 1\n")
     failing.chmod(0o755)

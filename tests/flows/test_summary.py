@@ -22,21 +22,21 @@ OUTCOMES = {
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace in which nothing has run."""
+    """A workspace in which no stage has run; the current folder."""
     folder = tmp_path / "with a space"
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
 
 
-def made(path: str, content: str = "") -> None:
-    """Leave what a stage makes."""
+def write(path: str, content: str = "") -> None:
+    """Write an output of a stage."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(content)
 
 
 def test_each_stage_has_a_row() -> None:
-    """A row says what came of the stage, why, in how many seconds, and how many of its rows were there before."""
+    """A row has the stage's outcome, the reason, the seconds, and how many of its rows were computed before."""
     rows = summary.stages(OUTCOMES)
     assert [row["stage"] for row in rows] == list(OUTCOMES)
     assert rows[1] == {
@@ -49,20 +49,20 @@ def test_each_stage_has_a_row() -> None:
     assert [row["rows reused"] for row in rows] == ["", "6 of 10", "", ""]
 
 
-def test_none_reused_is_told_from_nothing_to_reuse() -> None:
-    """A stage that made all its rows anew has a number, one that makes no rows has none."""
+def test_no_reused_rows_differ_from_no_rows() -> None:
+    """A stage that computed all its rows has the number 0, one without rows has none."""
     rows = summary.stages({"extract_features": Outcome("Ran", "", 1.0, 0, 10, 0)})
     assert rows[0]["rows reused"] == "0 of 10"
 
 
 def test_outcomes_are_counted() -> None:
-    """The count names each state once, in the order they were first seen."""
+    """The count names each outcome once, in the order of the stages."""
     outcomes = [Outcome("Unchanged", ""), Outcome("Ran", ""), Outcome("Unchanged", ""), Outcome("Restored", "")]
     assert summary.counted(outcomes) == "2 unchanged, 1 ran, 1 restored"
 
 
-def test_scores_stand_beside_what_they_were() -> None:
-    """Scores of the evaluation have their change; those that are new or gone have none, other stages' are left out."""
+def test_scores_have_their_value_before() -> None:
+    """Scores of the evaluation have their change, except new and removed ones; those of other stages are left out."""
     evaluation = "artifacts/evaluate/metrics.json"
     rows = summary.scores(
         [
@@ -82,38 +82,38 @@ def test_scores_stand_beside_what_they_were() -> None:
 
 
 def test_params_are_shown_as_text() -> None:
-    """Values of any kind can stand in one column."""
+    """Values of any type become text, as they share a column."""
     rows = summary.params([Difference("params.yaml", "train_head.head.dense", [256], [128, 64])])
-    assert rows == [{"param": "train_head.head.dense", "now": "[128, 64]", "before": "[256]"}]
+    assert rows == [{"parameter": "train_head.head.dense", "now": "[128, 64]", "before": "[256]"}]
 
 
-def test_learning_curves_are_a_picture_within_markdown() -> None:
-    """The Markdown holds an SVG of its own, with lines for each split, that shows on white and on black."""
+def test_learning_curves_are_a_picture_in_markdown() -> None:
+    """The Markdown embeds an SVG with a curve for each split, in colours for white and black backgrounds."""
     phase = history.Phase(
         "train_head",
         [{"loss": 1 / n, "accuracy": 0.5, "val_loss": 1 / n, "val_accuracy": 0.6} for n in range(1, 4)],
         best_epoch=3,
     )
     rows = [epoch._asdict() for epoch in history.concatenate([phase])]
-    made("artifacts/evaluate/plots/learning_curves.json", json.dumps(rows))
+    write("artifacts/evaluate/plots/learning_curves.json", json.dumps(rows))
     match = re.fullmatch(r"!\[[\w ]+\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", summary.learning_curves())
     assert match
     picture = base64.b64decode(match[1]).decode()
-    assert ET.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - our own
+    assert ET.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - trusted
     assert "currentColor" not in picture
     assert {"train", "validation"} <= {*re.findall(r"train\b|validation", picture)}
 
 
 def test_without_curves_there_is_no_picture() -> None:
-    """Before the first evaluation there is nothing to show."""
+    """Before the first evaluation the Markdown is empty."""
     assert summary.learning_curves() == ""
 
 
 def test_only_results_that_exist_are_named(folder: Path) -> None:
-    """Each link leads to a file that is there, whatever its folder is called; before any run there is none."""
+    """Each link leads to an existing file, in a folder of any name; before the first run there is no link."""
     assert summary.results() == ""
-    made("artifacts/evaluate/report.html")
-    made("artifacts/evaluate/metrics.json")
+    write("artifacts/evaluate/report.html")
+    write("artifacts/evaluate/metrics.json")
     links = re.findall(r"^- (\w+): \[(.+)\]\((file:\S+)\)$", summary.results(), re.MULTILINE)
     assert [(name, place) for name, place, _ in links] == [
         ("Report", f"{folder}/artifacts/evaluate/report.html"),

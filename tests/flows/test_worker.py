@@ -38,7 +38,7 @@ other.kill()
 
 
 def test_a_run_finds_its_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable that prefect.yaml names holds the clone's real place, beside the server's address."""
+    """The variable of prefect.yaml has the clone's real path; another has the server's address."""
     clone = tmp_path / "a clone"
     clone.mkdir()
     (tmp_path / "link").symlink_to(clone)
@@ -50,13 +50,13 @@ def test_a_run_finds_its_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_pool_is_the_one_of_the_deployments() -> None:
-    """Every deployment of prefect.yaml goes to the pool from which the worker takes runs."""
+    """Every deployment of prefect.yaml uses the work pool of the worker."""
     text = (ROOT / "prefect.yaml").read_text()
     assert text.count(f"work_pool:\n      name: {worker.POOL}\n") == text.count("entrypoint:") > 0
 
 
-def test_without_a_server_there_is_a_line_what_to_do(tmp_path: Path) -> None:
-    """The worker ends at once with the address at which nobody answers and what to do, and without a traceback."""
+def test_without_a_server_the_worker_prints_what_to_do(tmp_path: Path) -> None:
+    """The worker ends at once with a line that has the address and what to do, without a traceback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/api"
@@ -76,20 +76,20 @@ def test_without_a_server_there_is_a_line_what_to_do(tmp_path: Path) -> None:
 
 
 def test_looking_for_the_server_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends the worker with the code for that, without a traceback, before there is anything to end."""
+    """Ctrl-C before the worker has started ends it with exit code 130, without a traceback."""
 
     def interrupted(_: str) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(server, "answers", interrupted)
-    monkeypatch.setattr(processes, "interruptible", lambda: None)
+    monkeypatch.setattr(processes, "interrupt_on_signals", lambda: None)
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(worker.__file__), run_name="__main__")
     assert end.value.code == 130
 
 
-def test_runs_end_in_good_order(tmp_path: Path) -> None:
-    """The flow runs of a worker are asked to end and waited for; what else it has started is left to it."""
+def test_flow_runs_are_terminated_before_the_worker(tmp_path: Path) -> None:
+    """The flow runs of a worker get SIGTERM and time to end; its other processes do not."""
     with subprocess.Popen([sys.executable, "-c", WORKER, RUN], cwd=tmp_path, stdin=subprocess.PIPE) as process:
         deadline = time.monotonic() + 30
         while len(list(tmp_path.glob("begun-*"))) < 2:
@@ -100,7 +100,7 @@ def test_runs_end_in_good_order(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_has_gone_has_no_runs() -> None:
-    """A worker that ended by itself is no error."""
+    """A worker that has ended already is no error."""
     with subprocess.Popen(["true"]) as gone:
         pass
     assert not psutil.pid_exists(gone.pid)

@@ -12,46 +12,46 @@ import pytest
 
 from flows import processes, workspace
 from flows.workspace import Holder
-from tests.flows.conftest import ROOT, dvc, someone_reproducing
+from tests.flows.conftest import ROOT, dvc, dvc_repro_running, number, set_number, wait
 
 HOLDING = """\
 import sys
 from flows import workspace
 
-with workspace.held("flow run brave-otter", print):
+with workspace.exclusive("flow run brave-otter", print):
     print("held", flush=True)
     sys.stdin.readline()
 """
 ENDING = """\
 from flows import workspace
 
-print(workspace.end_leftovers(), flush=True)
+print(workspace.terminate_orphans(), flush=True)
 """
 IN_ONE_GROUP = """\
 import os, subprocess, sys
 from flows import workspace
 
 orphan = subprocess.Popen(["sleep", "60"], env=os.environ | {"DVC_STAGE": "split", "DVC_ROOT": os.getcwd()})
-print(workspace.end_leftovers() == [(orphan.pid, "split")], orphan.poll() is not None, flush=True)
+print(workspace.terminate_orphans() == [(orphan.pid, "split")], orphan.poll() is not None, flush=True)
 """
 
 
 def nothing(line: str) -> None:
-    """Nothing is to be said."""
+    """Fail on any line that is logged."""
     raise AssertionError(line)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting goes in small steps and soon ends, and what does not end when asked is killed soon."""
+    """Pauses are short, and processes that ignore SIGTERM are killed soon."""
     monkeypatch.setattr(workspace, "_PAUSE", 0.02)
-    monkeypatch.setattr(workspace, "_LOOKS", 2)
+    monkeypatch.setattr(workspace, "_READS", 2)
     monkeypatch.setattr(processes, "GRACE", 0.5)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace without a project."""
+    """A workspace without a project; the current folder."""
     folder = tmp_path / "with a space"
     (folder / ".dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -60,7 +60,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def another_run() -> Iterator["subprocess.Popen[bytes]"]:
-    """Have another run of the pipeline in the workspace, until a line is sent to it."""
+    """Run another process that holds the workspace until a line is sent to it."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDING],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -77,7 +77,7 @@ def another_run() -> Iterator["subprocess.Popen[bytes]"]:
 
 @contextmanager
 def sleeping(variables: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Have a process and its child with some variables while the block runs, in a group of their own."""
+    """Run a process and its child with some variables during the block, in a process group of their own."""
     command = ["/bin/sh", "-c", "sleep 60 & echo up; wait"]
     with subprocess.Popen(command, env=os.environ | variables, process_group=0, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -85,95 +85,97 @@ def sleeping(variables: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
         try:
             yield process
         finally:
-            processes.end_group(process.pid)
+            processes.terminate_group(process.pid)
 
 
 def dead_pid() -> int:
-    """The number of a process that has ended."""
+    """Return the PID of a process that has ended."""
     with subprocess.Popen(["true"]) as process:
         return process.pid
 
 
-def lock_of_dvc(*, write: dict[str, object], read: dict[str, object]) -> None:
-    """Leave what DVC notes of who reads and writes what."""
+def write_dvc_lock(*, write: dict[str, object], read: dict[str, object]) -> None:
+    """Write DVC's lock file: who writes and who reads which path."""
     Path(".dvc/tmp/rwlock").write_text(json.dumps({"write": write, "read": read}))
 
 
 @pytest.mark.usefixtures("here")
-def test_a_free_workspace_is_had_at_once() -> None:
-    """Nobody is waited for, run after run."""
+def test_a_free_workspace_is_held_at_once() -> None:
+    """Two runs one after the other do not wait."""
     for work in ("first", "second"):
-        with workspace.held(work, nothing):
+        with workspace.exclusive(work, nothing):
             pass
 
 
-def test_waiting_is_said_once() -> None:
-    """However long it takes, there is one line; who cannot be named is another process."""
-    said: list[str] = []
+def test_waiting_is_logged_once() -> None:
+    """However long it takes, one line is logged; a process without a name is "another process"."""
+    output: list[str] = []
     attempts = iter([False, False, False, True])
-    workspace.patiently(lambda: next(attempts), list, said.append)
-    assert said == ["Waiting for another process to be done with the workspace."]
+    workspace.wait_until_free(lambda: next(attempts), list, output.append)
+    assert output == ["Waiting for another process to finish with the workspace."]
 
 
-@pytest.mark.reliability("two at once", "two flow runs", "the second waits, says for whom, and finds the work done")
+@pytest.mark.reliability("two at once", "two flow runs", "the second waits, names the first, and finds the work done")
 @pytest.mark.usefixtures("here")
-def test_another_run_is_waited_for_by_name() -> None:
-    """The second run says, once, which run it waits for, and goes on when that is done."""
-    said: list[str] = []
+def test_a_run_waits_for_another_by_name() -> None:
+    """The second run logs once which run it waits for, and goes on when that has ended."""
+    output: list[str] = []
     with another_run() as other:
 
-        def say(line: str) -> None:
-            said.append(line)
+        def release(line: str) -> None:
+            output.append(line)
             assert other.stdin
             other.stdin.write(b"\n")
             other.stdin.flush()
 
-        with workspace.held("mine", say):
+        with workspace.exclusive("mine", release):
             assert other.wait(30) == 0
-    assert said == [f"Waiting for flow run brave-otter (PID {other.pid}) to be done with the workspace."]
+    assert output == [f"Waiting for flow run brave-otter (PID {other.pid}) to finish with the workspace."]
 
 
-@pytest.mark.reliability("two at once", "a flow run that has waited for an hour", "ends, naming who has the workspace")
+@pytest.mark.reliability("two at once", "a flow run that has waited for an hour", "ends; the message names the other")
 @pytest.mark.usefixtures("here")
 def test_waiting_for_a_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the patience is over, the error names the run that has the workspace and says what to do."""
+    """After `PATIENCE`, the error names the run that holds the workspace and what to do."""
     monkeypatch.setattr(workspace, "PATIENCE", 0.1)
     with (
         another_run() as other,
-        pytest.raises(workspace.BusyError) as busy,
-        workspace.held("mine", lambda _: None),
+        pytest.raises(workspace.WorkspaceBusyError) as busy,
+        workspace.exclusive("mine", lambda _: None),
     ):
         raise AssertionError
     assert str(busy.value) == (
-        f"The workspace is in use by flow run brave-otter (PID {other.pid}). Waited 0 s. Run again when it is done."
+        f"The workspace is in use by flow run brave-otter (PID {other.pid}). Waited 0 s. Run again when that has ended."
     )
 
 
 @pytest.mark.usefixtures("here")
 def test_a_killed_run_frees_the_workspace() -> None:
-    """Killed with -9, a run has the workspace no more; and what it left written is not taken for the next holder."""
+    """A run killed by SIGKILL no longer holds the workspace; its name is replaced by that of the next run."""
     with another_run() as other:
         other.send_signal(signal.SIGKILL)
         other.wait()
-        with workspace.held("next", nothing):
-            assert json.loads(Path(".dvc/tmp/pipeline.lock").read_text()) == {"pid": os.getpid(), "work": "next"}
+        with workspace.exclusive("next", nothing):
+            assert json.loads(Path(".dvc/tmp/pipeline.json").read_text()) == {"pid": os.getpid(), "work": "next"}
 
 
 @pytest.mark.usefixtures("here")
 def test_a_failed_run_frees_the_workspace() -> None:
     """The workspace is free again after an exception."""
-    with pytest.raises(ZeroDivisionError), workspace.held("mine", nothing):
+    with pytest.raises(ZeroDivisionError), workspace.exclusive("mine", nothing):
         raise ZeroDivisionError
-    with workspace.held("again", nothing):
+    with workspace.exclusive("again", nothing):
         pass
 
 
 @pytest.mark.usefixtures("here")
-def test_living_processes_of_dvc_are_named() -> None:
-    """Readers and writers that live are named, each once; those that were killed are not."""
+def test_running_processes_of_dvc_are_named() -> None:
+    """Readers and writers that run are named, each once; those that were killed are not."""
     living, dead = {"pid": os.getpid(), "cmd": "dvc repro"}, {"pid": dead_pid(), "cmd": "dvc pull"}
     parent = {"pid": os.getppid(), "cmd": "dvc status"}
-    lock_of_dvc(write={"/a": living, "/b": living, "/c": dead}, read={"/d": [dead, parent], "/e": [living], "/f": []})
+    write_dvc_lock(
+        write={"/a": living, "/b": living, "/c": dead}, read={"/d": [dead, parent], "/e": [living], "/f": []}
+    )
     assert {*map(str, workspace.dvc_holders())} == {
         f"`dvc repro` (PID {os.getpid()})",
         f"`dvc status` (PID {os.getppid()})",
@@ -182,8 +184,8 @@ def test_living_processes_of_dvc_are_named() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_without_a_readable_lock_nobody_is_named() -> None:
-    """No lock file, an empty one and one that a killed process has left half written name nobody."""
+def test_without_a_readable_lock_file_no_process_is_named() -> None:
+    """A missing, an empty and an incomplete lock file name no process."""
     assert workspace.dvc_holders() == []
     for text in ("", "{}", '{"write": {"/a": {"pid": 1'):
         Path(".dvc/tmp/rwlock").write_text(text)
@@ -191,53 +193,89 @@ def test_without_a_readable_lock_nobody_is_named() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_number_that_was_given_anew_is_no_holder() -> None:
-    """A process that is younger than DVC's lock file is not the one that was killed and had its number."""
-    lock_of_dvc(write={"/a": {"pid": os.getpid(), "cmd": "dvc repro"}}, read={})
+def test_a_reused_pid_is_no_holder() -> None:
+    """A process that started after DVC's lock file was written has the PID of one that was killed."""
+    write_dvc_lock(write={"/a": {"pid": os.getpid(), "cmd": "dvc repro"}}, read={})
     os.utime(".dvc/tmp/rwlock", (10**9, 10**9))
     assert workspace.dvc_holders() == []
 
 
 @pytest.mark.reliability(
-    "killed", "what a killed DVC left in its lock file, also half written", "the next flow run removes it and goes on"
+    "killed", "entries of a killed DVC in its lock file, also incomplete", "the next run removes them and goes on"
 )
 @pytest.mark.usefixtures("here")
-def test_dead_holders_are_forgotten() -> None:
-    """What killed processes noted goes from DVC's lock file, what living ones noted stays."""
+def test_entries_of_dead_processes_are_removed() -> None:
+    """The entries of killed processes are removed from DVC's lock file, those of running ones stay."""
     living, dead = {"pid": os.getpid(), "cmd": "dvc repro"}, {"pid": dead_pid(), "cmd": "dvc pull"}
-    lock_of_dvc(write={"/a": living, "/b": dead}, read={"/c": [dead, living], "/d": [dead]})
-    workspace.forget_dead_holders()
+    write_dvc_lock(write={"/a": living, "/b": dead}, read={"/c": [dead, living], "/d": [dead]})
+    workspace.remove_dead_holders()
     assert json.loads(Path(".dvc/tmp/rwlock").read_text()) == {"write": {"/a": living}, "read": {"/c": [living]}}
 
 
 @pytest.mark.reliability(
-    "killed", "what a killed DVC left in its lock file, also half written", "the next flow run removes it and goes on"
+    "killed", "entries of a killed DVC in its lock file, also incomplete", "the next run removes them and goes on"
 )
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("left", [None, "", '{"write": {'])
-def test_a_lock_that_a_killed_dvc_left_half_written_goes(left: str | None) -> None:
-    """A lock file that no DVC could read stands in nobody's way any more; one that is not there is not made."""
+def test_an_incomplete_lock_file_is_removed(left: str | None) -> None:
+    """A lock file that DVC could not read is removed; a missing one is not created."""
     if left is not None:
         Path(".dvc/tmp/rwlock").write_text(left)
-    workspace.forget_dead_holders()
+    workspace.remove_dead_holders()
     assert not Path(".dvc/tmp/rwlock").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_zombie_is_no_holder() -> None:
+    """A process that has ended holds nothing, even if its parent has not noticed yet."""
+    with subprocess.Popen(["true"]) as zombie:
+        wait(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE, seconds=10)
+        write_dvc_lock(write={"/a": {"pid": zombie.pid, "cmd": "dvc repro"}}, read={})
+        assert workspace.dvc_holders() == []
+
+
+@pytest.mark.reliability(
+    "killed", "a killed DVC whose PID another process has now, as in a new container", "the next run goes on"
+)
+def test_a_reused_pid_does_not_block_dvc(project: Path) -> None:
+    """DVC itself refuses to run beside a process with the PID of a killed one; `make run` removes that entry first."""
+    set_number("download", 3)
+    with sleeping({}) as other:
+        write_dvc_lock(write={f"{project}/artifacts/download/made": {"pid": other.pid, "cmd": "dvc repro"}}, read={})
+        os.utime(".dvc/tmp/rwlock", (10**9, 10**9))  # before the other process started
+        repro = [sys.executable, "-m", "dvc", "repro", "--single-item", "download"]
+        refused = subprocess.run(repro, env=processes.environment(), capture_output=True, text=True, check=False)
+        assert (refused.returncode, f"(PID {other.pid})" in refused.stderr) == (255, True)
+        subprocess.run([sys.executable, "-m", "flows.workspace"], check=True)
+        dvc("repro", "--single-item", "download")
+        assert other.poll() is None
+    assert number("download") == 3
+
+
+def test_without_dvc_nothing_is_removed(tmp_path: Path) -> None:
+    """In a folder where DVC has never run, the command does nothing."""
+    command = [sys.executable, "-m", "flows.workspace"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("project")
 def test_a_running_dvc_is_named() -> None:
-    """The DVC that runs a stage in the workspace is among the holders, and is none when it is done."""
-    with someone_reproducing("download") as running:
+    """The DVC that runs a stage in the workspace is a holder until it ends."""
+    with dvc_repro_running("download") as running:
         (holder,) = workspace.dvc_holders()
         assert holder.pid == running.pid
         assert "repro --single-item download" in holder.work
     assert workspace.dvc_holders() == []
 
 
-@pytest.mark.reliability("two at once", "two `dvc repro`", "the second refuses at once, naming the first's PID")
+@pytest.mark.reliability(
+    "two at once", "two `dvc repro`", "the second refuses at once; the message has the first's PID"
+)
 @pytest.mark.usefixtures("project")
-def test_a_second_dvc_is_turned_away() -> None:
-    """Beside a `dvc repro` another one ends at once, with the first's number; what the first makes is whole."""
-    with someone_reproducing("download") as first:
+def test_a_second_dvc_is_refused() -> None:
+    """Beside a `dvc repro` another one ends at once, with the first's PID; the first one's result is complete."""
+    with dvc_repro_running("download") as first:
         command = [sys.executable, "-m", "dvc", "repro"]
         second = subprocess.run(command, env=processes.environment(), capture_output=True, text=True, check=False)
         assert second.returncode == 255
@@ -248,25 +286,25 @@ def test_a_second_dvc_is_turned_away() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_what_an_earlier_run_started_is_ended() -> None:
-    """A process with this workspace's mark is ended, with its children, and named."""
+def test_processes_of_an_earlier_run_are_terminated() -> None:
+    """A process with this workspace's mark is terminated, with its children, and named."""
     with sleeping(workspace.environment() | {"DVC_STAGE": "split"}) as left:
-        ended = workspace.end_leftovers()
+        ended = workspace.terminate_orphans()
         assert Holder(left.pid, "split") in ended
         assert processes.members(left.pid) == []
-    assert workspace.end_leftovers() == []
+    assert workspace.terminate_orphans() == []
 
 
 @pytest.mark.usefixtures("here")
-def test_another_workspace_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A process that a run in another clone started is not touched."""
+def test_processes_of_another_workspace_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that a run in another clone started is not terminated."""
     (tmp_path / "another").mkdir()
     with monkeypatch.context() as there:
         there.chdir(tmp_path / "another")
         marked = workspace.environment()
     orphaned = {"DVC_STAGE": "split", "DVC_ROOT": str(tmp_path / "another")}
     with sleeping(marked) as run, sleeping(orphaned) as stage:
-        assert workspace.end_leftovers() == []
+        assert workspace.terminate_orphans() == []
         assert run.poll() is None
         assert stage.poll() is None
 
@@ -274,33 +312,33 @@ def test_another_workspace_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.reliability(
     "two at once",
     "a flow run beside a stage whose DVC was killed",
-    "the flow ends the stage before it begins, and says so",
+    "the flow terminates the stage first, and logs it",
 )
 @pytest.mark.usefixtures("project")
-def test_a_stage_outlives_its_dvc_only_until_the_next_run() -> None:
-    """A stage whose DVC works is left alone; once that was killed, the stage is ended."""
-    with someone_reproducing("download") as running:
-        assert workspace.end_leftovers() == []
+def test_the_next_run_terminates_a_stage_whose_dvc_was_killed() -> None:
+    """A stage whose DVC runs goes on; after that was killed, the stage is terminated."""
+    with dvc_repro_running("download") as running:
+        assert workspace.terminate_orphans() == []
         family = psutil.Process(running.pid).children(recursive=True)  # with its shell, where that does not give way
         running.kill()
         running.wait()
         assert len(processes.members(running.pid)) == len(family) > 0
-        assert set(workspace.end_leftovers()) == {(each.pid, "download") for each in family}
+        assert set(workspace.terminate_orphans()) == {(member.pid, "download") for member in family}
         assert processes.members(running.pid) == []
 
 
 @pytest.mark.usefixtures("here")
-def test_a_stage_is_not_ended_on_a_guess() -> None:
-    """Where DVC's lock file cannot be read, nobody knows whether a stage has lost its DVC, and it is left alone."""
+def test_a_stage_is_not_terminated_on_a_guess() -> None:
+    """If DVC's lock file cannot be read, a stage may still have its DVC, and goes on."""
     Path(".dvc/tmp/rwlock").write_text('{"write": {')
     with sleeping({"DVC_STAGE": "split", "DVC_ROOT": str(Path.cwd())}) as stage:
-        assert workspace.end_leftovers() == []
+        assert workspace.terminate_orphans() == []
         assert stage.poll() is None
 
 
 @pytest.mark.usefixtures("here")
-def test_a_run_does_not_end_itself() -> None:
-    """A run that has the mark itself, as has the shell that started it, ends neither."""
+def test_a_run_does_not_terminate_itself() -> None:
+    """A run that has the mark itself, like the shell that started it, terminates neither."""
     result = subprocess.run(
         ["/bin/sh", "-c", f"'{sys.executable}' -c '{ENDING}' && echo alive"],
         env=workspace.environment() | {"PYTHONPATH": str(ROOT)},
@@ -313,8 +351,8 @@ def test_a_run_does_not_end_itself() -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_ending_an_orphan_spares_who_ends_it() -> None:
-    """An orphan in the group of the run itself, as in a script without job control, is ended and the run goes on."""
+def test_terminating_an_orphan_in_its_own_group_spares_the_run() -> None:
+    """An orphan in the process group of the run, as in a script without job control, is terminated; the run goes on."""
     result = subprocess.run(
         [sys.executable, "-c", IN_ONE_GROUP],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
