@@ -1,9 +1,9 @@
 """DVC stage: bring one stage up to date through DVC's Python API, and report the outcome as one line of JSON.
 
-`python -m flows.dvc_stage STAGE [--pull] [--force] [--upstream]` does that as a whole process. Its output is the output
-of the stage. The report goes to the file descriptor that `--report` names, to standard output by default; its fields
-are those of `Outcome`, and `header`, the line that was printed in front of the stage's output. The message of a stage
-that ran and failed is empty, as it is the last line of that output.
+`python -m flows.dvc_stage STAGE [--pull] [--force] [--upstream]` does that as a whole process. Its output is the
+stage's output. The report goes to the file descriptor that `--report` names, to standard output by default. Its fields
+are those of `Outcome`, and `stage`, the stage that was run last. The message of a stage that ran and failed is empty:
+it is the last line of the stage's output.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from dvc.stage.decorators import rwlocked
 from dvc.stage.exceptions import StageCmdFailedError
 
 from flows import remote, workspace
-from flows.reproduction import DVC_FAILED, Outcome
+from flows.reproduction import DVC_FAILED, Outcome, header
 from transfer.runtime import paths
 
 _LONGEST = 2000  # characters of a message, so that a report fits into the buffer of a pipe
@@ -42,24 +42,24 @@ class StageFailed(StageCmdFailedError):  # type: ignore[misc] # DVC has no types
 
 
 class RunCache(StageCache):  # type: ignore[misc] # DVC has no types
-    """DVC's cache of earlier runs; it records whether a stage was restored from it, and prints a header if not."""
+    """DVC's cache of earlier runs; it records whether a stage is restored from it, or else is about to run."""
 
     restored = False
-    header = ""
+    running = ""
 
     def restore(self, stage: Any, *arguments: Any, **options: Any) -> None:
         """Restore the outputs of a stage; DVC calls this before it runs a stage, and runs it if this raises."""
         try:
             super().restore(stage, *arguments, **options)
         except RunCacheNotFoundError:
-            self.print_header(stage.addressing)
+            self.announce(stage.addressing)
             raise
         self.restored = True
 
-    def print_header(self, stage: str) -> None:
-        """Print the line in front of the output of a stage."""
-        self.header = f"Running {stage}:"
-        log(self.header)
+    def announce(self, stage: str) -> None:
+        """Print the line that precedes the output of a stage."""
+        self.running = stage
+        log(header(stage))
 
 
 def reproduce(stage: str, *, force: bool, pull: bool, upstream: bool) -> tuple[Outcome, str]:
@@ -72,7 +72,7 @@ def reproduce(stage: str, *, force: bool, pull: bool, upstream: bool) -> tuple[O
         upstream: first bring the stages up to date that this one needs.
 
     Returns:
-        The outcome, without seconds, and the header of the output of the stage that was run last.
+        The outcome, without seconds, and the stage that was run last; `stage` if none was.
     """
     results: list[tuple[Outcome, str]] = []
 
@@ -84,7 +84,7 @@ def reproduce(stage: str, *, force: bool, pull: bool, upstream: bool) -> tuple[O
     try:
         workspace.wait_until_free(attempt, workspace.dvc_holders, log)
     except workspace.WorkspaceBusyError as error:
-        return Outcome("Failed", str(error), exit_code=1), ""
+        return Outcome("Failed", str(error), exit_code=1), stage
     return results[0]
 
 
@@ -104,16 +104,16 @@ def _reproduce(stage: str, *, force: bool, pull: bool, upstream: bool) -> tuple[
             for target in repo.stage.collect(stage):
                 _check_free(target)
             if force:
-                cache.print_header(stage)
+                cache.announce(stage)
             changed = repo.reproduce(stage, single_item=not upstream, force=force)
     except Exception as error:  # noqa: BLE001 - DVC raises errors of many libraries
-        return _failure(error), cache.header if cache else ""
+        return _failure(error), cache.running if cache and cache.running else stage
     if cache.restored or (place and not changed):
         place = place or "cache"
-        return Outcome("Restored", f"From DVC's {place}: an earlier run had the same inputs."), cache.header
+        return Outcome("Restored", f"From DVC's {place}: an earlier run had the same inputs."), stage
     if not changed:
-        return Outcome("Unchanged", "Nothing has changed."), ""
-    return Outcome("Ran", "", **_rows(stage)), cache.header
+        return Outcome("Unchanged", "Nothing has changed."), stage
+    return Outcome("Ran", "", **_rows(stage)), stage
 
 
 def _pulled(stage: str) -> Literal["cache", "remote"] | None:
@@ -180,10 +180,10 @@ def main() -> int:
     arguments = parser.parse_args()
     dvc.stage.run.StageCmdFailedError = StageFailed
     with set_loggers_level(logging.WARNING):
-        outcome, header = reproduce(
+        outcome, stage = reproduce(
             arguments.stage, force=arguments.force, pull=arguments.pull, upstream=arguments.upstream
         )
-    report = json.dumps({**asdict(outcome), "header": header}, ensure_ascii=False)
+    report = json.dumps({**asdict(outcome), "stage": stage}, ensure_ascii=False)
     os.write(arguments.report, f"{report}\n".encode())
     return int(outcome.name == "Failed")
 

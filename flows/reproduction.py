@@ -96,14 +96,19 @@ def outcome_of(stage: str, report: bytes, code: int, output: Sequence[str]) -> O
         last = f": {output[-1]}" if output else " and printed nothing."
         return Outcome("Failed", f"{stage}: DVC ended with exit code {code}{last}", exit_code=code)
     fields = json.loads(report)
-    header = fields.pop("header")
+    stage = fields.pop("stage")
     outcome = Outcome(**fields)
     if outcome.name != "Failed":
         return outcome
-    own = output[output.index(header) + 1 :] if header in output else []
+    own = output[output.index(header(stage)) + 1 :] if header(stage) in output else []
     message = outcome.message or _message(outcome.exit_code, own)
     named = message.startswith((f"{stage}: ", f"`{stage}"))
     return replace(outcome, message=message if named else f"{stage}: {message}")
+
+
+def header(stage: str) -> str:
+    """Return the line that the child process prints before the output of a stage."""
+    return f"Running {stage}:"
 
 
 def _message(exit_code: int, output: Sequence[str]) -> str:

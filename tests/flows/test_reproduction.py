@@ -63,9 +63,9 @@ def failure(program: str) -> Outcome:
     return outcome
 
 
-def report(outcome: Outcome, header: str = "") -> bytes:
-    """Return what a child process reports of an outcome."""
-    return f"{json.dumps({**asdict(outcome), 'header': header})}\n".encode()
+def report(outcome: Outcome, stage: str) -> bytes:
+    """Return the report of a child process."""
+    return f"{json.dumps({**asdict(outcome), 'stage': stage})}\n".encode()
 
 
 def test_a_changed_stage_runs() -> None:
@@ -150,7 +150,7 @@ def test_a_stage_that_prints_nothing_has_its_exit_code_as_message() -> None:
 
 def test_what_a_stage_prints_is_no_report() -> None:
     """A stage that prints a report like that of the flow's own process is still judged by its exit code."""
-    line = report(Outcome("Ran", ""), "Running download:").decode().strip()
+    line = report(Outcome("Ran", ""), "download").decode().strip()
     outcome = failure(
         f"import os, sys\nprint({line!r}, flush=True)\nfor fd in range(3, 99):\n    try:\n"
         f"        os.write(fd, b'{{}}\\n')\n    except OSError:\n        pass\nexit(65)"
@@ -307,8 +307,18 @@ def test_dvc_that_ends_without_a_report_is_a_failure(output: list[str]) -> None:
 def test_a_line_before_the_stage_is_not_its_message() -> None:
     """The message of a stage that printed nothing is no line of the flow's own process."""
     output = ["DVC's remote cannot be used now.", "Running split:"]
-    outcome = reproduction.outcome_of("split", report(Outcome("Failed", "", exit_code=3), output[1]), 1, output)
+    outcome = reproduction.outcome_of("split", report(Outcome("Failed", "", exit_code=3), "split"), 1, output)
     assert outcome.message == "split: The stage ended with exit code 3 and printed nothing."
+
+
+def test_with_upstream_stages_the_message_is_of_the_failed_one() -> None:
+    """With `upstream`, the stages that a stage needs run first; the message of one that fails has its name."""
+    set_number("download", 3)
+    assert reproduction.reproduce("evaluate", upstream=True, secrets={}, log=lambda _: None).name == "Ran"
+    assert number("evaluate") == 1116
+    write_task("download", "print('None is left.')\nexit(65)")
+    outcome = reproduction.reproduce("evaluate", upstream=True, secrets={}, log=lambda _: None)
+    assert (outcome.exit_code, outcome.message) == (65, "download: None is left.")
 
 
 def test_a_long_message_of_dvc_fits_into_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
