@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from filelock import FileLock
 from hypothesis import settings
 from ruamel.yaml import YAML
 
 from flows import demo, sandbox
+from tests import sharing
 from transfer.runtime import files
 
 pytest_plugins = ["tests.quick", "tests.reliability"]
@@ -124,19 +124,15 @@ def _interruptible() -> None:
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
     """Run the small demo in a copy of the project, once for all test processes."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # that of all test processes
-    project, record = folder / "pipeline" / "a project", folder / "demo.json"
-    with FileLock(folder / "demo.lock"):
-        if not record.exists():
-            files.write_json(record, _run_demo(project))
+    folder = sharing.make_once(sharing.folder(tmp_path_factory) / "demo", _run_demo)
+    project, record = folder / "a project", folder / "record.json"
     return Reproduced(project, project / demo.WORKSPACE, **json.loads(record.read_text()))
 
 
-def _run_demo(project: Path) -> dict[str, Any]:
+def _run_demo(folder: Path) -> None:
+    project = folder / "a project"
     copy_project(project)
     before = digests(project)
     with small_demo(), contextlib.chdir(project), contextlib.redirect_stdout(io.StringIO()) as output:
         demo.main()
-    return {"before": before, "output": output.getvalue()}
+    files.write_json(folder / "record.json", {"before": before, "output": output.getvalue()})
