@@ -171,6 +171,7 @@ def main() -> None:
         if missing:
             _compute(missing, settings, weights.read(weights_file), caches)
         _write(rows, recipes, caches, example_sheet(photographs, settings, paths.artifact("subsample")))
+        files.write_json(paths.scratch(STAGE, "rows.json"), {"rows": len(rows), "reused": len(rows) - len(missing)})
     cache.evict_least_recently_used()
 
 

@@ -1,3 +1,4 @@
+import json
 import logging
 import re
 import shutil
@@ -155,6 +156,7 @@ def test_only_rows_of_added_photographs_are_computed(caplog: pytest.LogCaptureFi
     added = {entry.sha256 for entry in entries[40:]}
     extract_features.main()
     assert summary(caplog) == "extract_features: 80 rows, 64 of them computed before."
+    assert json.loads(Path(".cache/extract_features/rows.json").read_text()) == {"rows": 80, "reused": 64}
     assert artifacts.items() <= file_contents(OUTPUT).items()
     assert cached.items() <= rows(Path(".cache/features")).items()
     assert {row.split("/")[1] for row in rows(Path(".cache/features")).keys() - cached.keys()} == added
