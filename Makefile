@@ -76,6 +76,7 @@ demo: $(VENV)
 
 run: $(VENV)
 	@.venv/bin/python -m tasks --check
+	@.venv/bin/python -m flows.workspace
 	@.venv/bin/python -m dvc repro
 
 baselines: $(VENV)

@@ -476,7 +476,7 @@ def downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.reliability(
-    "network", "a stage ends with 75", "the flow retries it after 5 seconds, 1 minute and 5 minutes"
+    "network", "a stage ends with exit 75", "the flow retries it after 5 seconds, 1 minute and 5 minutes"
 )
 def test_a_stage_is_retried_while_kaggle_is_busy(
     downloading: Path, kaggle: StandIn, started: Callable[..., "subprocess.Popen[str]"], server: Server
@@ -493,7 +493,7 @@ def test_a_stage_is_retried_while_kaggle_is_busy(
 
 @pytest.mark.reliability(
     "network",
-    "an error while a token or a signed address is in use",
+    "an error while a token or a signed URL is used",
     "neither is in any line, message, traceback, artifact or file",
 )
 def test_a_refusal_is_final_and_shows_no_secret(
