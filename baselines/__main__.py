@@ -2,43 +2,35 @@
 
 import argparse
 import importlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
+from transfer.runtime import stage
+
 STAGES = ("train", "measure_extraction", "compare")
-CONFIG_ERROR = 78  # as `ParamsError.exit_code`, whose module may need packages that are missing
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the stage that the arguments name."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
-        work = _main_of(options.stage, options.model, parser)
-        from transfer.runtime import stage  # noqa: PLC0415 - it needs packages that may be missing
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("baselines", "transfer"):
-            raise
-        print(
-            f"Stages need a Python with the project's packages. Received: {sys.executable}, without `{error.name}`. "
-            "Run `make install` and `. .venv/bin/activate`, then try again.",
-            file=sys.stderr,
-        )
-        sys.exit(CONFIG_ERROR)
-    stage.run(work)
+    """Run the stage that the arguments name, and exit."""
+    options = _parser().parse_args(arguments)
+    stage.run(partial(run, options.stage, options.model))
 
 
-def _main_of(stage: str, model: str | None, parser: argparse.ArgumentParser) -> Callable[[], None]:
-    module = importlib.import_module(f"baselines.{stage}")
-    if stage == "train":
-        if model not in module.models.FROM_SCRATCH:
-            parser.error(f"MODEL must be one of {', '.join(module.models.FROM_SCRATCH)}. Received: {model}")
-        return partial(module.main, model)
-    if model is not None:
-        parser.error(f"Only `train` takes a MODEL. Received: {model}")
-    work: Callable[[], None] = module.main
-    return work
+def run(name: str, model: str | None) -> None:
+    """Import a stage and run it.
+
+    Args:
+        name: the stage.
+        model: the model to train; only the stage `train` needs one.
+    """
+    with stage.packages_required():
+        module = importlib.import_module(f"baselines.{name}")
+    if name != "train":
+        module.main()
+    elif model in module.models.FROM_SCRATCH:
+        module.main(model)
+    else:
+        _parser().error(f"MODEL must be one of {', '.join(module.models.FROM_SCRATCH)}. Received: {model}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -57,7 +57,7 @@ def predict(model: Path, photographs: Path, *options: str) -> Timing:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), text=True
     ) as process:
-        assert process.stdout is not None  # noqa: S101 - `PIPE` opens it
+        assert process.stdout is not None  # noqa: S101 - opened because of `PIPE`
         _, *times = [time.monotonic() - start for _ in process.stdout]
     return Timing(times[0], (len(times) - 1) / (times[-1] - times[0]))
 

@@ -1,8 +1,9 @@
 """A workspace in which the main pipeline and baselines of tiny networks have run."""
 
 import contextlib
-import os
+import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +13,10 @@ from ruamel.yaml import YAML
 
 from baselines import __main__ as runner
 from flows import sandbox
-from tests.conftest import Reproduced, dvc
+from tests import sharing
+from tests.conftest import Reproduced, copy_workspace, dvc
 from transfer.network.backend import keras
+from transfer.runtime import files
 
 ROOT = Path(__file__).parents[2]
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -33,7 +36,10 @@ COPIED_MODELS = {
 
 
 class Baselines(NamedTuple):
-    """The workspace, the output of DVC, and what `dvc status` reported as changed after that."""
+    """A workspace in which all baselines have run, or are copies of others; tests must not change it.
+
+    `output` is that of DVC, `changed` what `dvc status` reported after it.
+    """
 
     folder: Path
     output: str
@@ -54,12 +60,6 @@ def params() -> Any:
     )
 
 
-def link_tree(folder: Path, target: Path) -> Path:
-    """Copy a folder as hard links, which takes no time; stages replace files and never write into them."""
-    shutil.copytree(folder, target, copy_function=os.link, ignore=shutil.ignore_patterns("__pycache__", ".cache"))
-    return target
-
-
 def run(*arguments: str) -> None:
     """Run `python -m baselines ...` in this process and in the current folder."""
     keras.utils.clear_session()  # names of optimizers contain a counter
@@ -68,26 +68,35 @@ def run(*arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def baselines(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory) -> Baselines:
-    """A copy of the reproduced pipeline with all baselines, each trained or a copy of another; tests leave it as is."""
-    folder = link_tree(reproduced.workspace, tmp_path_factory.mktemp("baselines") / "with a space")
-    shutil.copytree(ROOT / "baselines", folder / "baselines", ignore=shutil.ignore_patterns("dvc.lock", "__pycache__"))
-    YAML().dump(params(), folder / "baselines/params.yaml")
-    output = dvc(folder, "repro", *RUN_BY_DVC)
-    with contextlib.chdir(folder):
+    """Run the baselines in a copy of the reproduced pipeline, once for all test processes."""
+    folder = sharing.folder(tmp_path_factory) / "baselines"
+    sharing.make_once(folder, partial(_run_baselines, reproduced.workspace))
+    return Baselines(folder / "with a space", **json.loads((folder / "record.json").read_text()))
+
+
+def _run_baselines(pipeline: Path, folder: Path) -> None:
+    workspace = folder / "with a space"
+    copy_workspace(pipeline, workspace)
+    ignored = shutil.ignore_patterns("dvc.lock", "__pycache__")
+    shutil.copytree(ROOT / "baselines", workspace / "baselines", ignore=ignored)
+    YAML().dump(params(), workspace / "baselines/params.yaml")
+    output = dvc(workspace, "repro", *RUN_BY_DVC)
+    with contextlib.chdir(workspace):
         with Repo() as repo:
             changed = repo.status([*RUN_BY_DVC])
         for model in TRAINED_IN_PROCESS:
             run("train", model)
         models = Path("artifacts/baselines/train")
         for model, other in COPIED_MODELS.items():
-            link_tree(models / other, models / model)
+            shutil.copytree(models / other, models / model)
         run("compare")
-    return Baselines(folder, output, changed)
+    files.write_json(folder / "record.json", {"output": output, "changed": changed})
 
 
 @pytest.fixture
 def workspace(baselines: Baselines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the workspace that a test may change; it is the current folder."""
-    folder = link_tree(baselines.folder, tmp_path / "with a space")
+    folder = tmp_path / "with a space"
+    copy_workspace(baselines.folder, folder)
     monkeypatch.chdir(folder)
     return folder

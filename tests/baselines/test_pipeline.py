@@ -10,7 +10,7 @@ from dvc.repo import Repo
 
 from flows import graph
 from tests.baselines.conftest import ROOT, Baselines
-from tests.conftest import contents
+from tests.conftest import digests
 
 MAIN_STAGES = {
     "download",
@@ -34,13 +34,13 @@ def test_one_model_can_be_trained_alone_and_only_once(baselines: Baselines) -> N
 def test_a_plain_repro_leaves_the_baselines_alone(workspace: Path) -> None:
     """`dvc repro`, `dvc checkout` and `dvc status dvc.yaml` change and report no baseline, even one that is due."""
     shutil.rmtree("artifacts/baselines/compare")
-    before = contents(workspace / "artifacts")
+    before = digests(workspace / "artifacts")
     with Repo() as repo:
         assert repo.reproduce() == []
         assert repo.checkout()["stats"] == {"added": 0, "deleted": 0, "modified": 0}
         assert repo.status(["dvc.yaml"]) == {}
         assert "baselines/dvc.yaml:compare" in repo.status()
-    assert contents(workspace / "artifacts") == before
+    assert digests(workspace / "artifacts") == before
 
 
 @pytest.mark.usefixtures("workspace")

@@ -81,10 +81,3 @@ def test_a_wrong_parameter_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         run("train", "mlp")
     assert end.value.code == 78
     assert "`mlp.network.hidden.0` must be greater than or equal to 1" in capsys.readouterr().err
-
-
-def test_an_unknown_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """The message lists the known models."""
-    with pytest.raises(SystemExit):
-        run("train", "transformer")
-    assert "cnn_augmented" in capsys.readouterr().err
