@@ -52,10 +52,11 @@ def scores(differences: Iterable[Difference]) -> list[Row]:
 
 
 def params(differences: Iterable[Difference]) -> list[Row]:
-    """Return a row for each parameter that differs, with both values as text."""
+    """Return a row for each parameter of params.yaml that differs, with both values as text."""
     return [
         {"parameter": difference.name, "now": str(difference.now), "before": str(difference.before)}
         for difference in differences
+        if Path(difference.file) == paths.PARAMS
     ]
 
 

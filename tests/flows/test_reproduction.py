@@ -131,7 +131,9 @@ def test_of_a_traceback_the_message_is_the_error() -> None:
     assert (outcome.message, outcome.exit_code) == ("download: ValueError: no such thing", 1)
 
 
-@pytest.mark.reliability("killed", "a stage killed because memory ran out", "the flow run names that cause, without retry")
+@pytest.mark.reliability(
+    "killed", "a stage killed because memory ran out", "the flow run names that cause, without retry"
+)
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_the_message_of_a_killed_stage_names_memory(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After SIGKILL, as from a system without memory, the message names that cause, with any shell; no retry."""

@@ -82,8 +82,13 @@ def test_scores_have_their_value_before() -> None:
 
 
 def test_params_are_shown_as_text() -> None:
-    """Values of any type become text, as they share a column."""
-    rows = summary.params([Difference("params.yaml", "train_head.head.dense", [256], [128, 64])])
+    """Values of any type become text, as they share a column; parameters of the baselines are left out."""
+    rows = summary.params(
+        [
+            Difference("params.yaml", "train_head.head.dense", [256], [128, 64]),
+            Difference("baselines/params.yaml", "train.epochs", 1, 2),
+        ]
+    )
     assert rows == [{"parameter": "train_head.head.dense", "now": "[128, 64]", "before": "[256]"}]
 
 
