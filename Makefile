@@ -87,7 +87,7 @@ baselines: $(VENV)
 
 # -rfE lists failures alone, not the hundreds of skipped tests
 check: lint
-	@.venv/bin/python -m pytest --quick -q -rfE
+	@.venv/bin/python -m pytest --quick --hypothesis-profile=quick -q -rfE
 
 test: $(VENV)
 	@.venv/bin/python -m pytest

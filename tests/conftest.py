@@ -22,8 +22,9 @@ from transfer.runtime import files
 
 pytest_plugins = ["tests.quick", "tests.reliability"]
 
-# the suite tries few examples, always the same; `make fuzz` tries many, different ones each time
+# `make test` tries few examples, always the same, `make check` fewer; `make fuzz` tries many, different ones each time
 settings.register_profile("suite", max_examples=300, derandomize=True, deadline=None, database=None)
+settings.register_profile("quick", max_examples=30, derandomize=True, deadline=None, database=None)
 settings.register_profile("long", max_examples=20_000, deadline=None, database=None, print_blob=True)
 settings.load_profile("suite")
 
