@@ -111,7 +111,7 @@ def test_a_stage_that_fails_ends_the_sweep(project: Path) -> None:
     YAML().dump(sweeps, project / "sweeps.yaml")
     done = run("more")
     assert done.returncode == 65, done.stderr
-    assert done.stderr.startswith("download: Put photographs into a folder a class")
+    assert done.stderr.startswith("download: Put photographs into one folder per class")
     assert done.stderr.endswith("run the same command to continue.\n")
 
 
