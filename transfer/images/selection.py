@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeVar
 from transfer.images import decoding
 from transfer.images.decoding import UnreadablePhoto
 from transfer.images.manifest import Rejected
-from transfer.images.near_duplicates import BITS, HashIndex, PerceptualHash, perceptual_hash
+from transfer.images.near_duplicates import BITS, Fingerprint, HashIndex, fingerprint
 from transfer.runtime.errors import DataError
 from transfer.sources import archives
 from transfer.sources.layouts import Candidate
@@ -32,14 +32,14 @@ class Usable(NamedTuple):
         sha256: of its bytes, in hexadecimal.
         width: pixels, after rotation by the EXIF orientation.
         height: likewise.
-        perceptual_hash: to compare it with others.
+        fingerprint: to compare it with others.
     """
 
     candidate: Candidate
     sha256: str
     width: int
     height: int
-    perceptual_hash: PerceptualHash
+    fingerprint: Fingerprint
 
 
 Finding = Usable | Rejected
@@ -111,7 +111,7 @@ def examine(archive: zipfile.ZipFile, candidate: Candidate) -> Finding:
         image = decoding.decode(data)
     except UnreadablePhoto as error:
         return _reject(candidate, "unreadable", str(error))
-    return Usable(candidate, hashlib.sha256(data).hexdigest(), *image.size, perceptual_hash(image))
+    return Usable(candidate, hashlib.sha256(data).hexdigest(), *image.size, fingerprint(image))
 
 
 def choose(
@@ -128,7 +128,8 @@ def choose(
     Args:
         findings: for each class, the results of `examine` in the order of its candidates.
         photographs: how many to take, in all classes together.
-        near_duplicates: in how many bits the perceptual hashes of duplicates may differ; None: hashes are not compared.
+        near_duplicates: in how many bits the perceptual hashes of near duplicates may differ; None: only bytes are
+            compared.
         on_taken: called for each photograph taken.
     """
     index = HashIndex()
@@ -137,7 +138,7 @@ def choose(
         usable = _next_usable(findings[turn % len(findings)], choice.rejected, index, near_duplicates)
         if usable is None:
             break
-        index.add(usable.candidate.member, usable.perceptual_hash)
+        index.add(usable.candidate.member, usable.fingerprint)
         choice.taken.append(usable)
         on_taken()
     return choice
@@ -219,8 +220,10 @@ def _next_usable(
 
 def _compare(photograph: Usable, index: HashIndex, near_duplicates: int | None) -> Finding:
     """Reject a photograph if it is a near duplicate of one in the index."""
-    nearest = index.nearest(photograph.perceptual_hash)
-    if near_duplicates is None or nearest is None or nearest.bits > near_duplicates:
+    if near_duplicates is None:
+        return photograph
+    nearest = index.find(photograph.fingerprint, max_bits=near_duplicates)
+    if nearest is None:
         return photograph
     detail = f"of {nearest.name}, {nearest.bits} of {BITS} bits differ"
     return _reject(photograph.candidate, "near_duplicate", detail)

@@ -134,8 +134,8 @@ def usable(class_name: str, count: int, *, first: int = 0) -> Iterator[Usable]:
     """Yield findings of photographs without near duplicates."""
     for number in range(first, first + count):
         name = f"{class_name}.{number}"
-        photo_hash = near_duplicates.perceptual_hash(decoding.decode(scene(number)))
-        yield Usable(Candidate(class_name, name, name), name, 64, 48, photo_hash)
+        fingerprint = near_duplicates.fingerprint(decoding.decode(scene(number)))
+        yield Usable(Candidate(class_name, name, name), name, 64, 48, fingerprint)
 
 
 def test_no_more_candidates_are_examined_than_needed() -> None:
