@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -120,12 +121,16 @@ def space_needed(settings: Params, *, rows: int, missing: int) -> dict[Path, int
 
 
 def pixels(batch: Sequence[Shot], *, settings: Params, folder: Path) -> decoding.Pixels:
-    """Return the pictures of a few shots, an array of shape (shots, size, size, 3); each photograph is read once."""
-    images = {
-        photograph.path: decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
-        for photograph in {shot.photograph for shot in batch}
-    }
-    return np.stack([_picture(shot, images[shot.photograph.path], settings) for shot in batch])
+    """Return the pictures of a few shots, an array of shape (shots, size, size, 3).
+
+    Each photograph is read once if its shots are neighbours, and only one is in memory at a time.
+    """
+    pictures: list[decoding.Pixels] = []
+    for photograph, group in groupby(batch, key=lambda shot: shot.photograph):
+        image = decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
+        pictures.extend(_picture(shot, image, settings) for shot in group)
+        del image  # before the next one is read
+    return np.stack(pictures)
 
 
 def _picture(shot: Shot, image: Image.Image, settings: Params) -> decoding.Pixels:

@@ -17,7 +17,7 @@ from tasks import download
 from tests import reliability
 from transfer.evaluation import diagnosis, loss_curves
 from transfer.features import cache
-from transfer.images import decoding, near_duplicates, selection
+from transfer.images import decoding, formats, near_duplicates, selection
 from transfer.prediction import __main__ as prediction
 from transfer.prediction import inputs
 from transfer.runtime import errors, signals
@@ -319,7 +319,7 @@ def test_documents_state_the_limits_of_the_code() -> None:
     """A photograph, an archive and the feature cache may be as large as the documents say."""
     photographs = (ROOT / "docs/photographs.md").read_text(encoding="utf-8")
     limits = (
-        f"over {decoding.MAX_BYTES >> 20} MiB, over {decoding.MAX_PIXELS:,} pixels, or over {decoding.MAX_SCANS} scans"
+        f"over {decoding.MAX_BYTES >> 20} MiB, over {decoding.MAX_PIXELS:,} pixels, or over {formats.MAX_SCANS} scans"
     )
     assert limits in photographs
     assert f"of the {near_duplicates.BITS} bits" in photographs

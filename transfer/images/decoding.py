@@ -1,18 +1,17 @@
 """Decoding: photographs from bytes to pixels, and resizing to the square that the network takes."""
 
 import hashlib
-import io
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from transfer.images import manifest
+from transfer.images import formats, manifest
+from transfer.images.formats import MAX_PIXELS, UnreadablePhoto
 from transfer.runtime.errors import DataError, rerun_hint
 
 Pixels = NDArray[np.uint8]
@@ -20,15 +19,12 @@ Resizing = Literal["squash", "crop", "fit"]
 MAX_SIZE = 1024  # edge of the square that a network takes, pixels
 Box = tuple[float, float, float, float]
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_BYTES = 64 << 20  # of a file, which is read into memory; files of phones have a third of that at most
-MAX_PIXELS = 89_478_485  # the limit above which Pillow warns of a decompression bomb
-MAX_SCANS = 100  # of a JPEG; ten are usual, and each one takes time over all pixels however few its bytes
 BACKGROUND = (124, 117, 104)  # ImageNet's mean colour, which VGG16's preprocessing turns into zero
 
-_JPEG_START = b"\xff\xd8"
-_END_MARKER, _SCAN_MARKER = 0xD9, 0xDA
-_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # without the markers that occur within compressed data
+_BAND_PIXELS = 1 << 20  # pixels of a photograph that are blended at once
+# Modes of Pillow whose values have no defined range, or which it does not convert to RGB.
+_NO_RGB = {"I": "grey values of 32 bits", "F": "floating-point values", "LAB": "CIELAB colours"}
 
 _TRANSPOSITIONS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,30 +37,24 @@ _TRANSPOSITIONS = {  # by EXIF orientation
 }
 
 
-class UnreadablePhoto(Exception):
-    """The bytes cannot be decoded as a photograph; the text is the reason."""
-
-
 def decode(data: bytes) -> Image.Image:
     """Decode a photograph completely, as 8-bit RGB, rotated by its EXIF orientation.
 
-    Transparent pixels are blended with white, 16-bit grey is scaled to 8 bits, and an animation's first frame is used.
+    Transparent pixels are blended with white, 16-bit grey is scaled to 8 bits, and the first page, or the first frame
+    of an animation, is used. At most two copies of the pixels are in memory at a time.
 
     Raises:
-        UnreadablePhoto: the bytes are empty, truncated, damaged, in no known format, larger than `MAX_PIXELS` once
-            decoded, or have more than `MAX_SCANS` scans.
+        UnreadablePhoto: the bytes are empty, truncated, damaged or in no known format, or exceed a limit of `formats`.
     """
     if not data:
         raise UnreadablePhoto("empty file")
     with _as_unreadable():
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadablePhoto(f"more than {MAX_PIXELS:,} pixels")
-        if data.startswith(_JPEG_START) and _count_scans(data) > MAX_SCANS:
-            raise UnreadablePhoto(f"more than {MAX_SCANS} scans")
+        image = formats.open_photo(data)
+        _scale_transparency(image)
         image.load()
-        image = _upright(image)  # reusing the name frees the first image before `_rgb` makes a third
-        return _rgb(image)
+        orientation = _orientation(image)
+        image = _rgb(image)  # reusing the name frees each image before the next but one is made
+        return image.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else image
 
 
 def read_photo(path: Path, *, sha256: str) -> Image.Image:
@@ -142,32 +132,65 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
     return square
 
 
-def _count_scans(jpeg: bytes) -> int:
-    """Count the scans of a JPEG, which are as many as the file claims and each take time to decode."""
-    count, position = 0, len(_JPEG_START)
-    while (segment := _SEGMENT.search(jpeg, position)) and jpeg[segment.end() - 1] != _END_MARKER:
-        count += jpeg[segment.end() - 1] == _SCAN_MARKER
-        position = segment.end() + int.from_bytes(jpeg[segment.end() : segment.end() + 2], "big")
-    return count
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Rotate by the EXIF orientation; a photograph with damaged EXIF stays as it is stored."""
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; a photograph with damaged EXIF counts as upright."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises nearly anything on damaged bytes
-        return image
-    return image.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else image
+        return 1
+    return orientation
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Scale the transparent colour of a 16-bit RGB PNG to 8 bits, as Pillow scales the pixels alone."""
+    transparency = image.info.get("transparency")
+    is_16_bit = any("16B" in str(tile.args) for tile in getattr(image, "tile", []))
+    if image.mode == "RGB" and is_16_bit and isinstance(transparency, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparency)
+
+
+def _check_mode(image: Image.Image) -> None:
+    """Check that the pixels have a defined range, from black to white."""
+    kind = _NO_RGB.get(image.mode)
+    tags: dict[int, Any] = getattr(image, "tag_v2", {})
+    depth, meaning = tags.get(258, (16,)), tags.get(262, 1)
+    if image.mode.startswith("I;16") and (depth, meaning) != ((16,), 1):
+        kind = f"grey values of {depth[0]} bits, from white to black" if meaning == 0 else f"values of {depth[0]} bits"
+    if kind:
+        raise UnreadablePhoto(f"{kind}, which cannot be converted to 8-bit RGB")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB."""
+    """Convert any mode to 8-bit RGB."""
+    _check_mode(image)
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return _in_bands(image, _from_16_bit)
     if image.has_transparency_data:
-        transparent = image if image.mode == "RGBA" else image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), transparent).convert("RGB")
+        return _in_bands(image, _on_white)
     return image.convert("RGB")
+
+
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert a photograph a few rows at a time, so that intermediate images take little memory."""
+    converted = Image.new("RGB", image.size)
+    rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        converted.paste(convert(band), (0, top))
+    return converted
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    levels, transparent = np.asarray(image), image.info.get("transparency")
+    grey = (levels >> 8).astype(np.uint8)
+    if isinstance(transparent, int):
+        grey[levels == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    transparent = image if image.mode == "RGBA" else image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), transparent).convert("RGB")
 
 
 @contextmanager
@@ -180,7 +203,7 @@ def _as_unreadable() -> Iterator[None]:
     except Image.DecompressionBombError:
         raise UnreadablePhoto(f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise UnreadablePhoto(f"not one of {', '.join(FORMATS)}") from None
+        raise UnreadablePhoto(f"not one of {', '.join(formats.names())}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly anything on damaged bytes
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         raise UnreadablePhoto(f"cut short or damaged ({reason})") from None

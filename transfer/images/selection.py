@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple, TypeVar
 
 from transfer.images import decoding
-from transfer.images.decoding import UnreadablePhoto
+from transfer.images.formats import UnreadablePhoto
 from transfer.images.manifest import Rejected
 from transfer.images.near_duplicates import BITS, Fingerprint, HashIndex, fingerprint
 from transfer.runtime.errors import DataError

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 
 from transfer.images import decoding, filenames
+from transfer.images.formats import UnreadablePhoto
 from transfer.prediction import formats, inputs
 from transfer.prediction.formats import Format, printable, text
 from transfer.prediction.inputs import InputPhotograph
@@ -63,7 +64,7 @@ def _decoded(photograph: InputPhotograph) -> Image.Image | str:
     """Return the photograph, or the reason why it cannot be read."""
     try:
         return decoding.decode(photograph.read())
-    except (decoding.UnreadablePhoto, DataError) as error:
+    except (UnreadablePhoto, DataError) as error:
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
