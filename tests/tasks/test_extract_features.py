@@ -2,6 +2,7 @@ import json
 import logging
 import re
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tests.tasks.conftest import (
     write_photographs,
 )
 from transfer.features import extraction, store
-from transfer.images import manifest
+from transfer.images import decoding, manifest
 from transfer.runtime import params, stage
 from transfer.runtime.errors import DataError, DiskError, ParamsError
 from transfer.sources import synthetic
@@ -191,6 +192,28 @@ def test_a_killed_extraction_is_resumed(workspace: Path) -> None:
     assert f"64 rows, {len(complete)} of them computed before." in run("extract_features", workspace)
     assert complete.items() <= rows(folder).items()
     assert file_contents(OUTPUT) == expected
+
+
+@pytest.mark.reliability(
+    "photographs", "photographs of 80 megapixels", "extracted with less than 1 GB more memory on each core"
+)
+def test_one_photograph_of_a_batch_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each photograph is read once for its neighbouring shots, and freed before the next one is read."""
+    entries = write_photographs(tmp_path, numbers=range(2))
+    settings = extract_features.Params(**SETTINGS)
+    read, alive = decoding.read_photo, []
+
+    def read_alone(path: Path, *, sha256: str) -> Image.Image:
+        assert all(image() is None for image in alive)
+        photograph = read(path, sha256=sha256)
+        alive.append(weakref.ref(photograph))
+        return photograph
+
+    monkeypatch.setattr(decoding, "read_photo", read_alone)
+    shots = extract_features.shots(entries, views=1)
+    pictures = extract_features.pixels(shots, settings=settings, folder=tmp_path / "artifacts/subsample")
+    assert pictures.shape == (len(shots), 32, 32, 3)
+    assert len(alive) == len(entries)
 
 
 @pytest.mark.parametrize("content", [b"no photograph", synthetic.draw("star", 0, size=EDGE, seed=0)])

@@ -1,6 +1,8 @@
 """Feature cache: rows of earlier runs in `.cache/features/`, so that none is computed twice."""
 
 import os
+import shutil
+import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -36,17 +38,18 @@ class FeatureCache:
     def has(self, photo: str) -> bool:
         """Return whether there is an undamaged row; mark it as used, and remove a damaged one.
 
-        Only the access time is set: to DVC, a changed modification time means changed content.
+        Anything but a regular file, such as a pipe that never ends or a folder, is removed without being opened. Only
+        the access time is set: to DVC, a changed modification time means changed content.
         """
         path = self.path(photo)
         try:
-            row = store.read_row(path, recipe=self.recipe, photo=photo)
+            row = store.read_row(path, recipe=self.recipe, photo=photo) if _is_regular(path.stat()) else None
         except FileNotFoundError:
             return False
         except store.DamagedRow:
             row = None
         if row is None or [part.shape for part in row] != self._shapes:
-            path.unlink(missing_ok=True)
+            _remove(path)
             return False
         with suppress(OSError):  # the row of another user in a shared cache, or a read-only disk
             modified = path.stat().st_mtime_ns
@@ -124,4 +127,18 @@ def _rows() -> Iterator[_RowFile]:
     """Yield every row of every recipe with its status."""
     for row in paths.cache("features").glob("*/*.npz"):
         with suppress(FileNotFoundError):  # evicted by another process in the meantime
-            yield row, row.stat()
+            status = row.stat()
+            if _is_regular(status):
+                yield row, status
+
+
+def _is_regular(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link, or a folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -156,6 +156,7 @@ def read_parts(path: Path, parts: Iterable[str], *, recipe: str, photo: str) -> 
     content = path.read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _check_extent(archive, len(content))
             mark, *activations = (_read_array(archive, name) for name in ("mark", *parts))
     except Exception as error:  # noqa: BLE001 - zipfile, zlib and NumPy raise nearly anything on damaged bytes
         raise DamagedRow(f"{path} is damaged: {error}") from None
@@ -176,12 +177,28 @@ def _check_recipe(view: Path, recipe: str) -> None:
         raise DataError(f"{error}. {_HINT}") from None
 
 
+def _check_extent(archive: zipfile.ZipFile, size: int) -> None:
+    """Check that a file consists of its members and their list alone; zipfile accepts other bytes around them."""
+    end = 0
+    for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+        if member.header_offset != end:
+            break
+        end += zipfile.sizeFileHeader + len(member.filename) + member.compress_size
+    size_of_list = sum(zipfile.sizeCentralDir + len(member.filename) for member in archive.infolist())
+    expected = end + size_of_list + zipfile.sizeEndCentDir
+    if archive.start_dir != end or size != expected:
+        raise ValueError(f"the members must take {expected:,} bytes. Received: {size:,}")
+
+
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """Read an array; all of the member is read first, so that its checksum is compared before its header is parsed."""
     member = archive.getinfo(f"{name}.npy")
     if member.file_size > _MAX_BYTES:
         raise ValueError(f"{name} must have at most {_MAX_BYTES:,} bytes. Received: {member.file_size:,}")
-    array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+    file = io.BytesIO(archive.read(member))
+    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    if file.read(1):
+        raise ValueError(f"{name} must end with its values. Received: {member.file_size:,} bytes")
     return array
 
 

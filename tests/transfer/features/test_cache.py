@@ -55,9 +55,58 @@ def replace_by_other_weights(path: Path) -> None:
     store.write_row(path, ROW, recipe=store.recipe_digest({"weights": "others"}), photo=PHOTO)
 
 
+def append_bytes(path: Path) -> None:
+    """Append bytes to a row, which zipfile ignores."""
+    path.write_bytes(path.read_bytes() + b"junk")
+
+
+def prepend_bytes(path: Path) -> None:
+    """Write bytes before a row, which zipfile ignores, too."""
+    path.write_bytes(b"junk" + path.read_bytes())
+
+
+def replace_by_pipe(path: Path) -> None:
+    """Replace a row by a pipe, whose reading never ends."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_link_to_pipe(path: Path) -> None:
+    """Replace a row by a link to a pipe."""
+    os.mkfifo(path.with_name("pipe"))
+    path.unlink()
+    path.symlink_to(path.with_name("pipe"))
+
+
+def replace_by_link_to_device(path: Path) -> None:
+    """Replace a row by a link to a device that gives bytes without end."""
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def replace_by_folder(path: Path) -> None:
+    """Replace a row by a folder with a file in it."""
+    path.unlink()
+    path.mkdir()
+    (path / "file").touch()
+
+
+IRREGULAR = pytest.mark.reliability(
+    "tampered", "a pipe, a device, a link to one or a folder in the feature cache", "removed unread, and computed again"
+)
+EXTRA = pytest.mark.reliability("tampered", "bytes before or after a row of features", "computed again")
+
+
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "damage",
     [
+        pytest.param(append_bytes, marks=EXTRA),
+        pytest.param(prepend_bytes, marks=EXTRA),
+        pytest.param(replace_by_pipe, marks=IRREGULAR),
+        pytest.param(replace_by_link_to_pipe, marks=IRREGULAR),
+        pytest.param(replace_by_link_to_device, marks=IRREGULAR),
+        pytest.param(replace_by_folder, marks=IRREGULAR),
         pytest.param(
             cut, marks=pytest.mark.reliability("tampered", "a row of features truncated or changed", "computed again")
         ),
@@ -86,7 +135,19 @@ def test_a_damaged_or_replaced_row_is_removed(damage: Callable[[Path], None]) ->
     assert rows.has(PHOTO)
     damage(rows.path(PHOTO))
     assert not rows.has(PHOTO)
-    assert not rows.path(PHOTO).exists()
+    assert not os.path.lexists(rows.path(PHOTO))
+    rows.put(PHOTO, ROW)
+    assert rows.has(PHOTO)
+
+
+def test_only_regular_files_are_counted_and_evicted(cache_folder: Path) -> None:
+    """A pipe or a folder with the name of a row does not stop eviction, and is left alone."""
+    rows = cache_of({})
+    rows.put(PHOTO, ROW)
+    os.mkfifo(rows.path("cd" * 32))
+    rows.path("ef" * 32).mkdir()
+    assert evict_least_recently_used(gigabytes=0) == 1
+    assert len(list(cache_folder.rglob("*.npz"))) == 2
 
 
 def test_a_linked_row_is_the_same_file_with_its_modification_time(tmp_path: Path) -> None:
