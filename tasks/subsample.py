@@ -1,6 +1,7 @@
 """Subsample: select readable photographs without duplicates, the same number of every class."""
 
 import itertools
+import json
 import logging
 import math
 import os
@@ -171,6 +172,19 @@ def write_photographs(archive: zipfile.ZipFile, taken: Sequence[Usable], targets
             file.write_bytes(selection.read_bytes(archive, member))
 
 
+def user_place(source: Path) -> str:
+    """Return the folder or archive of the user's that the photographs come from; empty if they come from elsewhere.
+
+    Args:
+        source: `source.json` of the stage `download`.
+    """
+    try:
+        origin = json.loads(source.read_bytes())
+        return str(origin["from"]) if origin["source"] == "inbox" else ""
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return ""  # the names in the archive still identify the photographs
+
+
 def choose(archive: zipfile.ZipFile, candidates: Sequence[Candidate], queues: Queues, settings: Params) -> Choice:
     """Choose photographs; each check runs as soon as what it needs is known, the slow decoding comes last.
 
@@ -201,7 +215,9 @@ def main() -> None:
         targets = target_paths(queues)
         write_photographs(archive, choice.taken, targets)
     manifest.write(paths.artifact(STAGE, "manifest.csv"), manifest_entries(choice.taken, targets))
-    manifest.write_rejected(paths.artifact(STAGE, "rejected.csv"), choice.rejected)
+    place = user_place(paths.artifact("download", "source.json"))
+    rejected = [photograph._replace(path=place and f"{place}/{photograph.name}") for photograph in choice.rejected]
+    manifest.write_rejected(paths.artifact(STAGE, "rejected.csv"), rejected)
     files.write_json(paths.artifact(STAGE, "metrics.json"), metrics(choice))
     reasons = f": {_reasons(choice.rejected)}" if choice.rejected else ""
     log.info("%d photographs taken, %d rejected%s", len(choice.taken), len(choice.rejected), reasons)

@@ -245,6 +245,28 @@ def test_a_near_duplicate_is_rejected(here: Path) -> None:
         assert reason.endswith(" of 256 bits differ")
 
 
+def rejected_paths(workspace: Path, source: str, place: str) -> dict[str, str | None]:
+    """Run the stage on photographs from a source; return the paths in rejected.csv, by name."""
+    prepare(
+        workspace, {f"{name}/{n}.jpg": scene(n + 10 * (name == "cat")) for n in range(5) for name in ("cat", "dog")}
+    )
+    with zipfile.ZipFile(workspace / "artifacts/download/photos.zip", "a") as archive:
+        archive.writestr("cat/broken.jpg", b"")
+    (workspace / "artifacts/download/source.json").write_text(json.dumps({"source": source, "from": place}))
+    subsample.main()
+    listed = manifest.read_rejected(output(workspace) / "rejected.csv")
+    with (output(workspace) / "rejected.csv").open(newline="") as file:
+        assert [row.get("path") or "" for row in csv.DictReader(file)] == [row.path for row in listed]
+    return {row.name: row.path for row in listed}
+
+
+def test_a_rejected_photograph_is_listed_with_the_users_path(here: Path) -> None:
+    """rejected.csv has the path in the inbox beside the name in photos.zip, and no path for downloaded archives."""
+    assert rejected_paths(here, "inbox", "inbox") == {"cat/broken.jpg": "inbox/cat/broken.jpg"}
+    assert rejected_paths(here, "inbox", "inbox/pets.zip") == {"cat/broken.jpg": "inbox/pets.zip/cat/broken.jpg"}
+    assert rejected_paths(here, "kaggle", "https://example.org") == {"cat/broken.jpg": ""}
+
+
 def test_the_limit_for_near_duplicates_is_a_parameter(here: Path) -> None:
     """0 rejects only equal hashes; null compares no hashes at all."""
     brighter = Image.fromarray(np.asarray(decoding.decode(scene(2))) // 2 + 100)

@@ -43,11 +43,13 @@ class Rejected(NamedTuple):
         name: its name in the archive.
         reason: one word, such as "unreadable".
         detail: what explains the reason, such as the name of a duplicate.
+        path: the file that the user knows, such as `inbox/cat/1.jpg`; empty if there is none but the archive's member.
     """
 
     name: str
     reason: str
     detail: str
+    path: str = ""
 
 
 def write(path: Path, entries: Iterable[Entry]) -> None:
@@ -81,9 +83,10 @@ def classes(entries: Iterable[Entry]) -> list[str]:
 
 
 def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
-    """Write a list of rejected photographs atomically."""
-    rows = ((row.name, f"{row.reason}{_REASON_SEPARATOR}{row.detail}") for row in rejected)
-    files.write_csv(path, _REJECTED_COLUMNS, rows)
+    """Write a list of rejected photographs atomically; it has a column `path` if any of them has a path."""
+    rows = [(row.name, f"{row.reason}{_REASON_SEPARATOR}{row.detail}", row.path) for row in rejected]
+    columns = (*_REJECTED_COLUMNS, "path") if any(row[-1] for row in rows) else _REJECTED_COLUMNS
+    files.write_csv(path, columns, (row[: len(columns)] for row in rows))
 
 
 def read_rejected(path: Path) -> list[Rejected]:
@@ -124,4 +127,4 @@ def _entry(row: dict[str, str]) -> Entry:
 
 def _rejected(row: dict[str, str]) -> Rejected:
     reason, _, detail = row["reason"].partition(_REASON_SEPARATOR)
-    return Rejected(row["name"], reason, detail)
+    return Rejected(row["name"], reason, detail, row.get("path") or "")
