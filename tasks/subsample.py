@@ -37,7 +37,8 @@ class Params(params.Section):
         photographs: in all classes together; if they do not divide evenly, the first classes get one more.
         seed: of the selection.
         near_duplicates: in how many of the 256 bits of their perceptual hashes two photographs may differ and still
-            count as duplicates. 0: only equal hashes do. null: hashes are not compared, only bytes are.
+            count as duplicates, if small copies of the two agree as well. 0: only equal hashes do. null: hashes
+            are not compared, only bytes are.
     """
 
     photographs: int = Field(ge=2)
