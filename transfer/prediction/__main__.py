@@ -6,20 +6,20 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
-from transfer.images import decoding, filenames
+from transfer.images import decoding
 from transfer.images.formats import UnreadablePhoto
-from transfer.prediction import formats, inputs
+from transfer.prediction import formats, heat_maps, inputs, model_file
 from transfer.prediction.formats import Format, printable, text
 from transfer.prediction.inputs import InputPhotograph
-from transfer.runtime import files, paths, progress, signals, stage
+from transfer.runtime import paths, progress, signals, stage
 from transfer.runtime.errors import DataError
 
 if TYPE_CHECKING:  # importing TensorFlow takes seconds: errors in the arguments are reported before
@@ -27,9 +27,7 @@ if TYPE_CHECKING:  # importing TensorFlow takes seconds: errors in the arguments
 
 log = logging.getLogger(__name__)
 
-EDGE = 1024  # pixels of a heat map's longer edge, at most
 BROKEN_PIPE = 141  # the exit code that a shell reports for a program ended by SIGPIPE
-_QUALITY = 90  # of JPEG
 
 
 class Answer(NamedTuple):
@@ -55,8 +53,8 @@ def _answers(model: "Model", batch: Sequence[InputPhotograph], *, heat_maps: boo
     images = [image for image in decoded if isinstance(image, Image.Image)]
     results = iter(_explained(model, images) if heat_maps else [(result, None) for result in model.each(images)])
     return [
-        Answer(name, image) if isinstance(image, str) else Answer(name, *next(results))
-        for (name, _), image in zip(batch, decoded, strict=True)
+        Answer(photograph.name, image) if isinstance(image, str) else Answer(photograph.name, *next(results))
+        for photograph, image in zip(batch, decoded, strict=True)
     ]
 
 
@@ -64,27 +62,23 @@ def _decoded(photograph: InputPhotograph) -> Image.Image | str:
     """Return the photograph, or the reason why it cannot be read."""
     try:
         return decoding.decode(photograph.read())
-    except (UnreadablePhoto, DataError) as error:
-        return str(error)
-    except OSError as error:
-        return error.strerror or str(error)
+    except (UnreadablePhoto, DataError, OSError) as error:
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _explained(model: "Model", images: Sequence[Image.Image]) -> list[tuple["Prediction", bytes]]:
-    from transfer.evaluation import heatmaps  # noqa: PLC0415 - TensorFlow, see above
-
-    def encoded(image: Image.Image, heat: heatmaps.HeatMap) -> bytes:
-        image.thumbnail((EDGE, EDGE))
-        file = io.BytesIO()
-        heatmaps.overlay(image, heat, resizing=model.card.resizing).save(file, "JPEG", quality=_QUALITY)
-        return file.getvalue()
-
-    explanations = zip(images, model.explain(images), strict=True)
-    return [(explanation.prediction, encoded(image, explanation.heat)) for image, explanation in explanations]
+    return [
+        (explanation.prediction, heat_maps.picture(image, explanation, resizing=model.card.resizing))
+        for image, explanation in zip(images, model.explain(images), strict=True)
+    ]
 
 
 def write(
-    batches: Iterable[Sequence[Answer]], output: Format, *, total: int, heat_maps: Mapping[str, Path]
+    batches: Iterable[Sequence[Answer]], output: Format, *, total: int, gallery: heat_maps.Gallery | None
 ) -> Counter[str]:
     """Write predictions to standard output, heat maps to files and failures to standard error, batch by batch.
 
@@ -92,7 +86,7 @@ def write(
         batches: the answers in batches.
         output: the format of the predictions.
         total: the number of answers.
-        heat_maps: the file for the heat map of each photograph, by the photograph's name.
+        gallery: the folder for heat maps, if answers have them.
 
     Returns:
         The number of photographs predicted as each class.
@@ -104,12 +98,12 @@ def write(
             with progress.paused():
                 for name, result, heat_map in batch:
                     if isinstance(result, str):
-                        log.warning("%s: %s", printable(name), printable(result))
-                    else:
-                        sys.stdout.write((output.separator if counts else "") + output.row(text(name), result))
-                        counts[result.class_name] += 1
-                    if heat_map is not None:
-                        files.write_bytes(heat_maps[name], heat_map)
+                        _log_failure(name, result)
+                        continue
+                    sys.stdout.write((output.separator if counts else "") + output.row(text(name), result))
+                    counts[result.class_name] += 1
+                    if gallery and heat_map is not None:
+                        gallery.add(name, result, heat_map)
                 sys.stdout.flush()
             bar.update(len(batch))
     sys.stdout.write(output.footer)
@@ -124,34 +118,55 @@ def main(argv: Sequence[str] | None = None) -> None:
         DataError: the model cannot be used, or some photographs cannot be read; the others are predicted.
     """
     arguments = _parser().parse_args(argv)
+    card = model_file.check(arguments.model)
+    with inputs.photographs(arguments.photographs) as (found, skipped):
+        _log_unreadable(found, skipped)
+        readable = [photograph for photograph in found if photograph.error is None]
+        output = _output_format(arguments.format, [photograph.name for photograph in readable], card.classes)
+        counts = _predict(arguments.model, readable, output, heat_map_folder=arguments.heatmaps)
+    summary = ", ".join(f"{counts[class_name]} {printable(class_name)}" for class_name in card.classes)
+    log.info("%s: %s", _counted(counts.total()), summary)
+    if counts.total() < len(found):
+        raise DataError(
+            f"{len(found) - counts.total()} of {_counted(len(found))} could not be predicted; the reasons are above."
+        )
+
+
+def _log_unreadable(found: Iterable[InputPhotograph], skipped: Counter[str]) -> None:
+    """Log the files that will not be predicted, as far as this is known without reading them."""
+    if skipped:
+        log.info("Skipped: %s.", printable(inputs.skipped_text(skipped)))
+    for photograph in found:
+        if photograph.error is not None:
+            _log_failure(photograph.name, _reason(photograph.error))
+
+
+def _predict(
+    model: Path, photographs: Sequence[InputPhotograph], output: Format, *, heat_map_folder: Path | None
+) -> Counter[str]:
+    """Load the model and write the predictions; without photographs TensorFlow is not imported."""
+    if not photographs:
+        return write([], output, total=0, gallery=None)
     from transfer.features import extraction  # noqa: PLC0415 - TensorFlow, see above
     from transfer.prediction.model import load  # noqa: PLC0415 - TensorFlow, see above
 
     with suppress(RuntimeError):  # if this process has used TensorFlow before
         extraction.use_one_thread_per_replica()
-    model = load(arguments.model)
-    with inputs.photographs(arguments.photographs) as photographs:
-        names = [photograph.name for photograph in photographs]
-        with closing(answers(model, photographs, heat_maps=arguments.heatmaps is not None)) as batches:
-            counts = write(
-                batches,
-                _output_format(arguments.format, names, model.card.classes),
-                total=len(names),
-                heat_maps=_heat_maps(arguments.heatmaps, names) if arguments.heatmaps else {},
-            )
-    summary = ", ".join(f"{counts[class_name]} {printable(class_name)}" for class_name in model.card.classes)
-    log.info("%d photographs: %s", counts.total(), summary)
-    if counts.total() < len(names):
-        raise DataError(
-            f"{len(names) - counts.total()} of {len(names)} photographs could not be predicted; the reasons are above."
-        )
+    loaded = load(model)
+    names = [photograph.name for photograph in photographs]
+    with (
+        heat_maps.gallery(heat_map_folder, names) if heat_map_folder else nullcontext() as gallery,
+        closing(answers(loaded, photographs, heat_maps=heat_map_folder is not None)) as batches,
+    ):
+        return write(batches, output, total=len(names), gallery=gallery)
 
 
-def _heat_maps(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Return a distinct file in `folder` for the heat map of each photograph, by the photograph's name."""
-    wanted = {name: f"{text(name)}.heat.jpg" for name in names}
-    safe = filenames.safe(wanted.values())
-    return {name: folder / safe[file] for name, file in wanted.items()}
+def _log_failure(name: str, reason: str) -> None:
+    log.warning("%s: %s", printable(name), printable(reason))
+
+
+def _counted(photographs: int) -> str:
+    return f"{photographs} photograph{'' if photographs == 1 else 's'}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,9 +193,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--heatmaps",
-        type=Path,
+        type=heat_maps.folder,
         metavar="FOLDER",
-        help="write a heat map of each photograph, which shows the regions that support its class",
+        help="write a heat map of each photograph, which shows the regions that support its class, and an index.html",
     )
     return parser
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from transfer.runtime import files
+from transfer.runtime import files, spreadsheets
 
 if TYPE_CHECKING:  # importing TensorFlow takes seconds, and --help does not need it
     from transfer.prediction.model import Prediction
@@ -20,10 +20,12 @@ class Format(NamedTuple):
 
 
 def as_csv() -> Format:
-    """Return the format with the columns file, class and probability."""
+    """Return the format with the columns file, class and probability, in which no name is a formula."""
     return Format(
         _csv_row("file", "class", "probability"),
-        lambda name, prediction: _csv_row(name, prediction.class_name, f"{prediction.probability:.9g}"),
+        lambda name, prediction: _csv_row(
+            *map(spreadsheets.protect, (name, prediction.class_name)), f"{prediction.probability:.9g}"
+        ),
     )
 
 

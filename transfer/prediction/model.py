@@ -13,7 +13,8 @@ from transfer.evaluation import heatmaps
 from transfer.images import decoding
 from transfer.network import saving
 from transfer.network.backend import keras, tf
-from transfer.network.card import Card, verified_card
+from transfer.network.card import Card
+from transfer.prediction import model_file
 from transfer.runtime.errors import DataError
 
 # Photographs computed at once. Every batch is padded to this size, so that the last bits of a prediction do not depend
@@ -115,15 +116,9 @@ def load(path: str | Path) -> Model:
     Raises:
         DataError: a file is missing or damaged, or the two do not belong together.
     """
-    file, card_file = Path(path), Path(path).with_name("model.json")
+    file = Path(path)
+    card = model_file.check(file)
     network = saving.load(file)
-    try:
-        card = verified_card(file, hint="Use a network and a model.json that were saved together.")
-    except FileNotFoundError:
-        raise DataError(
-            f"{file} must have a {card_file.name} with classes and resizing in its folder. Received: no {card_file}. "
-            "Copy it from the folder in which the network was saved."
-        ) from None
     _check_shapes(network, card, file)
     return Model(network, card)
 

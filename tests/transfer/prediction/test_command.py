@@ -16,9 +16,12 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Reproduced
+from transfer.network.card import describe
 from transfer.prediction import __main__ as predict
 from transfer.prediction import model
 from transfer.runtime.errors import DataError
+from transfer.runtime.files import sha256, write_json
+from transfer.sources import synthetic
 
 ROOT = Path(__file__).parents[3]
 
@@ -142,64 +145,91 @@ def test_unreadable_files_are_reported_and_the_others_predicted(
     assert [row["file"] for row in json.loads(capsys.readouterr().out)] == [str(path) for path in photographs]
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings[0] == "none.jpg: No such file or directory"
-    assert warnings[1].startswith("mine/cut.jpg: cut short or damaged")
-    assert warnings[2] == "mine/empty.png: empty file"
-    assert warnings[3].startswith("out.zip: An archive's members must be plain files below it")
+    assert warnings[1].startswith("out.zip: The members of an archive must be plain files inside it")
+    assert warnings[2].startswith("mine/cut.jpg: cut short or damaged")
+    assert warnings[3] == "mine/empty.png: empty file"
     assert sorted(Path().rglob("*")) == before
 
 
 @pytest.mark.usefixtures("photographs")
 def test_json_without_predictions_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
     """If no photograph can be predicted, the output is an empty list."""
-    with pytest.raises(DataError, match="1 of 1"):
+    with pytest.raises(DataError, match="1 of 1 photograph could"):
         predict.main(["none*.jpg", "--format", "json"])
     assert json.loads(capsys.readouterr().out) == []
 
 
 @pytest.mark.usefixtures("photographs")
 def test_any_file_name_can_be_written(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """CSV quotes commas, quotes and line ends; bytes that are not UTF-8 and, in a table, control codes are escaped."""
-    names = [b'a, "b".jpg', b"c\nd.jpg", b"e\rf.jpg", b"g\x1b[2J.jpg", b"h\xe9.jpg", "é.jpg".encode()]
+    """CSV quotes commas and line ends, and escapes control codes, formulas and bytes that are not UTF-8."""
+    names = [b"=1+1.jpg", b'a, "b".jpg', b"c\nd.jpg", b"e\rf.jpg", b"g\x1b[2J.jpg", b"h\xe9.jpg", "é.jpg".encode()]
     data = Path("mine/0.jpg").read_bytes()
     for name in names:
         Path(os.fsdecode(name)).write_bytes(data)
     written = [row["file"] for row in run(*map(os.fsdecode, names))]
-    assert written == ['a, "b".jpg', "c\nd.jpg", "e\rf.jpg", "g\x1b[2J.jpg", "h\\xe9.jpg", "é.jpg"]
+    assert written == ["'=1+1.jpg", 'a, "b".jpg', "c\nd.jpg", "e\rf.jpg", r"g\x1b[2J.jpg", r"h\xe9.jpg", "é.jpg"]
     predict.main([*map(os.fsdecode, names), "--format", "table"])
     table = capsys.readouterr().out
-    assert len(table.splitlines()) == 7
+    assert len(table.splitlines()) == 8
     assert all(character.isprintable() for character in table.replace("\n", ""))
 
 
 def test_each_photograph_has_a_heat_map_of_its_own(photographs: list[Path], run: Run) -> None:
-    """Each photograph has a JPEG with a distinct name in the folder; predictions are the same as without heat maps."""
+    """Heat maps are JPEGs named after the photographs, and a page shows them; predictions are the same as without."""
     Path("mine/A").mkdir()
     Image.new("RGB", (3000, 2000)).save("mine/A/0.png")
-    Path("mine_A_0.png").write_bytes(Path("mine/A/0.png").read_bytes())
-    arguments = (*photographs[:2], "mine/../mine/A/0.png", "mine_A_0.png", "mine/A", Path("mine/1.jpg").resolve())
+    Path("0.png").write_bytes(Path("mine/A/0.png").read_bytes())
+    arguments = (*photographs[:2], "mine/../mine/A/0.png", "0.png", "mine/A", Path("mine/1.jpg").resolve())
     plain, explained = run(*arguments), run(*arguments, "--heatmaps", "maps/here")
     assert [(row["file"], row["class"]) for row in explained] == [(row["file"], row["class"]) for row in plain]
     for row, explained_row in zip(plain, explained, strict=True):
         assert float(row["probability"]) == pytest.approx(float(explained_row["probability"]), rel=1e-5)
-    heat_maps = sorted(Path("maps").rglob("*.jpg"))
-    assert len(heat_maps) == 6
-    assert {path.parent for path in heat_maps} == {Path("maps/here")}
-    sizes = [Image.open(path).size for path in heat_maps]
-    assert sorted(sizes) == [(40, 40)] * 3 + [(1024, 683)] * 3
-    assert {Image.open(path).format for path in heat_maps} == {"JPEG"}
+    names = ["0.jpg", "1.jpg", "0-2.jpg", "0-3.jpg", "0-4.jpg", "1-2.jpg"]
+    assert sorted(path.name for path in Path("maps/here").iterdir()) == sorted([*names, "index.html"])
+    heat_maps = [Image.open(Path("maps/here", name)) for name in names]
+    assert [image.size for image in heat_maps] == [(40, 40)] * 2 + [(1024, 683)] * 3 + [(40, 40)]
+    assert {image.format for image in heat_maps} == {"JPEG"}
+    page = Path("maps/here/index.html").read_text()
+    assert re.findall(r'<img src="([^"]*)"', page) == names
+    assert re.findall(r"<code>([^<]*)</code>", page) == [row["file"] for row in explained]
 
 
-def test_wrong_usage_is_reported_before_tensorflow_is_imported() -> None:
-    """Wrong arguments end with 2, without the import of TensorFlow; so does `--help`, with 0."""
+@pytest.mark.usefixtures("photographs")
+def test_skipped_files_are_reported(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Files that are not predicted are counted in one line, and one photograph is "1 photograph"."""
+    caplog.set_level(logging.INFO)
+    Path("other").mkdir()
+    Path("other/notes.txt").touch()
+    Path("other/1.jpg").symlink_to(Path("mine/0.jpg").resolve())
+    assert len(run("other")) == 1
+    messages = [record.message for record in caplog.records]
+    assert messages[0] == "Skipped: 1 .txt."
+    assert messages[-1] in {"1 photograph: 1 circle, 0 triangle", "1 photograph: 0 circle, 1 triangle"}
+
+
+@pytest.mark.usefixtures("photographs")
+def test_errors_in_the_arguments_are_reported_before_tensorflow_is_imported() -> None:
+    """Wrong usage, missing photographs and files that are no model are reported without the import of TensorFlow."""
+    Path("no.keras").write_bytes(b"no network")
+    Path("alone.keras").write_bytes(Path("artifacts/fine_tune/model.keras").read_bytes())
     program = (
         "import sys; from transfer.prediction import __main__ as predict\n"
-        "for arguments in [], ['--help']:\n"
+        "for arguments in [], ['--help'], ['none.jpg'], ['mine', '--heatmaps', 'mine'], "
+        "*(['mine', '--model', name] for name in ('none.keras', 'no.keras', 'alone.keras', 'mine')):\n"
         "    try: predict.main(arguments)\n"
-        "    except SystemExit as end: print(end.code, 'tensorflow' in sys.modules)"
+        "    except SystemExit as end: print(end.code, 'tensorflow' in sys.modules)\n"
+        "    except predict.DataError as error: print(error.exit_code, 'tensorflow' in sys.modules, error)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert re.findall(r"^\d \w+$", done.stdout, re.MULTILINE) == ["2 False", "0 False"]
+    lines = re.findall(r"^\d+ (?:False|True).*$", done.stdout, re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["2", "0", "65", "2", *["65"] * 4]
+    assert {line.split()[1] for line in lines} == {"False"}
+    assert "none.jpg: No such file or directory" in done.stderr
+    assert "new or empty folder, or one of earlier heat maps. Received: mine" in done.stderr
+    reasons = ("none.keras is missing", "no.keras must be a network", "alone.keras must have a model.json", "a folder.")
+    for line, reason in zip(lines[4:], reasons, strict=True):
+        assert reason in line
     assert "PHOTOGRAPH" in done.stderr
 
 
@@ -227,6 +257,9 @@ def test_code_in_a_model_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     layers = [keras.layers.Lambda(attack), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1)]
     keras.Sequential([keras.Input((8, 8, 3)), *layers]).save("model.keras")
     Path("ran").unlink()
+    card = describe(["cat", "dog"], {"image_size": 8, "resizing": "crop"}, {}, {}, {})
+    write_json(Path("model.json"), {**card, "sha256": sha256(Path("model.keras"))})
+    Path("photo.jpg").write_bytes(synthetic.draw("circle", 0, size=40, seed=0))
     with pytest.raises(DataError, match=r"not a network this project saved: it asks for `keras\.layers\.Lambda`"):
         predict.main(["photo.jpg", "--model", "model.keras"])
     assert not Path("ran").exists()

@@ -1,7 +1,9 @@
 import io
 import os
+import socket
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,13 +39,19 @@ def pack(path: str, *names: str, method: int = zipfile.ZIP_STORED, data: bytes |
 
 def names_of(*arguments: str) -> list[str]:
     """The names of the photographs that arguments name."""
-    with inputs.photographs(arguments) as photographs:
+    with inputs.photographs(arguments) as (photographs, _):
         return [photograph.name for photograph in photographs]
+
+
+def skipped(*arguments: str) -> str:
+    """The files that were skipped, as the command reports them."""
+    with inputs.photographs(arguments) as (_, counts):
+        return inputs.skipped_text(counts)
 
 
 def reason(argument: str) -> str:
     """The reason why the only photograph of an argument cannot be read."""
-    with inputs.photographs([argument]) as [photograph], pytest.raises((DataError, OSError)) as refusal:
+    with inputs.photographs([argument]) as ([photograph], _), pytest.raises((DataError, OSError)) as refusal:
         photograph.read()
     return str(refusal.value)
 
@@ -81,7 +89,7 @@ def test_an_archive_gives_its_photographs_in_any_layout(folder: Path) -> None:
     """Members are read from the archive, sorted by name, and nothing is extracted."""
     pack("some.ZIP", "deep/er/2.jpg", "1.jpg", "notes.txt", "__MACOSX/1.jpg", "empty/", "deep/1.png")
     before = sorted(folder.rglob("*"))
-    with inputs.photographs(["some.ZIP"]) as photographs:
+    with inputs.photographs(["some.ZIP"]) as (photographs, _):
         read = {photograph.name: photograph.read() for photograph in photographs}
     assert read == {
         "some.ZIP/1.jpg": b"1.jpg",
@@ -101,7 +109,7 @@ def test_a_damaged_member_does_not_affect_the_others() -> None:
     pack("some.zip", "1.jpg", "2.jpg")
     data = Path("some.zip").read_bytes()
     Path("some.zip").write_bytes(data.replace(b"1.jpg1.jpg", b"1.jpg1.jpX"))
-    with inputs.photographs(["some.zip"]) as [first, second]:
+    with inputs.photographs(["some.zip"]) as ([first, second], _):
         with pytest.raises(DataError, match="damaged in the archive"):
             first.read()
         assert second.read() == b"2.jpg"
@@ -125,7 +133,7 @@ def test_an_argument_without_photographs_is_reported() -> None:
     for argument in ("empty", "empty.zip", "none*.jpg"):
         assert reason(argument) == "no photographs there"
     for argument in ("none.jpg", "", "2.jpg/1.jpg", "x" * 300):
-        with inputs.photographs([argument]) as [photograph], pytest.raises(OSError, match=r"\[Errno"):
+        with inputs.photographs([argument]) as ([photograph], _), pytest.raises(OSError, match=r"\[Errno"):
             photograph.read()
 
 
@@ -147,11 +155,61 @@ def test_links_and_pipes_in_a_folder_are_safe() -> None:
     assert names_of("photos") == ["photos/a.jpg", "photos/b.PNG", "photos/z.jpg", "photos/more/c.webp"]
 
 
+@pytest.mark.reliability(
+    "photographs",
+    "named pipes, sockets and devices among the photographs to predict, also behind links",
+    "skipped and counted; named directly, reported in one line",
+)
+@pytest.mark.timeout(20)
+def test_files_that_may_never_end_are_not_opened() -> None:
+    """Named pipes and devices are skipped in folders and patterns, and reported if an argument names them."""
+    os.mkfifo("photos/pipe.jpg")
+    Path("photos/link.jpg").symlink_to("pipe.jpg")
+    Path("photos/zero.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("photos/socket.jpg")
+        assert names_of("photos/*.[jp]*") == ["photos/a.jpg"]
+        assert skipped("photos/*.[jp]*") == "4 named pipe or device"
+        assert skipped("photos") == "4 named pipe or device, 3 hidden, 1 .txt"
+        for name in ("photos/pipe.jpg", "photos/link.jpg", "photos/zero.png", "photos/socket.jpg"):
+            assert reason(name) == (
+                "a named pipe or device, which may never end; use `-` to read a photograph from standard input"
+            )
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_became_a_pipe_is_not_read() -> None:
+    """A photograph that is replaced by a named pipe after it was found is reported."""
+    with inputs.photographs(["2.jpg"]) as ([photograph], _):
+        Path("2.jpg").unlink()
+        os.mkfifo("2.jpg")
+        with pytest.raises(DataError, match="a named pipe or device"):
+            photograph.read()
+
+
+def test_skipped_files_are_counted_by_extension() -> None:
+    """Every file of a folder or archive that is not predicted is counted, by its extension or kind."""
+    for name in ("photos/1.HEIC", "photos/2.heic", "photos/README", "photos/.DS_Store"):
+        write(name)
+    Path("photos/more/loop").symlink_to(Path("photos").resolve())
+    kinds = ["1 .txt", "1 linked folder", "1 without an extension", "2 .heic", "4 hidden"]
+    assert sorted(skipped("photos").split(", ")) == kinds
+    pack("some.zip", "1.jpg", "notes.txt", "__MACOSX/1.jpg", ".x.jpg", "empty/", "a.tif")
+    assert sorted(skipped("some.zip").split(", ")) == ["1 .tif", "1 .txt", "2 hidden"]
+    assert skipped("2.jpg", "photos/*.jpg") == ""
+
+
+def test_many_kinds_of_skipped_files_are_summed_up() -> None:
+    """The most frequent eight extensions are listed."""
+    counts = Counter({f".{number}": number for number in range(1, 11)})
+    assert inputs.skipped_text(counts) == "10 .10, 9 .9, 8 .8, 7 .7, 6 .6, 5 .5, 4 .4, 3 .3, 3 others"
+
+
 def test_standard_input_is_one_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
     """`-` reads the bytes of one photograph from standard input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"photo")))
-    with inputs.photographs(["-"]) as [photograph]:
-        assert photograph == ("-", photograph.read)
+    with inputs.photographs(["-"]) as ([photograph], _):
+        assert (photograph.name, photograph.error) == ("-", None)
         assert photograph.read() == b"photo"
 
 
