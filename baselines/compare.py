@@ -34,8 +34,8 @@ TITLES = {
     "cnn_regularized": "CNN, augmented, regularized",
     "plain": "plain deep net",
     "residual": "residual twin",
-    "train_head": "VGG16's features and a head",
-    "fine_tune": "VGG16 fine-tuned",
+    "train_head": "VGG16, head",
+    "fine_tune": "VGG16, fine-tuned",
 }
 FAMILIES = (  # models that share a colour and a marker in the figure
     ("logistic_regression", "mlp"),
@@ -204,7 +204,7 @@ def figure(results: Mapping[str, Result], *, photographs: int, confidence: float
     """
     families = {name: number for number, family in enumerate(FAMILIES) for name in family}
     places = [
-        figures.Place(
+        figures.ModelScore(
             TITLES[name],
             families[name],
             result.seconds,

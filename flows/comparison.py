@@ -65,4 +65,6 @@ def picture(sweep: Sweep, scores: Scores) -> str:
             [[next(means) for _ in across[1]] for _ in down[1]], down, across, "validation log loss"
         )
     accuracies = {name: values["val_accuracy"] for name, values in scores.items()}
-    return figures.strip_plot({"validation log loss": losses, "validation accuracy": accuracies})
+    varied = ", ".join(sweep.grid or dict.fromkeys(name for changes in sweep.points.values() for name in changes))
+    panels = {"validation log loss": losses, "validation accuracy": accuracies}
+    return figures.strip_plot(panels, varied=varied)

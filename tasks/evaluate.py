@@ -13,6 +13,7 @@ from transfer.evaluation import (
     diagnosis,
     heatmaps,
     inference,
+    names,
     provenance,
     remedies,
     report,
@@ -273,8 +274,8 @@ def _pictures(
 def _log_summary(inputs: Inputs, outcome: Outcome, *, confidence: float) -> None:
     log.info("%s", results.table(outcome.evaluations, confidence=confidence))
     log.info("%d test photographs; McNemar's p for the difference: %.3g", len(inputs.test), outcome.comparison.p)
-    verdicts = {stage: diagnosis.verdict_text(diagnosed) for stage, diagnosed in outcome.diagnoses.items()}
-    log.info("%s", "; ".join(f"{stage}: {verdict}" for stage, verdict in verdicts.items()))
+    verdicts = {names.training_run(stage): diagnosis.verdict_text(each) for stage, each in outcome.diagnoses.items()}
+    log.info("%s", "; ".join(f"{run}: {verdict}" for run, verdict in verdicts.items()))
     log.info("%-8s %s", "report", paths.artifact(STAGE, "report.html"))
     log.info("%-8s %s", "model", inputs.trained[TUNED].file)
     log.info("%-8s %s", "scores", paths.artifact(STAGE, "metrics.json"))

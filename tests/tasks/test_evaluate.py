@@ -175,7 +175,7 @@ def test_the_outputs_are_complete_and_reproducible(workspace: Path) -> None:
     assert report.endswith("artifacts/evaluate/report.html")
     assert model.endswith("artifacts/fine_tune/model.keras")
     assert metrics.endswith("artifacts/evaluate/metrics.json")
-    assert "train_head" in first.stderr
+    assert "fine-tuned" in first.stderr
     assert run(workspace).returncode == 0
     assert outputs(workspace) == files
 
@@ -355,7 +355,7 @@ def test_the_report_shows_the_inputs(workspace: Path) -> None:
     """Diagnoses, photographs with heat maps, rejections, versions and parameters come from this run."""
     evaluate.main()
     html = (workspace / "artifacts/evaluate/report.html").read_text()
-    assert "train_head: too short" in html  # three epochs
+    assert "Training of the head: too short" in html  # three epochs
     wrong = [line for line in predictions() if line["fine_tune_class"] != line["class"]]
     assert html.count("data:image/jpeg") == 2 * (len(wrong) + 8)  # all eight are in the gallery of the least certain
     assert "photos/circle/11.jpg" not in html

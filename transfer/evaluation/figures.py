@@ -16,11 +16,14 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
+from transfer.evaluation import names
 from transfer.evaluation.scores import Bin, Point
 from transfer.training.history import CurvePoint
 
 FOREGROUND = "#010203"  # placeholder, replaced by `currentColor`
 COLOURS = ("#2f7fd0", "#d9701a", "#3a9b57", "#b05fc0")  # readable on white and on black, and by colour-blind people
+FEW = 5  # photographs; the accuracy of fewer says little
+FEW_COLOUR = "#999999"
 MARKERS = ("o", "s", "^", "D")
 STYLES = ("-", "--", "-.", ":")  # distinguish lines without colours, as in print
 
@@ -40,18 +43,17 @@ _SETTINGS: Any = {
     "ytick.color": FOREGROUND,
 }
 # candidate positions of a point's label: horizontal and vertical offset in points, and alignment
-_LABEL_POSITIONS = (
-    (7, 0, "left", "center"),
-    (-7, 0, "right", "center"),
-    (5, 7, "left", "bottom"),
-    (5, -7, "left", "top"),
-    (-5, 7, "right", "bottom"),
-    (-5, -7, "right", "top"),
+_LABEL_POSITIONS = tuple(
+    (x, y, "left" if x > 0 else "right" if x < 0 else "center", "bottom" if y > 0 else "top" if y < 0 else "center")
+    for distance in (8, 14, 22)
+    for x, y in ((1, 0), (-1, 0), (0.8, 0.8), (0.8, -0.8), (-0.8, 0.8), (-0.8, -0.8), (0, 1), (0, -1))
+    for x, y in [(x * distance, y * distance)]
 )
+_MARKER = 6  # pixels from a marker's centre to its edge, with a margin
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-class Place(NamedTuple):
+class ModelScore(NamedTuple):
     """A model in `accuracy_against_time`: its seconds, and its accuracy with interval; a family shares one colour."""
 
     name: str
@@ -63,55 +65,55 @@ class Place(NamedTuple):
 
 
 def learning_curves(epochs: Sequence[CurvePoint]) -> str:
-    """Plot loss and, below it, accuracy by epoch.
+    """Plot loss and, below it, accuracy by epoch, with a column for each training run, whose epochs count from 1.
 
-    A vertical line marks the beginning of a phase, a dot the epoch it kept, and a shade the epochs that over-fit.
+    A dot marks the epoch that a run kept, and a shade the epochs that over-fit.
     """
+    runs = {phase: list(points) for phase, points in itertools.groupby(epochs, key=lambda epoch: epoch.phase)}
+    # a short run gets a quarter of the width of the others at least, so that its title fits
+    lengths = [max(epoch.phase_epoch for epoch in points) for points in runs.values()]
+    widths = [max(length, 0.45 * max(lengths)) for length in lengths]
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH, 4.8), layout="constrained")
-        upper, lower = figure.subplots(2, sharex=True)
-        validation = [epoch for epoch in epochs if epoch.split == "validation"]
-        for axes, quantity in ((upper, "loss"), (lower, "accuracy")):
-            _draw_curves(axes, epochs, quantity)
-            _draw_phases(axes, validation, quantity)
-            _draw_over_fitting(axes, validation)
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=3)
-        lower.yaxis.set_major_formatter(PercentFormatter(1.0))
-        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-        lower.set_xlabel("epoch")
+        grid = figure.subplots(2, len(runs), sharex="col", sharey="row", width_ratios=widths, squeeze=False)
+        for column, (phase, points) in enumerate(runs.items()):
+            upper, lower = grid[:, column]
+            for axes, quantity in ((upper, "loss"), (lower, "accuracy")):
+                _draw_curves(axes, points, quantity)
+                _draw_kept(axes, points, quantity)
+                _draw_over_fitting(axes, points)
+            upper.set_title(names.training_run(phase), fontsize="medium")
+            lower.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4 if len(runs) > 1 else "auto"))
+            lower.set_xlim(0.5, lengths[column] + 0.5)
+        for axes, quantity in zip(grid[:, 0], ("loss", "accuracy"), strict=True):
+            axes.set_ylabel(quantity)
+        grid[1, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
+        figure.supxlabel("epoch", fontsize="medium")
+        handles = {
+            label: handle for axes in grid[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3)
         return _svg(figure)
 
 
 def _draw_curves(axes: Axes, epochs: Sequence[CurvePoint], quantity: str) -> None:
     for split, colour, style in zip(("train", "validation"), COLOURS, reversed(STYLES[:2]), strict=False):
-        points = [(epoch.epoch, getattr(epoch, quantity)) for epoch in epochs if epoch.split == split]
+        points = [(epoch.phase_epoch, getattr(epoch, quantity)) for epoch in epochs if epoch.split == split]
         axes.plot(*zip(*points, strict=True), style, color=colour, label=split)
-    axes.set_ylabel(quantity)
 
 
-def _draw_phases(axes: Axes, epochs: Sequence[CurvePoint], quantity: str) -> None:
+def _draw_kept(axes: Axes, epochs: Sequence[CurvePoint], quantity: str) -> None:
     for epoch in epochs:
-        if epoch.begins and epoch.epoch > 1:
-            start = epoch.epoch - 0.5
-            side, gap = ("left", 3) if start < len(epochs) / 2 else ("right", -3)  # the side with more space
-            axes.axvline(start, color=FOREGROUND, linewidth=0.8)
-            if quantity == "loss":
-                label = f"{epoch.phase} begins"
-                axes.annotate(
-                    label, (start, 1), (gap, -2), ("data", "axes fraction"), "offset points", ha=side, va="top"
-                )
-        if epoch.best:
-            height = getattr(epoch, quantity)
-            axes.plot(epoch.epoch, height, "o", color=COLOURS[1])
-            axes.annotate(f"{epoch.epoch}", (epoch.epoch, height), (0, 6), textcoords="offset points", ha="center")
+        if epoch.best and epoch.split == "validation":
+            axes.plot(epoch.phase_epoch, getattr(epoch, quantity), "o", color=COLOURS[1])
 
 
 def _draw_over_fitting(axes: Axes, epochs: Sequence[CurvePoint]) -> None:
-    label = "over-fits"
-    for _, members in itertools.groupby((epoch for epoch in epochs if epoch.over_fits), key=lambda epoch: epoch.phase):
-        numbers = [epoch.epoch for epoch in members]
-        axes.axvspan(numbers[0] - 0.5, numbers[-1] + 0.5, color=COLOURS[3], alpha=0.2, linewidth=0, label=label)
-        label = ""  # only the first shade gets an entry in the legend
+    numbers = [epoch.phase_epoch for epoch in epochs if epoch.over_fits]
+    if numbers:
+        axes.axvspan(
+            min(numbers) - 0.5, max(numbers) + 0.5, color=COLOURS[3], alpha=0.2, linewidth=0, label="over-fits"
+        )
 
 
 def roc(curves: Mapping[str, Sequence[Point]]) -> str:
@@ -127,55 +129,63 @@ def roc(curves: Mapping[str, Sequence[Point]]) -> str:
 
 
 def reliability(bins: Mapping[str, Sequence[Bin]]) -> str:
-    """Plot accuracy against confidence (reliability diagram) of each model; larger dots stand for more photographs."""
+    """Plot accuracy against confidence (reliability diagram) of each model.
+
+    Larger dots stand for more photographs. Bins with fewer than `FEW` photographs are grey dots without a line.
+    """
     with mpl.rc_context(_SETTINGS):
         figure, axes = _square()
         for number, (name, groups) in enumerate(bins.items()):
             total = sum(group.photographs for group in groups)
-            points = [group.confidence for group in groups], [group.accuracy for group in groups]
-            sizes = [12 + 120 * group.photographs / total for group in groups]
+            many = [group for group in groups if group.photographs >= FEW]
+            points = [group.confidence for group in many], [group.accuracy for group in many]
             axes.plot(*points, STYLES[number], color=COLOURS[number], label=name)
-            axes.scatter(*points, sizes, COLOURS[number], alpha=0.6)
+            for group in groups:
+                colour, marker = COLOURS[number] if group in many else FEW_COLOUR, MARKERS[number]
+                size = 12 + 120 * group.photographs / total
+                axes.scatter(group.confidence, group.accuracy, size, colour, marker=marker, alpha=0.6)
         axes.set_xlabel("confidence")
         axes.set_ylabel("accuracy")
         axes.legend(loc="upper left")
         return _svg(figure)
 
 
-def accuracy_against_time(places: Sequence[Place], *, accuracy: str, time: str) -> str:
+def accuracy_against_time(models: Sequence[ModelScore], *, accuracy: str, time: str) -> str:
     """Plot the accuracy of each model against its time, with its name next to the point.
 
     Args:
-        places: the models.
+        models: the models.
         accuracy: label of the vertical axis.
         time: label of the horizontal axis, which is logarithmic.
     """
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(1.6 * _WIDTH, 4.8), layout="constrained")
         axes = figure.subplots()
-        for place in places:
-            errors = [[place.accuracy - place.low], [place.high - place.accuracy]]
-            colour, marker = COLOURS[place.family], MARKERS[place.family]
-            axes.errorbar(place.seconds, place.accuracy, errors, fmt=marker, color=colour, elinewidth=0.8)
+        for model in models:
+            errors = [[model.accuracy - model.low], [model.high - model.accuracy]]
+            colour, marker = COLOURS[model.family], MARKERS[model.family]
+            axes.errorbar(model.seconds, model.accuracy, errors, fmt=marker, color=colour, elinewidth=0.8)
         axes.set_xscale("log")
-        axes.margins(x=0.2)  # space for names on either side
+        axes.margins(x=0.35)  # space for names on either side
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel(time)
         axes.set_ylabel(accuracy)
-        _label_points(axes, places)
+        _label_points(axes, models)
         return _svg(figure)
 
 
-def _label_points(axes: Axes, places: Sequence[Place]) -> None:
+def _label_points(axes: Axes, models: Sequence[ModelScore]) -> None:
     """Write the name of each model where it overlaps other names, points and intervals least."""
     axes.figure.draw_without_rendering()  # type: ignore[union-attr] # only now the axes have pixel coordinates
     intervals = [
-        axes.transData.transform([(place.seconds, place.low), (place.seconds, place.high)]) for place in places
+        axes.transData.transform([(model.seconds, model.low), (model.seconds, model.high)]) for model in models
     ]
+    markers = [axes.transData.transform((model.seconds, model.accuracy)) for model in models]
     occupied = [Bbox([(x - 3, low), (x + 3, high)]) for (x, low), (_, high) in intervals]
+    occupied += [Bbox([(x - _MARKER, y - _MARKER), (x + _MARKER, y + _MARKER)]) for x, y in markers]
 
     def overlap(name: Annotation) -> float:
         extent = name.get_window_extent()
@@ -184,10 +194,10 @@ def _label_points(axes: Axes, places: Sequence[Place]) -> None:
         outside = extent.width * extent.height - (inside.width * inside.height if inside else 0)
         return float(outside + sum(box.width * box.height for box in shared if box))
 
-    for place in places:
-        point = (place.seconds, place.accuracy)
+    for model in models:
+        point = (model.seconds, model.accuracy)
         candidates = [
-            axes.annotate(place.name, point, (x, y), textcoords="offset points", ha=ha, va=va, in_layout=False)
+            axes.annotate(model.name, point, (x, y), textcoords="offset points", ha=ha, va=va, in_layout=False)
             for x, y, ha, va in _LABEL_POSITIONS
         ]
         best = min(candidates, key=overlap)
@@ -213,27 +223,30 @@ def _svg(figure: Figure) -> str:
     return re.sub(r' id="[\w.]+_\d+"', "", svg)  # ids must be unique on a page with several figures
 
 
-def strip_plot(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def strip_plot(panels: Mapping[str, Mapping[str, Sequence[float]]], *, varied: str = "") -> str:
     """Draw a strip plot: the values of each row as small dots, their mean as a large dot.
 
     Args:
         panels: for each panel, by the label of its axis, the values of each row by the row's name. All panels have the
             same rows.
+        varied: title of the figure: the parameters that differ between rows.
     """
-    names = list(next(iter(panels.values())))
+    rows = list(next(iter(panels.values())))
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(2 * _WIDTH, 0.9 + 0.32 * len(names)), layout="constrained")
+        figure = Figure(figsize=(2 * _WIDTH, 1.4 + 0.32 * len(rows)), layout="constrained")
+        if varied:
+            figure.suptitle(varied, x=0.01, ha="left", fontsize="medium")
         row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (label, values), colour in zip(row_of_axes, panels.items(), COLOURS, strict=False):
-            for row, name in enumerate(names):
+            for row, name in enumerate(rows):
                 axes.plot(values[name], [row] * len(values[name]), "o", color=colour, markersize=3, alpha=0.6)
                 axes.plot(sum(values[name]) / len(values[name]), row, "o", color=colour, markersize=8)
             axes.set_xlabel(label)
             axes.grid(axis="y", linewidth=0.3)
             if "accuracy" in label:
                 axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-        row_of_axes[0].set_yticks(range(len(names)), names)
-        row_of_axes[0].invert_yaxis()
+        row_of_axes[0].set_yticks(range(len(rows)), rows)
+        row_of_axes[0].set_ylim(len(rows) - 0.5, -0.5)  # the first row on top, none cut
         return _svg(figure)
 
 
@@ -249,7 +262,9 @@ def heat_map(
         label: title of the figure: the name of the values.
     """
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(_WIDTH, 1.2 + 0.5 * len(values)), layout="constrained")
+        figure = Figure(
+            figsize=(max(_WIDTH, 1.6 + 0.7 * len(across[1])), 1.6 + 0.5 * len(values)), layout="constrained"
+        )
         axes = figure.subplots()
         flat = sorted(value for row in values for value in row)
         axes.imshow(values, cmap="Blues_r", alpha=0.75, aspect="auto")
@@ -259,5 +274,5 @@ def heat_map(
             axes.annotate(f"{row[x]:.4f}", (x, y), ha="center", va="center", color=ink)
         axes.set_yticks(range(len(down[1])), list(map(str, down[1])))
         axes.set_xticks(range(len(across[1])), list(map(str, across[1])))
-        axes.set(ylabel=down[0].rpartition(".")[2], xlabel=across[0].rpartition(".")[2], title=label)
+        axes.set(ylabel=down[0].replace(".", ".\n"), xlabel=across[0], title=label)
         return _svg(figure)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer.evaluation import figures, heatmaps
+from transfer.evaluation import figures, heatmaps, names
 from transfer.evaluation.diagnosis import Diagnosis, verdict_text
 from transfer.evaluation.scores import Comparison, Evaluation
 from transfer.images import decoding, manifest
@@ -93,6 +93,8 @@ def render(report: Report) -> str:
     environment.filters |= {
         "alternatives": alternatives,
         "markup": Markup,
+        "network": names.network,
+        "training_run": names.training_run,
         "percent": percent,
         "verdict": verdict_text,
         "yaml": yaml,
@@ -101,16 +103,15 @@ def render(report: Report) -> str:
 
 
 def learning_curves(epochs: Sequence[CurvePoint]) -> Figure:
-    """Return the learning curves of all training runs, one after another."""
-    phases = {name: list(members) for name, members in groupby(epochs, key=lambda epoch: epoch.phase)}
-    *_, (last, members) = phases.items()
+    """Return the learning curves of all training runs, beside each other."""
+    runs = {name: list(members) for name, members in groupby(epochs, key=lambda epoch: epoch.phase)}
+    *_, (last, members) = runs.items()
     caption = ["Dots: the epoch that each training run kept."]
     if any(epoch.over_fits for epoch in epochs):
         caption.append("Shaded: epochs that over-fit.")
-    if len(phases) > 1:
-        caption.append(f"Epochs are numbered across runs: the first of {last} is {members[0].epoch}.")
     if not any(epoch.best for epoch in members):
-        caption.append(f"No epoch of {last} improved on the network it started from.")
+        run = names.training_run(last)
+        caption.append(f"No epoch of {run} improved on the network it started from.")
     return Figure(
         "Learning curves",
         "Loss and accuracy by epoch, on the training and on the validation split",
@@ -120,25 +121,27 @@ def learning_curves(epochs: Sequence[CurvePoint]) -> Figure:
 
 
 def roc(evaluations: Mapping[str, Evaluation]) -> Figure:
-    """Return the ROC curves of all models."""
-    areas = ", ".join(f"{name} {evaluation.scores.roc_auc:.4f}" for name, evaluation in evaluations.items())
-    multiclass = any(len(evaluation.classes) > 2 for evaluation in evaluations.values())
+    """Return the ROC curves of all networks, by the stages that trained them."""
+    named = names.by_network(evaluations)
+    areas = ", ".join(f"{name} {evaluation.scores.roc_auc:.4f}" for name, evaluation in named.items())
+    multiclass = any(len(evaluation.classes) > 2 for evaluation in named.values())
     return Figure(
         "ROC",
-        f"True over false positive rate of each model; areas: {areas}",
-        figures.roc({name: evaluation.roc for name, evaluation in evaluations.items()}),
+        f"True over false positive rate of each network; areas: {areas}",
+        figures.roc({name: evaluation.roc for name, evaluation in named.items()}),
         f"{'Mean over classes, each against all others. ' if multiclass else ''}Areas: {areas}. Dotted: chance level.",
     )
 
 
 def reliability(evaluations: Mapping[str, Evaluation]) -> Figure:
-    """Return the reliability diagrams of all models."""
-    return Figure(
-        "Reliability",
-        "Accuracy over confidence of each model",
-        figures.reliability({name: evaluation.bins for name, evaluation in evaluations.items()}),
-        "Above the dotted line a model is under-confident, below it over-confident. Larger dots: more photographs.",
+    """Return the reliability diagrams of all networks, by the stages that trained them."""
+    caption = (
+        "Above the dotted line a network is under-confident, below it over-confident. Larger dots: more photographs."
     )
+    bins = names.by_network({stage: evaluation.bins for stage, evaluation in evaluations.items()})
+    if any(group.photographs < figures.FEW for groups in bins.values() for group in groups):
+        caption += f" Grey: fewer than {figures.FEW} photographs, too few to conclude anything."
+    return Figure("Reliability", "Accuracy over confidence of each network", figures.reliability(bins), caption)
 
 
 def picture(

@@ -6,9 +6,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from transfer.evaluation import names
 from transfer.evaluation.scores import Comparison, Evaluation, Probabilities
 from transfer.images import manifest
-from transfer.runtime import files
+from transfer.runtime import files, spreadsheets
 from transfer.training.history import CurvePoint
 
 SPLITS = ("train", "validation", "test")
@@ -58,9 +59,9 @@ def predictions(
     columns = ["path", "sha256", "class", *(f"{stage}_{column}" for stage in probabilities for column in of_network)]
     rows = [
         [
-            photograph.path,
+            spreadsheets.protect(photograph.path),
             photograph.sha256,
-            photograph.class_name,
+            spreadsheets.protect(photograph.class_name),
             *(cell for predicted in probabilities.values() for cell in _cells(predicted[index], classes)),
         ]
         for index, photograph in enumerate(photographs)
@@ -71,29 +72,28 @@ def predictions(
 def _cells(probabilities: Probabilities, classes: Sequence[str]) -> list[str]:
     best = int(probabilities.argmax())
     digits = [f"{probability:.9g}" for probability in probabilities]  # enough digits to identify a float32
-    return [classes[best], digits[best], *digits]
+    return [spreadsheets.protect(classes[best]), digits[best], *digits]
 
 
 def plots(
     epochs: Sequence[CurvePoint], evaluations: Mapping[str, Evaluation], classes: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the data of each plot by its name, as the templates in .dvc/plots expect it."""
+    named = names.by_network(evaluations)
     return {
         "learning_curves": [epoch._asdict() for epoch in epochs],
         "confusion": [
-            {"model": stage, **cell}
-            for stage, evaluation in evaluations.items()
+            {"model": name, **cell}
+            for name, evaluation in named.items()
             for cell in _confusion_cells(evaluation, classes)
         ],
         "roc": [
-            {"model": stage, "order": order, **point._asdict()}
-            for stage, evaluation in evaluations.items()
+            {"model": name, "order": order, **point._asdict()}
+            for name, evaluation in named.items()
             for order, point in enumerate(evaluation.roc)
         ],
         "reliability": [
-            {"model": stage, **group._asdict()}
-            for stage, evaluation in evaluations.items()
-            for group in evaluation.bins
+            {"model": name, **group._asdict()} for name, evaluation in named.items() for group in evaluation.bins
         ],
     }
 
@@ -116,7 +116,7 @@ def table(evaluations: Mapping[str, Evaluation], *, confidence: float) -> str:
     headers = ["", "accuracy", f"{100 * confidence:g} % interval", "log loss", "ROC AUC", "calibration error"]
     rows = [
         [
-            stage,
+            names.network(stage),
             f"{100 * scores.accuracy:.1f} %",
             f"{100 * scores.accuracy_low:.1f} to {100 * scores.accuracy_high:.1f} %",
             f"{scores.log_loss:.4f}",

@@ -84,7 +84,7 @@ def test_the_page_is_self_contained() -> None:
     assert not {tag for tag, _ in tags} & {"script", "link", "iframe", "object", "embed"}
     sources = [value or "" for _, attributes in tags for name, value in attributes.items() if name in {"src", "href"}]
     assert sources
-    assert all(source.startswith("data:") for source in sources)
+    assert all(source.startswith(("data:", "#")) for source in sources)
     assert not re.search(r"@import|url\(", html)
 
 
@@ -128,10 +128,10 @@ def test_a_model_without_errors_has_a_report() -> None:
 def test_diagnoses_have_evidence_and_suggested_changes() -> None:
     """Each training run has its verdict, the evidence, and parameters to change with their current values."""
     visible = text(report.render(page()))
-    assert "train_head: healthy Validation loss was 0.05." in visible
+    assert "Training of the head: healthy Validation loss was 0.05." in visible
     assert (
-        "fine_tune: over-fitting from epoch 3 on It rose. Suggested changes, one at a time: fine_tune. seed (7): lower"
-        in visible
+        "Fine-tuning: over-fitting from epoch 3 on It rose. "
+        "Suggested changes, one at a time: fine_tune. seed (7): lower" in visible
     )
     assert visible.count("Suggested changes") == 1
 
@@ -177,17 +177,45 @@ def test_classes_make_a_heading(classes: list[str], heading: str) -> None:
 
 
 def test_the_caption_of_learning_curves_explains_their_marks() -> None:
-    """The caption mentions over-fitting, the first epoch of the second run, and a run without improvement, if any."""
+    """The caption mentions over-fitting and a run without improvement, if any."""
     row = {"loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.65}
     head = history.Phase("train_head", [row] * 3, best_epoch=2)
     kept, none_kept = history.Phase("fine_tune", [row], 1), history.Phase("fine_tune", [row], None, over_fits_from=1)
     plain, marked = (report.learning_curves(history.concatenate([head, phase])).caption for phase in (kept, none_kept))
-    assert plain == (
-        "Dots: the epoch that each training run kept. Epochs are numbered across runs: the first of fine_tune is 4."
-    )
+    assert plain == "Dots: the epoch that each training run kept."
     assert "Shaded: epochs that over-fit." in marked
-    assert "No epoch of fine_tune improved" in marked
-    assert "numbered across runs" not in report.learning_curves(history.concatenate([head])).caption
+    assert "No epoch of fine-tuning improved" in marked
+
+
+def test_the_result_is_stated_first() -> None:
+    """The page begins with the result in one sentence and a table of contents, whose links lead to sections."""
+    html = report.render(page(p=0.01))
+    assert text(html).startswith(
+        "cat or dog? The fine-tuned network predicts 100.0 % of the 12 test photographs correctly "
+        "(95&nbsp;% interval: 75.8 to 100.0 %), the head 100.0 %; the difference is significant. "
+        "Scores Confusion Each class Learning curves"
+    )
+    tags = Page(html).tags
+    links = [attributes["href"] for tag, attributes in tags if tag == "a"]
+    assert links == [f"#{attributes['id']}" for tag, attributes in tags if tag == "section" and "id" in attributes]
+    assert len(links) == 9
+
+
+def test_the_networks_have_one_pair_of_names() -> None:
+    """Headings, tables and captions call the networks "head" and "fine-tuned", not by the stages' names."""
+    visible = text(report.render(page(params={}, diagnoses={})))
+    assert "train_head" not in visible
+    assert "fine_tune" not in visible
+    assert visible.count("fine-tuned") >= 6
+
+
+def test_bins_of_few_photographs_are_explained() -> None:
+    """The caption of the reliability diagram mentions grey dots if there are any."""
+    few, many = scores.Bin(4, 0.9, 1.0), scores.Bin(5, 0.9, 1.0)
+    captions = [
+        report.reliability({"fine_tune": evaluation(2)._replace(bins=[group])}).caption for group in (few, many)
+    ]
+    assert ["fewer than 5 photographs" in caption for caption in captions] == [True, False]
 
 
 def test_the_roc_curve_of_many_classes_is_called_a_mean() -> None:

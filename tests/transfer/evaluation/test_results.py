@@ -92,6 +92,20 @@ def test_predictions_have_a_row_a_photograph() -> None:
     }
 
 
+def test_predictions_have_no_formulas() -> None:
+    """A class that a spreadsheet would take for a formula gets an apostrophe."""
+    text = results.predictions([entry(0, "=cat")], {"fine_tune": np.array([[0.8, 0.2]])}, ["=cat", "dog"])
+    row = next(csv.DictReader(io.StringIO(text)))
+    assert (row["class"], row["fine_tune_class"]) == ("'=cat", "'=cat")
+
+
+def test_plots_have_the_names_of_networks() -> None:
+    """The data of `dvc plots` call the networks as the report does."""
+    data = results.plots([], EVALUATIONS, CLASSES)
+    for name in ("confusion", "roc", "reliability"):
+        assert {row["model"] for row in data[name]} == {"head", "fine-tuned"}
+
+
 def test_probabilities_keep_the_digits_of_float32() -> None:
     """A float32 probability can be recovered from predictions.csv."""
     probability = np.float32(1) / np.float32(3)
@@ -103,7 +117,7 @@ def test_the_table_has_a_line_a_network() -> None:
     """The table for a terminal has the scores of each network under their names, aligned to the right."""
     heading, *lines = results.table(EVALUATIONS, confidence=0.9).splitlines()
     assert heading.split() == ["accuracy", "90", "%", "interval", "log", "loss", "ROC", "AUC", "calibration", "error"]
-    assert [line.split()[0] for line in lines] == ["train_head", "fine_tune"]
+    assert [line.split()[0] for line in lines] == ["head", "fine-tuned"]
     assert {len(line) for line in (heading, *lines)} == {len(heading)}
     assert f"66.7 %   {100 * EVALUATION.scores.accuracy_low:.1f} to" in lines[0]
 
