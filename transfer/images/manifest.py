@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from transfer.runtime import files
+from transfer.runtime import files, spreadsheets
 from transfer.runtime.errors import DataError, rerun_hint
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -84,7 +84,10 @@ def classes(entries: Iterable[Entry]) -> list[str]:
 
 def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
     """Write a list of rejected photographs atomically; it has a column `path` if any of them has a path."""
-    rows = [(row.name, f"{row.reason}{_REASON_SEPARATOR}{row.detail}", row.path) for row in rejected]
+    rows = [
+        (spreadsheets.protect(row.name), f"{row.reason}{_REASON_SEPARATOR}{row.detail}", spreadsheets.protect(row.path))
+        for row in rejected
+    ]
     columns = (*_REJECTED_COLUMNS, "path") if any(row[-1] for row in rows) else _REJECTED_COLUMNS
     files.write_csv(path, columns, (row[: len(columns)] for row in rows))
 
@@ -127,4 +130,5 @@ def _entry(row: dict[str, str]) -> Entry:
 
 def _rejected(row: dict[str, str]) -> Rejected:
     reason, _, detail = row["reason"].partition(_REASON_SEPARATOR)
-    return Rejected(row["name"], reason, detail, row.get("path") or "")
+    name, path = row["name"], row.get("path") or ""
+    return Rejected(spreadsheets.unprotect(name), reason, detail, spreadsheets.unprotect(path))

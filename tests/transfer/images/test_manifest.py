@@ -106,6 +106,14 @@ def test_rejected_photographs_are_read_as_they_were_written(tmp_path: Path) -> N
     assert manifest.read_rejected(tmp_path / "rejected.csv") == rejected
 
 
+def test_a_rejected_photograph_s_name_is_no_formula(tmp_path: Path) -> None:
+    """A name that a spreadsheet would take for a formula has an apostrophe in the file, and is read back without."""
+    rejected = [Rejected("=1+1/cat.jpg", "unreadable", "empty file")]
+    manifest.write_rejected(tmp_path / "rejected.csv", rejected)
+    assert (tmp_path / "rejected.csv").read_text().splitlines()[1] == "'=1+1/cat.jpg,unreadable: empty file"
+    assert manifest.read_rejected(tmp_path / "rejected.csv") == rejected
+
+
 def test_without_rejected_photographs_the_file_has_a_header(tmp_path: Path) -> None:
     """If nothing was rejected, the file has the column names and no row."""
     manifest.write_rejected(tmp_path / "rejected.csv", [])
