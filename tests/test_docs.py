@@ -21,7 +21,7 @@ from transfer.images import decoding, formats, near_duplicates, selection
 from transfer.prediction import __main__ as prediction
 from transfer.prediction import inputs
 from transfer.runtime import errors, signals
-from transfer.sources.retries import RetryPolicy
+from transfer.sources.session import RetryPolicy
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

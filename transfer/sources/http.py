@@ -1,23 +1,20 @@
 """HTTP: download a file completely or not at all, and resume a partial download."""
 
 import json
-import logging
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import requests
 from requests import codes
 
 from transfer.runtime import disk, files, locks, progress
 from transfer.runtime.errors import DataError, NetworkError
-from transfer.sources import session
 from transfer.sources.http_errors import TransientError, check_status, redact_url
-from transfer.sources.retries import RetryPolicy, retry
+from transfer.sources.session import RetryPolicy, get, retry
 
-log = logging.getLogger(__name__)
 _EXPIRED = frozenset({400, 401, 403})  # the status for an expired signature: 400 at Google's storage, 403 at Amazon's
 _RANGE = re.compile(r"bytes (?P<start>[0-9]{1,15})-[0-9]{1,15}/(?P<total>[0-9]{1,15})")
 _VALIDATOR = re.compile(r'"[!#-~]*"|[A-Z][a-z]{2}[ -~]+')  # a strong ETag, or a date
@@ -34,6 +31,7 @@ class _Request(NamedTuple):
     url: str
     place: str  # the URL without secrets
     target: Path
+    checksum: Checksum | None
     size: int | None  # bytes
     policy: RetryPolicy
     signed: bool
@@ -55,9 +53,7 @@ def download(
     policy: RetryPolicy | None = None,
     signed: bool = False,
 ) -> None:
-    """Download a file unless it is complete already.
-
-    A partial file is kept next to `target`; this call or a later one requests the missing bytes only.
+    """Download a file unless it is complete already; the bytes of a partial download are not requested again.
 
     Args:
         url: an HTTP or HTTPS URL; its query is never shown, as it may hold a signature.
@@ -76,13 +72,15 @@ def download(
     """
     if is_complete(target, checksum):
         return
-    request = _Request(url, redact_url(url), target, size, policy or RetryPolicy(), signed)
+    request = _Request(url, redact_url(url), target, checksum, size, policy or RetryPolicy(), signed)
     part, busy = _sidecar(target, "part"), f"Another process downloads {target.name}. Run again when it has ended."
     with locks.exclusive(_sidecar(target, "lock"), busy=busy):
         if is_complete(target, checksum):
             return  # another process completed it in the meantime
         discard(target)
-        _complete(request, part, checksum)
+        part.touch()
+        task, received = f"downloading {request.place}", lambda: part.stat().st_size
+        retry(partial(_attempt, request, part), policy=request.policy, task=task, received=received)
         mark_complete(target, content=part)
         files.commit(part, target)
         _sidecar(target, "identity").unlink(missing_ok=True)
@@ -108,44 +106,32 @@ def discard(target: Path) -> None:
     _sidecar(target, "sha256").unlink(missing_ok=True)
 
 
-def _complete(request: _Request, part: Path, checksum: Checksum | None) -> None:
-    """Download the missing bytes; if the partial file of an earlier run is damaged, download all bytes."""
-    part.touch()
-    left = part.stat().st_size
-    retry(
-        partial(_fetch, request, part),
-        policy=request.policy,
-        task=f"downloading {request.place}",
-        received=lambda: part.stat().st_size,
-    )
-    if checksum is None or (digest := files.digest(part, checksum.algorithm)) == checksum.digest:
-        return
-    part.unlink()
-    if not left:
-        raise DataError(
-            f"{request.place} must have the {checksum.algorithm} {checksum.digest}. Received: {digest}. "
-            "Choose another source, or report this."
-        )
-    log.info("the partial file of %s was damaged; downloading all of it", request.target.name)
-    _complete(request, part, checksum)
-
-
-def _fetch(request: _Request, part: Path) -> None:
-    """Request the missing bytes once, and append them to the partial file."""
-    known = _read_version(request.target)
+def _attempt(request: _Request, part: Path) -> None:
+    """Request the missing bytes once, append them to the partial file, and compare its checksum."""
     # unbuffered: a full disk is noticed at the write that fails, and the bytes before it can be resumed
     with part.open("ab", buffering=0) as file:
+        known = _read_version(request.target)
         start = file.tell() if known.validator else 0
-        if start and start == known.total:
+        if not start or start != known.total:
+            _fetch(request, file, start, known)
+        digest = files.digest(part, request.checksum.algorithm) if request.checksum else None
+        if not request.checksum or digest == request.checksum.digest:
             return
-        headers = {"Range": f"bytes={start}-", "If-Range": known.validator or ""} if start else {}
-        with session.get(request.url, headers, request.policy) as (response, chunks):
-            _check_response(response, request, ranged=start > 0)
-            start, version = _extent(response, request, start, known)
-            file.truncate(start)
-            with disk.space_for({request.target.parent: (version.total or start) - start}):
-                files.write_json(_sidecar(request.target, "identity"), version._asdict())
-                _append(chunks, file, version.total, request)
+        file.truncate(0)
+    if start:
+        raise TransientError("the partial file was damaged")
+    raise DataError(f"{request.place} must have the {' '.join(request.checksum)}. Received: {digest}. Report this.")
+
+
+def _fetch(request: _Request, file: IO[bytes], start: int, known: _Version) -> None:
+    headers = {"Range": f"bytes={start}-", "If-Range": known.validator or ""} if start else {}
+    with get(request.url, headers, request.policy) as (response, chunks):
+        _check_response(response, request, ranged=start > 0)
+        start, version = _extent(response, request, start, known)
+        file.truncate(start)
+        with disk.space_for({request.target.parent: (version.total or start) - start}):
+            files.write_json(_sidecar(request.target, "identity"), version._asdict())
+            _append(chunks, file, version.total, request)
 
 
 def _check_response(response: requests.Response, request: _Request, *, ranged: bool) -> None:
@@ -155,10 +141,7 @@ def _check_response(response: requests.Response, request: _Request, *, ranged: b
     if response.status_code not in accepted:
         check_status(response.status_code, request.place, response.headers.get("Retry-After"))
     if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
-        raise DataError(
-            f"{request.place} must be a file. Received: a web page. "
-            "Sign in to the network if it asks for it, or choose another source."
-        )
+        raise DataError(f"{request.place} must be a file. Received: a web page. Sign in to the network first.")
 
 
 def _extent(response: requests.Response, request: _Request, start: int, known: _Version) -> tuple[int, _Version]:
@@ -197,17 +180,13 @@ def _append(chunks: Iterator[bytes], file: IO[bytes], total: int | None, request
 
 def _wrong_size(request: _Request, received: str) -> DataError:
     expected = f"{request.size:,}" if request.size else f"at most {request.policy.max_bytes:,}"
-    return DataError(
-        f"{request.place} must be a file of {expected} bytes. Received: {received}. "
-        "Choose another source, or report this."
-    )
+    return DataError(f"{request.place} must be a file of {expected} bytes. Received: {received}. Report this.")
 
 
 def _read_version(target: Path) -> _Version:
     try:
-        values: dict[str, Any] = json.loads(_sidecar(target, "identity").read_text(encoding="utf-8"))
-        return _Version(values["validator"], values["total"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return _Version(**json.loads(_sidecar(target, "identity").read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
         return _Version()
 
 

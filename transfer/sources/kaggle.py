@@ -12,7 +12,7 @@ import requests
 from transfer.runtime.errors import AccessError, DataError
 from transfer.sources import http
 from transfer.sources.http_errors import TransientError, check_status, translate_error
-from transfer.sources.retries import RetryPolicy, retry
+from transfer.sources.session import RetryPolicy, retry
 
 NAME = "dogs-vs-cats"
 PAGE = f"https://www.kaggle.com/c/{NAME}"

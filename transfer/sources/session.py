@@ -1,132 +1,143 @@
-"""Session: one GET request, whose redirects are safe and whose response arrives before a deadline."""
+"""Session: GET requests with time limits and retries."""
 
-import io
 import logging
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPResponse
-from socket import socket
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from functools import partial
+from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
-from transfer.runtime.errors import DataError
-from transfer.sources.http_errors import redact_url, translate_error
-from transfer.sources.retries import RetryPolicy
+from transfer.runtime.errors import NetworkError
+from transfer.sources.http_errors import TransientError, redact_url, translate_error
 
-_REDIRECTS = 10
+log = logging.getLogger(__name__)
+_PROGRESS = 1 << 20  # bytes
+
+T = TypeVar("T")
+
+
+class RetryPolicy(NamedTuple):
+    """Retries, timeouts and limits of a download.
+
+    Args:
+        retries: the number of retries after a failed attempt, and the back-off in seconds; `backoff_max` is also the
+            longest Retry-After that is waited for.
+        connect_timeout: seconds to connect to one address of a server.
+        read_timeout: seconds for a request with its redirects, and for each `min_rate * read_timeout` bytes of a body.
+        min_rate: bytes per second.
+        max_bytes: size limit of a file whose size is not known in advance.
+    """
+
+    retries: Retry = Retry(total=5, backoff_factor=1, backoff_max=120)
+    connect_timeout: float = 20.0
+    read_timeout: float = 60.0
+    min_rate: int = 1 << 10
+    max_bytes: int = 4 << 30
+
+
+def retry(attempt: Callable[[], T], *, policy: RetryPolicy, task: str, received: Callable[[], int] = lambda: 0) -> T:
+    """Repeat an attempt that raises `TransientError`, after exponential back-off or the server's Retry-After.
+
+    Args:
+        attempt: its result is returned.
+        policy: the number of retries, and the waits.
+        task: what is attempted, for messages, as in "downloading a.zip".
+        received: returns the bytes received so far; 1 MiB more than ever before makes the count of retries start again.
+
+    Raises:
+        NetworkError: no retry is left, or the server asks for a longer wait than `backoff_max`.
+    """
+    retries, most = policy.retries, received()
+    while True:
+        try:
+            return attempt()
+        except TransientError as error:
+            if received() >= most + _PROGRESS:
+                retries, most = policy.retries, received()
+            failed = f"Failed {task}: {error}.{' A partial file is kept.' if received() else ''}"
+            try:
+                retries = retries.increment(error=error)
+            except urllib3.exceptions.MaxRetryError:
+                raise NetworkError(f"{failed} Run again later.") from None
+            wait = max(retries.get_backoff_time(), _retry_after(retries, error.retry_after))
+            if wait > retries.backoff_max:
+                raise NetworkError(f"{failed} The server asks to wait {wait:.0f} s. Run again later.") from None
+            log.info("%s: %s; retrying in %.0f s", task, error, wait)
+            time.sleep(wait)
 
 
 @contextmanager
 def get(url: str, headers: dict[str, str], policy: RetryPolicy) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
-    """Send a GET request, follow redirects, and yield the response with the chunks of its body.
-
-    The body is not decoded. Errors of the network within the block are translated, and their messages hold no secret.
-
-    Args:
-        url: an HTTP or HTTPS URL.
-        headers: sent with the request.
-        policy: the timeouts. Each chunk has `min_rate * read_timeout` bytes, except the last.
+    """Send a GET request, follow redirects, and yield the response with the chunks of its body, which is not decoded.
 
     Raises:
-        TransientError: the request failed, or took too long.
+        TransientError: the request failed or took too long, also while the block reads the body.
         AccessError: a proxy requires credentials.
         DataError: the URL, a redirect, a certificate or the address of a proxy is not valid.
     """
     logging.getLogger(urllib3.__name__).setLevel(logging.ERROR)  # its warnings show URLs with their queries
-    adapter = _DeadlineAdapter(policy.read_timeout)
     with requests.Session() as session:
-        session.mount("https://", adapter)
-        session.mount("http://", adapter)
-        session.max_redirects = _REDIRECTS
-        session.hooks["response"].append(_check_redirect)
+        if url.startswith("https:"):
+            del session.adapters["http://"]  # no redirect leads to a connection that is not secure
+        session.max_redirects = 10
+        session.hooks["response"].append(_skip_body_of_redirect)
         session.headers["Accept-Encoding"] = "identity"
         timeout = policy.connect_timeout, policy.read_timeout
         try:
-            with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
-                yield response, adapter.chunks(response, int(policy.min_rate * policy.read_timeout))
+            with deadline(policy.read_timeout):
+                response = session.get(url, headers=headers, stream=True, timeout=timeout)
+            with response:
+                yield response, iter(partial(_read, response, policy), b"")
         except (urllib3.exceptions.HTTPError, OSError) as error:  # the errors of requests are OSErrors
             raise translate_error(error, redact_url(url)) from None
 
 
-def _check_redirect(response: requests.Response, **_: object) -> None:
-    """Check that a redirect leads to HTTPS, or from HTTP to HTTP."""
-    if not response.is_redirect:
-        return
-    response.close()  # requests would read the body of the redirect, however long
-    try:
-        scheme = urlsplit(urljoin(response.url, response.headers["Location"])).scheme
-    except ValueError:
-        scheme = "an invalid URL"
-    if scheme != "https" and not scheme == urlsplit(response.url).scheme == "http":
-        raise DataError(
-            f"{redact_url(response.url)} must redirect to HTTPS, or from HTTP to HTTP. Received: a redirect to "
-            f"{scheme[:20]}. Choose another source, or report this."
-        )
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise `TransientError` in the block after some seconds; an outer timer is paused meanwhile.
 
-
-class _DeadlineAdapter(HTTPAdapter):
-    """An adapter with a time limit for all headers of a response, and for each chunk of its body.
-
-    The timeout of a socket starts again with every byte: a server that sends a byte of a header, of a chunk's size or
-    of a trailer now and then would never time out.
-
-    Args:
-        seconds: the time limit.
+    The timeout of a socket starts again with every byte, so a slow server could keep a run waiting for ever. Python
+    handles signals in the main thread, where stages download; in any other thread the timeout of the socket must do.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-        self._deadline = 0.0
+    def expire(*_: object) -> None:
+        raise TransientError(f"timed out after {seconds:g} s")  # no OSError, which urllib3 may ignore
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a pool of connections whose responses have the time limit."""
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        pool.ConnectionCls = type("Connection", (pool.ConnectionCls,), {"response_class": self._response})
-        return pool
-
-    def chunks(self, response: requests.Response, size: int) -> Iterator[bytes]:
-        """Yield the body in chunks of `size` bytes; the last may be shorter."""
-        self._extend()
-        while chunk := response.raw.read(size, decode_content=False):
-            yield chunk
-            self._extend()
-
-    def remaining(self) -> float:
-        """Return the seconds until the deadline, or raise `TimeoutError`."""
-        if (seconds := self._deadline - time.monotonic()) > 0:
-            return seconds
-        raise TimeoutError
-
-    def _extend(self) -> None:
-        self._deadline = time.monotonic() + self._seconds
-
-    def _response(self, connected: socket, **options: Any) -> HTTPResponse:
-        self._extend()
-        return HTTPResponse(_Reader(connected, self), **options)  # type: ignore[arg-type] # it calls `makefile` only
+    handler, timer = signal.signal(signal.SIGALRM, expire), signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
 
 
-class _Reader(io.RawIOBase):
-    """The bytes that a socket receives before a deadline."""
+def _read(response: requests.Response, policy: RetryPolicy) -> bytes:
+    with deadline(policy.read_timeout):
+        return response.raw.read(int(policy.min_rate * policy.read_timeout), decode_content=False)
 
-    def __init__(self, connected: socket, adapter: _DeadlineAdapter) -> None:
-        self._socket, self._bytes, self._adapter = connected, connected.makefile("rb", buffering=0), adapter
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
+def _skip_body_of_redirect(response: requests.Response, **_: object) -> None:
+    if response.is_redirect:
+        response.close()  # requests would read it, however long
+        try:
+            urlsplit(response.headers["Location"])
+        except ValueError:
+            raise requests.exceptions.InvalidURL from None
 
-    def readable(self) -> bool:
-        return True
 
-    def readinto(self, buffer: Any) -> int | None:
-        self._socket.settimeout(self._adapter.remaining())
-        return self._bytes.readinto(buffer)
-
-    def close(self) -> None:
-        self._bytes.close()
-        super().close()
+def _retry_after(retries: Retry, value: str | None) -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 if there is no valid header."""
+    try:
+        return float(retries.parse_retry_after(value)) if value else 0.0
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return 0.0

@@ -1,4 +1,4 @@
-"""Downloads from a local server, for the tests of `http`, `session`, `retries` and `http_errors`."""
+"""Downloads from a local server, for the tests of `http`, `session` and `http_errors`."""
 
 import hashlib
 import traceback
@@ -13,7 +13,7 @@ from tests.servers import SIGNATURE, TOKEN, Fault, StandIn
 from transfer.runtime.errors import NetworkError, StageError
 from transfer.sources import http
 from transfer.sources.http import Checksum
-from transfer.sources.retries import RetryPolicy
+from transfer.sources.session import RetryPolicy
 
 BODY = bytes(range(256)) * 12_000
 CUT = 983_040  # bytes received before a connection is cut

@@ -8,7 +8,7 @@ from urllib3.util import Retry
 from tests.servers import Fault, StandIn, serve
 from transfer.runtime.errors import AccessError, DataError, NetworkError, StageError
 from transfer.sources.kaggle import PAGE, RULES, download, has_credentials
-from transfer.sources.retries import RetryPolicy
+from transfer.sources.session import RetryPolicy
 
 BODY = bytes(range(256)) * 8_000
 QUICK = RetryPolicy(retries=Retry(2, backoff_factor=0.01, backoff_max=5), connect_timeout=10, read_timeout=5)
