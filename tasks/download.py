@@ -1,6 +1,7 @@
 """Download: put an archive of labelled photographs at `artifacts/download/photos.zip`."""
 
 import io
+import logging
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -12,8 +13,10 @@ from pydantic import Field
 
 from transfer.runtime import disk, files, params, paths
 from transfer.runtime.errors import DataError
-from transfer.sources import archives, http, kaggle, layouts, synthetic
+from transfer.sources import archives, http, inbox, kaggle, layouts, synthetic
 from transfer.sources.http import Checksum
+
+log = logging.getLogger(__name__)
 
 STAGE = "download"
 MICROSOFT = (
@@ -97,30 +100,33 @@ def from_microsoft(
     return Origin(target, address)
 
 
-def from_inbox(inbox: Path, target: Path, *, limits: archives.Limits) -> Origin:
+def from_inbox(folder: Path, target: Path, *, limits: archives.Limits) -> Origin:
     """Pack the user's photographs in class folders into an archive, or copy the user's archive.
 
     Args:
-        inbox: the folder with the class folders or the archive.
+        folder: the inbox, with the class folders or the archive.
         target: the path of the new archive.
         limits: of the user's archive.
 
     Raises:
-        DataError: the inbox is empty, or has several archives, or both folders and an archive; a folder is a link; or
-            the archive is damaged, hostile or too large.
+        DataError: the inbox is empty, or has several archives, or both folders and an archive; a folder is a link, or
+            a file is not a regular one; the layout is unknown; or the archive is damaged, hostile or too large.
     """
-    zips = sorted(path for path in inbox.glob("*.[zZ][iI][pP]") if not path.name.startswith("."))
-    photographs = _find_photographs(inbox)
-    _check_folders(inbox, photographs)
+    content = inbox.scan(folder)
+    visible = [path for path in content.files if not archives.is_hidden(path)]
+    zips = [folder / path for path in visible if len(path.parts) == 1 and path.suffix.lower() == ".zip"]
+    photographs = [path for path in visible if archives.is_photograph(path)]
     if len(zips) + bool(photographs) != 1:
-        received = [*zips, *sorted({path.parent for path in photographs})]
-        raise DataError(f"{_INBOX_HINT} Received: {_join(received) or _describe_content(inbox)}.")
+        received = [*zips, *sorted({(folder / path).parent for path in photographs})]
+        raise DataError(f"{_INBOX_HINT} Received: {_join(received) or _describe_content(folder)}.")
     if zips:
         _extract_labelled(zips[0], target, limits=limits)
         return Origin(target, zips[0].as_posix())
-    with disk.space_for({target.parent: sum(path.stat().st_size for path in photographs)}):
-        _pack(target, ((path.relative_to(inbox).as_posix(), path.open("rb")) for path in photographs))
-    return Origin(target, inbox.as_posix())
+    left_out = layouts.arrange(content.files, content.folders).left_out
+    with disk.space_for({target.parent: sum((folder / path).stat().st_size for path in photographs)}):
+        members = ((str(path), (folder / path).open("rb")) for path in photographs)
+        _pack(target, members, comment=layouts.encode_counts(left_out))
+    return Origin(target, folder.as_posix())
 
 
 def from_drawings(generated: Generated, target: Path) -> Origin:
@@ -198,33 +204,14 @@ def _extract_labelled(archive: Path, target: Path, *, limits: archives.Limits) -
 
 def _check_layout(archive: Path) -> None:
     with archives.open_archive(archive) as photographs:
-        layouts.candidates(photographs)
+        layout = layouts.read(photographs)
+    if line := layout.describe():
+        log.info("%s", line)
 
 
-def _find_photographs(folder: Path) -> list[Path]:
-    """Return the photographs down to one level below any known layout, where they are an error and not ignored."""
-    return sorted(
-        path
-        for pattern in ("*", "*/*", "*/*/*", "*/*/*/*")
-        for path in folder.glob(pattern)
-        if archives.is_photograph(PurePosixPath(path.relative_to(folder))) and path.is_file()
-    )
-
-
-def _check_folders(inbox: Path, photographs: Iterable[Path]) -> None:
-    """Check that no class folder is a link: DVC does not follow it, and would miss new photographs."""
-    folders = {inbox / folder for path in photographs for folder in path.relative_to(inbox).parents} - {inbox}
-    if links := sorted(folder for folder in folders if folder.is_symlink()):
-        raise DataError(
-            "A class folder must be a folder itself, or DVC sees no change in it. "
-            f"Received: the link {_join(links)}. "
-            f"Move or copy the folder there; `{inbox.as_posix()}` itself, and an archive, may be links."
-        )
-
-
-def _describe_content(inbox: Path) -> str:
-    names = _join(sorted(path for path in inbox.glob("*") if not path.name.startswith(".")))
-    return f"no photographs, only {names}" if names else f"an empty `{inbox.as_posix()}/`"
+def _describe_content(folder: Path) -> str:
+    names = _join(sorted(path for path in folder.glob("*") if not path.name.startswith(".")))
+    return f"no photographs, only {names}" if names else f"an empty `{folder.as_posix()}/`"
 
 
 def _join(names: list[Path]) -> str:
@@ -240,14 +227,16 @@ def _draw(generated: Generated) -> Iterator[tuple[str, IO[bytes]]]:
             yield f"{class_name}/{index:06}.jpg", io.BytesIO(picture)
 
 
-def _pack(target: Path, members: Iterable[tuple[str, IO[bytes]]]) -> None:
+def _pack(target: Path, members: Iterable[tuple[str, IO[bytes]]], *, comment: bytes = b"") -> None:
     """Write an archive, the same bytes for the same members; it is not compressed, as photographs hardly shrink.
 
     Args:
         target: the path of the archive.
         members: the name and the content of each member; the content is closed after it is read.
+        comment: of the archive.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = comment
         for name, content in members:
             with content:
                 _add(archive, name, content)

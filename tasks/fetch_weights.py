@@ -9,7 +9,7 @@ from transfer.network import weights
 from transfer.network.weights import Weights
 from transfer.runtime import files, params, paths
 from transfer.runtime.errors import DataError
-from transfer.sources import http
+from transfer.sources import http, inbox
 from transfer.sources.http import Checksum
 
 STAGE = "fetch_weights"
@@ -51,18 +51,20 @@ def from_imagenet(
     return Origin(weights.read(file), address)
 
 
-def from_inbox(inbox: Path) -> Origin:
+def from_inbox(folder: Path) -> Origin:
     """Read the only weights file in a folder.
 
     Raises:
-        DataError: there is no file, or several, or the file does not have the weights of VGG16.
+        DataError: there is no file, or several, or the file is not a regular one or has other weights than VGG16's.
     """
-    candidates = sorted(path for path in inbox.glob("*.h5") if not path.name.startswith("."))
+    candidates = sorted(path for path in folder.glob("*.h5") if not path.name.startswith("."))
     if len(candidates) != 1:
-        received = ", ".join(f"`{path.as_posix()}`" for path in candidates) or f"no `.h5` file in `{inbox.as_posix()}/`"
+        received = (
+            ", ".join(f"`{path.as_posix()}`" for path in candidates) or f"no `.h5` file in `{folder.as_posix()}/`"
+        )
         raise DataError(f"Put one file of VGG16's weights into `inbox/`, as Keras saves them. Received: {received}.")
     [path] = candidates
-    return Origin(weights.read(path), path.as_posix())
+    return Origin(weights.read(inbox.check_file(path)), path.as_posix())
 
 
 def main() -> None:

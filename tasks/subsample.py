@@ -151,14 +151,15 @@ def manifest_entries(taken: Iterable[Usable], targets: Mapping[str, str]) -> lis
     )
 
 
-def metrics(choice: Choice) -> dict[str, Any]:
-    """Count the candidates examined, those taken of each class, and those rejected for each reason."""
+def metrics(choice: Choice, left_out: Mapping[str, int]) -> dict[str, Any]:
+    """Count the candidates examined, those taken of each class, those rejected, and other files by their ending."""
     taken = Counter(photograph.candidate.class_name for photograph in choice.taken)
     rejected = Counter(photograph.reason for photograph in choice.rejected)
     return {
         "looked_at": len(choice.taken) + len(choice.rejected),
         "taken": dict(sorted(taken.items())),
         "rejected": {reason: rejected[reason] for reason in get_args(selection.Reason)},
+        **({"left_out": dict(left_out)} if left_out else {}),
     }
 
 
@@ -210,16 +211,16 @@ def main() -> None:
     """Select photographs from artifacts/download/photos.zip and write artifacts/subsample/."""
     settings = params.load(STAGE, Params)
     with _open_archive(paths.artifact("download", "photos.zip")) as archive:
-        candidates = layouts.candidates(archive)
-        queues = queue_candidates(candidates, seed=settings.seed)
-        choice = choose(archive, candidates, queues, settings)
+        layout = layouts.read(archive)
+        queues = queue_candidates(layout.candidates, seed=settings.seed)
+        choice = choose(archive, layout.candidates, queues, settings)
         targets = target_paths(queues)
         write_photographs(archive, choice.taken, targets)
     manifest.write(paths.artifact(STAGE, "manifest.csv"), manifest_entries(choice.taken, targets))
     place = user_place(paths.artifact("download", "source.json"))
     rejected = [photograph._replace(path=place and f"{place}/{photograph.name}") for photograph in choice.rejected]
     manifest.write_rejected(paths.artifact(STAGE, "rejected.csv"), rejected)
-    files.write_json(paths.artifact(STAGE, "metrics.json"), metrics(choice))
+    files.write_json(paths.artifact(STAGE, "metrics.json"), metrics(choice, layout.left_out))
     reasons = f": {_reasons(choice.rejected)}" if choice.rejected else ""
     log.info("%d photographs taken, %d rejected%s", len(choice.taken), len(choice.rejected), reasons)
 

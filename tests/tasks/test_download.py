@@ -18,7 +18,7 @@ from tests import disks
 from tests.servers import SIGNATURE, TOKEN, Fault, StandIn, serve
 from transfer.runtime.errors import DataError
 from transfer.runtime.params import parse
-from transfer.sources import archives, kaggle
+from transfer.sources import archives, kaggle, layouts
 from transfer.sources.http import Checksum
 
 ROOT = Path(__file__).parents[2]
@@ -146,6 +146,19 @@ def test_class_folders_in_the_inbox(run: Run, workspace: Path) -> None:
     assert _photos(workspace).read_bytes() == first
 
 
+def test_files_that_are_left_out_of_the_inbox_are_counted(run: Run, workspace: Path) -> None:
+    """Files of other endings are said in one line, and `subsample` learns their number from the archive."""
+    _fill(workspace / "inbox", "home/train/cats/1.jpg", "home/train/dogs/1.jpg", "home/val/cats/1.JPE")
+    _fill(workspace / "inbox", "home/val/cats/1.mov", "home/val/cats/2.mov", "home/train/dogs/Thumbs.db")
+    done = run("inbox")
+    assert done.stderr.splitlines() == [
+        "`home/train`, `home/val` are merged, as `split` divides the photographs itself; left out: 2 .mov"
+    ]
+    with zipfile.ZipFile(_photos(workspace)) as archive:
+        layout = layouts.read(archive)
+    assert (len(layout.candidates), layout.left_out) == (3, {".mov": 2})
+
+
 @pytest.mark.reliability(
     "photographs", "a class folder in the inbox is a link", "exit 65; DVC would not notice new photographs in it"
 )
@@ -155,6 +168,16 @@ def test_linked_class_folder_is_refused(run: Run, workspace: Path) -> None:
     _fill(workspace / "inbox", "dogs/1.jpg")
     (workspace / "inbox" / "cats").symlink_to(workspace.parent / "elsewhere", target_is_directory=True)
     _refused(run("inbox"), 65, "Received: the link `inbox/cats`", "Move or copy the folder there")
+
+
+@pytest.mark.reliability(
+    "photographs", "a pipe, a device or a link to one in the inbox", "exit 65 within seconds; the message has its name"
+)
+def test_pipe_in_the_inbox(run: Run, workspace: Path) -> None:
+    """A pipe named as a photograph is not opened: that would wait for ever."""
+    _fill(workspace / "inbox", "cats/1.jpg", "dogs/1.jpg")
+    os.mkfifo(workspace / "inbox" / "dogs" / "2.jpg")
+    _refused(run("inbox"), 65, "`inbox/dogs/2.jpg`, a pipe")
 
 
 def test_inbox_may_be_a_link(run: Run, workspace: Path) -> None:
@@ -197,7 +220,8 @@ def test_archive_in_the_inbox(run: Run, workspace: Path, archive: bytes, photos:
         (["a.zip", "b.zip"], ["not several", "`inbox/a.zip`", "`inbox/b.zip`"]),
         (["photos.zip"], ["photos.zip must be a complete zip archive", "10 bytes"]),
         (["cats/1.jpg", "dogs/1.jpg", "1.jpg"], ["`1.jpg`"]),
-        (["a/b/cats/1.jpg", "a/b/dogs/1.jpg"], ["`a/b/cats/1.jpg`"]),
+        (["cats/1.jpg", "dogs/1.jpg", "a/b/c/d/e/1.jpg"], ["`a/b/c/d/e/1.jpg`"]),
+        (["cats/1.jpg", "dogs/1.jpg", "birds/1.mov"], ["`birds`", "1 of .mov"]),
     ],
 )
 def test_unusable_inbox(run: Run, workspace: Path, names: list[str], words: list[str]) -> None:

@@ -121,6 +121,18 @@ def test_unusable_inbox(run: Run, tmp_path: Path, files: list[str], words: list[
     assert not _output(tmp_path).exists()
 
 
+@pytest.mark.reliability(
+    "photographs", "a pipe, a device or a link to one in the inbox", "exit 65 within seconds; the message has its name"
+)
+def test_pipe_in_the_inbox(run: Run, tmp_path: Path) -> None:
+    """A pipe named as weights is not opened: that would wait for ever."""
+    (tmp_path / "inbox").mkdir()
+    os.mkfifo(tmp_path / "inbox" / "a.h5")
+    done = run("inbox")
+    assert done.returncode == 65
+    assert "`inbox/a.h5`, a pipe" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.reliability("network", "the connection is cut", "the missing bytes are requested, if the file is the same")
 def test_imagenet(server: StandIn, legacy: Path, tmp_path: Path) -> None:
     """A cut download of Keras's file is resumed, its checksum is compared, and a second call sends no request."""

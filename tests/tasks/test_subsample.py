@@ -158,6 +158,14 @@ def test_additional_candidates_do_not_change_the_order_of_the_others(here: Path)
     assert with_more - {"cat.50.jpg", "cat.51.jpg"} <= smaller
 
 
+def test_files_of_other_endings_are_counted(here: Path) -> None:
+    """metrics.json has the files that are no photographs by their ending; without any it has no such number."""
+    choice(here, scenes(4, 4), photographs=4)
+    assert "left_out" not in json.loads((output(here) / "metrics.json").read_text())
+    choice(here, scenes(4, 4) | {"train/cat.9.mov": b"?", "train/notes.txt": b"?"}, photographs=4)
+    assert json.loads((output(here) / "metrics.json").read_text())["left_out"] == {".mov": 1, ".txt": 1}
+
+
 UNREADABLE = {
     "empty": (b"", "unreadable: empty file"),
     "no picture": (b"<html>not found</html>", "unreadable: not one of JPEG, PNG, GIF, BMP, WEBP"),

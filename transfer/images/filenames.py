@@ -13,17 +13,22 @@ _MAX_SUFFIX_LENGTH = 8
 def safe(names: Iterable[str]) -> dict[str, str]:
     """Map each name to a valid file name, unique without regard to case.
 
-    Separators, control characters and wildcards are replaced. Valid names and all suffixes stay as they are. Names
-    that would be equal without regard to case are numbered, in order.
+    Separators, control characters and wildcards are replaced; letters, marks and digits of any script stay. Valid
+    names and all suffixes stay as they are. Names that would be equal without regard to case are numbered, in order.
     """
     used: set[str] = set()
     safe_names: dict[str, str] = {}
     for name in names:
-        replaced = re.sub(r"[^\w.+() -]", "_", unicodedata.normalize("NFC", name)).strip(" .-") or "_"
+        replaced = re.sub(r"[^\w.+() -]", _unless_mark, unicodedata.normalize("NFC", name)).strip(" .-") or "_"
         unique = next(candidate for candidate in _numbered(replaced) if candidate.casefold() not in used)
         safe_names[name] = unique
         used.add(unique.casefold())
     return safe_names
+
+
+def _unless_mark(character: re.Match[str]) -> str:
+    """Return `_`, except for a combining mark: it is part of a letter in Thai or Hindi, but no word character here."""
+    return character[0] if unicodedata.category(character[0]).startswith("M") else "_"
 
 
 def _numbered(name: str) -> Iterable[str]:

@@ -16,7 +16,10 @@ from pydantic import Field
 from transfer.runtime import disk, params
 from transfer.runtime.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".jfi", ".jpe", ".pjpeg", ".png", ".gif", ".bmp", ".webp"}  # and what may be decodable:
+    | {".avif", ".heic", ".heif", ".tif", ".tiff"}
+)
 
 _CHUNK = 1 << 20
 _READ_LIMIT = 1 << 24  # bytes; zipfile reads as many in one call when it seeks
@@ -27,6 +30,7 @@ _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, zlib.error)
 
+_FOLDERS_OF_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
 _UNPRINTABLE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -49,9 +53,13 @@ class LimitExceeded(DataError):
 
 
 def is_photograph(path: PurePosixPath) -> bool:
-    """Return whether a path has the suffix of an image, and no part of it is hidden or `__MACOSX`."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    """Return whether a path has the suffix of an image, and is not hidden."""
+    return path.suffix.lower() in SUFFIXES and not is_hidden(path)
+
+
+def is_hidden(path: PurePosixPath) -> bool:
+    """Return whether a part of a path begins with a dot, or is a folder of a system, such as `__MACOSX` or `@eaDir`."""
+    return any(part.startswith(".") or part in _FOLDERS_OF_SYSTEMS for part in path.parts)
 
 
 @contextmanager
@@ -192,6 +200,11 @@ def check_member(member: zipfile.ZipInfo) -> None:
     """
     name = member.filename
     is_outside = name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:[/\\]", name)
+    if "\\" in name and not is_outside:
+        raise DataError(
+            f"The folders in an archive must be separated by `/`. Received: {name!r}, with backslashes, as old Windows "
+            "programs write them. Pack the photographs again with another program, such as 7-Zip or the Explorer."
+        )
     if not name or is_outside or _UNPRINTABLE.search(name) or stat.S_ISLNK(member.external_attr >> 16):
         raise DataError(
             f"The members of an archive must be plain files inside it. Received: {name!r}. "

@@ -1,5 +1,7 @@
 import io
+import re
 import zipfile
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -71,14 +73,13 @@ def test_members_keep_their_names() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.txt", "b.heic", "c.heic"], r"`cat/1\.jpg`.*`PetImages/Cat/1\.jpg`.* Received: 2 of \.heic \(`b\.heic`\)"),
+        (["a.txt", "b.mov", "c.mov"], r"`cat/1\.jpg`.*`PetImages/Cat/1\.jpg`.* Received: 2 of \.mov \(`b\.mov`\)"),
         (["test1.zip", "sampleSubmission.csv"], r"`train\.zip`.* Received: 1 of \.zip \(`test1\.zip`\), 1 of \.csv"),
         ([], "no files at all"),
         (["cats/1.jpg", "cats/2.jpg"], "only `cats`"),
         (["train/cat.0.jpg", "train/cat.1.jpg", "test1/1.jpg"], "only `cat`"),
         (["cats/1.jpg", "dogs/1.jpg", "cover.jpg"], "`cover.jpg`"),
-        (["train/cats/1.jpg", "train/dogs/1.jpg", "test/cats/2.jpg"], "test/cats/2.jpg"),
-        (["x/y/cats/1.jpg", "x/y/dogs/1.jpg"], "x/y/cats/1.jpg"),
+        (["train/cats/1.jpg", "train/dogs/1.jpg", "more/cats/2.jpg"], "`more/cats/2.jpg`"),
         (["c,s/1.jpg", "d/1.jpg"], "'c,s'"),
         (["train/c,s.1.jpg", "train/d.1.jpg"], "'c,s'"),
         (["Cat/1.jpg", "dog/1.jpg", "Dog/2.jpg"], "`Dog` and `dog`.*one spelling.*rename"),
@@ -105,6 +106,123 @@ def test_repeated_name_is_refused(names: list[str]) -> None:
     """Two members with one name are ambiguous."""
     with pytest.raises(DataError, match=r"`cat\.1\.jpg` 2 times"):
         layouts.candidates(_archive(*names))
+
+
+def _arrange(*names: str) -> layouts.Layout:
+    """Arrange files; `N` in a name stands for three numbers, and a name that ends with `/` is a folder."""
+    names = tuple(name.replace("N", str(number)) for name in names for number in range(3 if "N" in name else 1))
+    return layouts.arrange(
+        [PurePosixPath(name) for name in names if not name.endswith("/")],
+        [PurePosixPath(name) for name in names if name.endswith("/")],
+    )
+
+
+def _classes(layout: layouts.Layout) -> list[str]:
+    return sorted({candidate.class_name for candidate in layout.candidates})
+
+
+NAMED = ("train/cat.N.jpg", "train/dog.N.jpg")
+
+
+@pytest.mark.reliability(
+    "photographs",
+    "a file or folder that breaks the layout",
+    "exit 65; the message has a file in the wrong place, and a folder named as a split is no class",
+)
+@pytest.mark.parametrize(
+    ("names", "misplaced"),
+    [
+        ((*NAMED, "train/cat.41 - Copy.jpg", "test1/N.jpg"), "train/cat.41 - Copy.jpg"),
+        ((*NAMED, "valid/cat.7.jpg", "valid/dog 8.jpg"), "valid/dog 8.jpg"),
+        ((*NAMED, "VALID/N.jpg"), "VALID/0.jpg"),
+        ((*NAMED, "extra/cat.9.jpg"), "extra/cat.9.jpg"),
+        ((*NAMED, "train/more/cat.9.jpg"), "train/more/cat.9.jpg"),
+        ((*NAMED, "cat.9.jpg"), "cat.9.jpg"),
+        ((*NAMED, "old/valid/cat.9.jpg"), "old/valid/cat.9.jpg"),
+        (("cat/N.jpg", "dog/N.jpg", "dog/more/N.jpg"), "dog/more/0.jpg"),
+        (("cat/N.jpg", "dog/N.jpg", "misc/x/1.jpg"), "misc/x/1.jpg"),
+        (("cat/N.jpg", "dog/N.jpg", "a/b/c/d/e/N.jpg"), "a/b/c/d/e/0.jpg"),
+        (("cat/N.jpg", "dog/N.jpg", "train/cat.9.jpg"), "train/cat.9.jpg"),
+        (("train/cat/N.jpg", "train/dog/N.jpg", "cat/9.jpg"), "cat/9.jpg"),
+        (("train/cat/N.jpg", "train/dog/N.jpg", "test/unknown/1.jpg"), "test/unknown/1.jpg"),
+        (("train/N.jpg", "valid/N.jpg"), "train/0.jpg"),
+        (("test/N.jpg", "pass/N.jpg"), "test/0.jpg"),
+    ],
+)
+def test_file_in_the_wrong_place_is_named(names: tuple[str, ...], misplaced: str) -> None:
+    """A layout that is broken by one file is not read as another layout; the message has that file."""
+    with pytest.raises(DataError, match=f"Received(, among others)?: `{re.escape(misplaced)}`"):
+        _arrange(*names)
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "merged"),
+    [
+        ((*NAMED, "valid/cat.7.jpg", "valid/dog.0.jpg"), ["cat", "dog"], "`train`, `valid` are merged"),
+        (("train/cats/N.jpg", "train/dogs/N.jpg", "validation/cats/N.jpg"), ["cats", "dogs"], "`train`, `validation`"),
+        (
+            ("c_f/Train/a/N.jpg", "c_f/Train/b/N.jpg", "c_f/Val/a/N.jpg", "c_f/run.py"),
+            ["a", "b"],
+            "`c_f/Train`, `c_f/V",
+        ),
+        (("p_5340/PetImages/Cat/N.jpg", "p_5340/PetImages/Dog/N.jpg", "readme.txt"), ["cat", "dog"], ""),
+        (("home/me/Pictures/cat/N.jpg", "home/me/Pictures/dog/N.jpg"), ["cat", "dog"], ""),
+        (("train/cats/N.jpg", "train/dogs/N.jpg", "test/N.jpg"), ["cats", "dogs"], "left out: 3 unlabelled"),
+        (("photos/cat.N.jpg", "photos/dog.N.jpg", "test1/N.jpg"), ["cat", "dog"], "left out: 3 unlabelled"),
+        (("test/test.N.jpg", "pass/pass.N.jpg"), ["pass", "test"], ""),
+        (("แมว/N.jpg", "สุนัข/N.jpg"), ["สุนัข", "แมว"], ""),
+        (("a/N.jpg", "b/N.jpg", "@eaDir/a/N.jpg", "a/@eaDir/1.jpg/M.jpg", "__MACOSX/a/N.jpg"), ["a", "b"], ""),
+    ],
+)
+def test_layout_is_recognised(names: tuple[str, ...], classes: list[str], merged: str) -> None:
+    """Folders around a known layout are stepped over, and splits are merged and said so in one line."""
+    layout = _arrange(*names)
+    assert _classes(layout) == sorted(classes)
+    assert layout.describe().startswith(merged)
+    assert bool(layout.describe()) == bool(merged)
+    assert len({candidate.name for candidate in layout.candidates}) == len(layout.candidates)
+
+
+@pytest.mark.reliability(
+    "photographs", "a class folder that is empty or has no photographs", "exit 65; the message has its name and files"
+)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("rabbit/N.mov",), r"`rabbit` with 3 of \.mov \(`rabbit/0\.mov`\)"),
+        (("rabbit/",), "`rabbit` with no files at all"),
+        (("rabbit/raw/N.cr2",), r"`rabbit` with 3 of \.cr2"),
+    ],
+)
+def test_class_without_photographs_is_named(names: tuple[str, ...], message: str) -> None:
+    """A class of which nothing is left does not vanish."""
+    with pytest.raises(DataError, match=message):
+        _arrange("cat/N.jpg", "dog/N.jpg", *names)
+    assert _classes(_arrange("train/a/N.jpg", "train/b/N.jpg", "val/a/N.jpg", "val/b/", "docs/a.txt")) == ["a", "b"]
+
+
+@pytest.mark.reliability(
+    "photographs",
+    "files of other endings in class folders",
+    "left out, and counted by ending in one line and in metrics.json",
+)
+def test_other_files_are_counted_by_ending() -> None:
+    """Endings of photographs are known in all their spellings; other files in folders of photographs are counted."""
+    endings = ("jfif", "JPE", "jfi", "pjpeg", "avif", "tif", "tiff", "heic", "heif")
+    layout = _arrange(*(f"cat/{ending}.{ending}" for ending in endings), "dog/N.jpg", "dog/N.mov", "cat/x", "a.txt")
+    assert len(layout.candidates) == len(endings) + 3
+    assert layout.left_out == {".mov": 3, "no suffix": 1}
+    assert layout.describe() == "left out: 3 .mov, 1 no suffix"
+
+
+@pytest.mark.parametrize("comment", [b"", b"hello", b"left out: [1]", b"left out: {", b'left out: {".a": "x"}'])
+def test_comment_of_another_program_is_ignored(comment: bytes) -> None:
+    """The counts that `download` keeps in the archive's comment are read; any other comment is not."""
+    archive = _archive("a/1.jpg", "b/1.jpg")
+    archive.comment = comment
+    assert layouts.read(archive).left_out == {}
+    archive.comment = layouts.encode_counts({".mov": 3})
+    assert layouts.read(archive).left_out == {".mov": 3}
 
 
 def test_path_outside_the_archive_is_refused() -> None:
