@@ -1,5 +1,6 @@
 """Kaggle: download the archive of the competition with Kaggle's own client and the user's account."""
 
+import codecs
 import json
 import os
 import subprocess
@@ -39,7 +40,7 @@ def download(target: Path, policy: RetryPolicy | None = None) -> None:
         policy: retries and timeouts.
 
     Raises:
-        AccessError: credentials are missing or wrong, or the rules of the competition are not accepted.
+        AccessError: credentials are missing, unreadable or wrong, or the rules of the competition are not accepted.
         NetworkError: Kaggle did not answer, or did not deliver the archive, after all retries.
         DataError: the competition does not exist, or Kaggle's client does not work.
     """
@@ -47,6 +48,7 @@ def download(target: Path, policy: RetryPolicy | None = None) -> None:
         return
     if not has_credentials():
         raise AccessError(f"Kaggle requires an account to download. Received: no credentials. {_CREDENTIALS}")
+    _check_key_file()
     policy = policy or RetryPolicy()
     url = retry(lambda: _request_url(policy), policy=policy, task=f"requesting {NAME} from Kaggle")
     http.download(url, target, policy=policy, signed=True)
@@ -54,15 +56,55 @@ def download(target: Path, policy: RetryPolicy | None = None) -> None:
 
 def has_credentials() -> bool:
     """Return whether Kaggle's client would find credentials; the client prints and connects when it is imported."""
-    if os.environ.get("KAGGLE_API_TOKEN") or (os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY")):
-        return True
+    return _in_environment() or any(map(_has_content, [*_other_files(), *_key_files()]))
+
+
+def _check_key_file() -> None:
+    """Check the file `kaggle.json` if it has the credentials that Kaggle's client would use.
+
+    Raises:
+        AccessError: the client could not read it, or would find no user name and key in it; no content is shown.
+    """
+    file = next(filter(_has_content, _key_files()), None)
+    if file is None or _in_environment() or any(map(_has_content, _other_files())):
+        return
+    try:
+        match json.loads(file.read_text(encoding="utf-8")):
+            case {"username": str(name), "key": str(key)} if name and key:
+                return
+        received = "JSON without these"
+    except ValueError:
+        with_mark = file.read_bytes().startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        received = "a byte order mark" if with_mark else f"{file.stat().st_size} bytes, no JSON"
+    raise AccessError(
+        f"{file} must be JSON in UTF-8 with `username` and `key`. Received: {received}. "
+        f"Download it again (kaggle.com, Settings, API). {WITHOUT_ACCOUNT}"
+    )
+
+
+def _in_environment() -> bool:
+    return bool(
+        os.environ.get("KAGGLE_API_TOKEN") or (os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"))
+    )
+
+
+def _other_files() -> list[Path]:
+    """Return the files, other than kaggle.json, where Kaggle's client reads credentials."""
     home = Path("~/.kaggle").expanduser()
+    return [home / name for name in ("access_token", "access_token.txt", "credentials.json")]
+
+
+def _key_files() -> list[Path]:
+    """Return the places of kaggle.json, the first that exists counts."""
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
-    files = [home / name for name in ("access_token", "access_token.txt", "kaggle.json", "credentials.json")]
-    files.append(settings / "kaggle.json")
+    folders = [Path("~/.kaggle").expanduser(), settings]
     if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
-        files.append(Path(folder) / "kaggle.json")
-    return any(file.is_file() and file.stat().st_size for file in files)
+        folders.insert(0, Path(folder))
+    return [folder / "kaggle.json" for folder in folders]
+
+
+def _has_content(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _request_url(policy: RetryPolicy) -> str:

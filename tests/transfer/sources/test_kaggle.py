@@ -219,6 +219,43 @@ def test_credentials_in_files(home: Path, place: str) -> None:
     assert has_credentials()
 
 
+@pytest.mark.reliability(
+    "network", "kaggle.json is truncated, has a byte order mark or other keys", "exit 77; the message has its path"
+)
+@pytest.mark.parametrize(
+    ("content", "received"),
+    [
+        (b'{"username": "somebody", "key": "secr', "37 bytes, no JSON"),
+        (b'\xef\xbb\xbf{"username": "somebody", "key": "secret"}', "a byte order mark"),
+        ('{"username": "somebody", "key": "secret"}'.encode("utf-16"), "a byte order mark"),
+        (b'{"user": "somebody", "api_key": "secret"}', "JSON without these"),
+        (b'{"username": "somebody", "key": ""}', "JSON without these"),
+        (b'["secret"]', "JSON without these"),
+    ],
+    ids=["truncated", "UTF-8 with a mark", "UTF-16", "other keys", "no key", "a list"],
+)
+def test_invalid_key_file_is_named(
+    kaggle: StandIn, home: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, received: str
+) -> None:
+    """Kaggle is not asked with it, and no content is shown."""
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    (home / ".kaggle").mkdir()
+    (home / ".kaggle/kaggle.json").write_bytes(content)
+    with pytest.raises(AccessError, match=rf"^{home}/\.kaggle/kaggle\.json must .* Received: {received}") as caught:
+        download(home / "archive.zip", QUICK)
+    assert "secr" not in str(caught.value)
+    assert not kaggle.requests
+
+
+@pytest.mark.parametrize("content", [b'{"username": "some', b"\xef\xbb\xbf{}", b'{"user": "somebody"}'])
+def test_invalid_key_file_does_not_matter_if_there_is_a_token(kaggle: StandIn, home: Path, content: bytes) -> None:
+    """Kaggle's client prefers a token."""
+    (home / ".kaggle").mkdir()
+    (home / ".kaggle/kaggle.json").write_bytes(content)
+    download(home / "archive.zip", QUICK)
+    assert kaggle.gets
+
+
 def test_credentials_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user name is a credential only with a key."""
     monkeypatch.setenv("KAGGLE_USERNAME", "somebody")
