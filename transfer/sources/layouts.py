@@ -116,7 +116,8 @@ def arrange(files: Iterable[PurePosixPath], folders: Iterable[PurePosixPath] = (
         _check_no_class_is_empty(found, [folder for folder in empty if folder.parent in parents], others)
     _check_unique_names(found)
     _check_two_classes(found)
-    left_out = Counter(_suffix(path) for path in others if {*by_folder} & {*path.parents} - {_TOP})
+    used = {*by_folder} - {_TOP}
+    left_out = Counter(_suffix(path) for path in others if any(folder in used for folder in path.parents))
     counts = dict(left_out.most_common()) | ({"unlabelled": unlabelled} if unlabelled else {})
     return Layout(sorted(found), counts, sorted(str(split) for split in splits))
 
@@ -176,11 +177,11 @@ def _is_named(folder: PurePosixPath, by_folder: Folders) -> bool:
 def _by_name(by_folder: Folders, named: Sequence[PurePosixPath]) -> tuple[list[Candidate], list[PurePosixPath]]:
     """Return the photographs with the class in their names, and the folders of splits that are merged."""
     labelled = [(path, _class_in_name(path)) for folder in named for path in by_folder[folder]]
-    in_other_folders = [path for folder, paths in by_folder.items() if folder not in named for path in paths]
-    if in_other_folders and sum(bool(name) for _, name in labelled) < len(in_other_folders):
-        raise _misplaced(labelled[0][0])
-    if in_other_folders:
-        raise _misplaced(in_other_folders[0])
+    class_folders = [paths for folder, paths in by_folder.items() if folder not in named]
+    if class_folders:
+        with_class = sum(bool(name) for _, name in labelled)
+        by_class_folder = not with_class or (len(class_folders) > 1 and sum(map(len, class_folders)) > with_class)
+        raise _misplaced(labelled[0][0] if by_class_folder else class_folders[0][0])
     if nameless := [path for path, name in labelled if not name]:
         raise _misplaced(nameless[0])
     siblings = {folder for folder in named if folder != _TOP and folder.parent == named[-1].parent}

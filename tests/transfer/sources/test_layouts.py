@@ -136,6 +136,7 @@ NAMED = ("train/cat.N.jpg", "train/dog.N.jpg")
         ((*NAMED, "valid/cat.7.jpg", "valid/dog 8.jpg"), "valid/dog 8.jpg"),
         ((*NAMED, "VALID/N.jpg"), "VALID/0.jpg"),
         ((*NAMED, "extra/cat.9.jpg"), "extra/cat.9.jpg"),
+        ((*NAMED, "extra/N.jpg", "extra/1N.jpg", "extra/2N.jpg"), "extra/0.jpg"),
         ((*NAMED, "train/more/cat.9.jpg"), "train/more/cat.9.jpg"),
         ((*NAMED, "cat.9.jpg"), "cat.9.jpg"),
         ((*NAMED, "old/valid/cat.9.jpg"), "old/valid/cat.9.jpg"),
