@@ -21,10 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(name: str) -> None:
-    """Import a stage and run it."""
+    """Import a stage and run it; fail if one of its dependencies changes meanwhile."""
     with stage.packages_required():
-        module = importlib.import_module(f"tasks.{name}")
-    module.main()
+        from transfer.runtime import dependencies  # noqa: PLC0415 - it needs packages
+
+    with dependencies.unchanged(name):
+        with stage.packages_required():
+            module = importlib.import_module(f"tasks.{name}")
+        module.main()
 
 
 def stages() -> list[str]:

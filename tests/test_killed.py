@@ -1,6 +1,7 @@
 """Stages and DVC, killed or ended by signals at any moment: the next `dvc repro` makes what it would have made."""
 
 import csv
+import json
 import os
 import random
 import re
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -385,3 +387,56 @@ def test_an_incomplete_file_of_dvc_is_named(workspace: Path, name: str, content:
     assert process.returncode == 255
     assert "Running stage" not in repro(workspace)
     assert outputs(workspace) == expected
+
+
+def edit_epochs(workspace: Path, epochs: int) -> None:
+    """Set the number of epochs of the head in params.yaml."""
+    params = workspace / "params.yaml"
+    before, section, after = params.read_text().partition("train_head:")
+    params.write_text(before + section + re.sub(r"epochs: \d+", f"epochs: {epochs}", after, count=1))
+
+
+def edit_code(workspace: Path) -> None:
+    """Add a line to the code of the stage `split`."""
+    with (workspace / "tasks/split.py").open("a") as code:
+        code.write("# edited\n")
+
+
+@pytest.mark.reliability(
+    "tampered",
+    "a parameter or code changes while `dvc repro` runs the stage",
+    "exit 75; the change is named, dvc.lock records nothing, and the next run uses the new one",
+)
+@pytest.mark.parametrize(
+    ("name", "at", "change", "received"),
+    [
+        (
+            "train_head",
+            "os.rename */epoch-0002",
+            partial(edit_epochs, epochs=1),
+            "a change of `train_head.training.epochs`",
+        ),
+        ("split", "os.rename artifacts/split/manifest.csv", edit_code, "a change of `tasks/split.py`"),
+    ],
+    ids=["parameter", "code"],
+)
+def test_a_dependency_changes_while_dvc_runs_the_stage(
+    workspace: Path, stopped: Stopped, *, name: str, at: str, change: Callable[[Path], None], received: str
+) -> None:
+    """The stage's result is not recorded as one of the changed dependency; `dvc repro` computes that one."""
+    edit_epochs(workspace, 3)
+    forget(workspace, name)
+    with stopped("dvc", "repro", "-s", name, at=at) as process:
+        change(workspace)
+        os.killpg(process.pid, signal.SIGCONT)
+        stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 255
+    assert f"Received: {received}. Its outputs were removed; run again.\n" in stderr
+    assert "exited with 75" in stderr
+    assert not [path for path in (workspace / "artifacts" / name).rglob("*") if path.is_file()]
+    assert f"  {name}:" not in (workspace / "dvc.lock").read_text()
+    assert f"Running stage '{name}'" in dvc(workspace, "repro", "-s", name)
+    if name == "train_head":
+        assert len(epochs(workspace / "artifacts/train_head/history.csv")) == 1
+        card = json.loads((workspace / "artifacts/train_head/model.json").read_text())
+        assert '"epochs": 1' in json.dumps(card)

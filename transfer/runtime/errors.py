@@ -18,6 +18,12 @@ class DataError(StageError):
     exit_code = 65
 
 
+class ResourceError(StageError):
+    """The system refused memory (EX_OSERR): smaller parameters or a larger machine are needed."""
+
+    exit_code = 71
+
+
 class DiskError(StageError):
     """The disk refused (EX_IOERR): it is full, read-only, failing, or closed to this user."""
 
@@ -32,6 +38,12 @@ class NetworkError(StageError):
 
 class LockedError(StageError):
     """Another process is doing the same work (EX_TEMPFAIL): worth a retry when it has ended."""
+
+    exit_code = 75
+
+
+class ChangedError(StageError):
+    """A dependency or a parameter changed while the stage ran (EX_TEMPFAIL): the next run uses the new one."""
 
     exit_code = 75
 
