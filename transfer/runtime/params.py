@@ -5,11 +5,13 @@ from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from transfer.runtime import paths
+from transfer.runtime import documents, numbers, paths
+from transfer.runtime.documents import cut, shown
 from transfer.runtime.errors import ParamsError
+
+_LISTED = 20  # mistakes in a message
+_EXCLUSIVE = ("greater_than", "less_than", "finite_number")  # errors that rounding to a limit causes
 
 
 class Section(BaseModel):
@@ -47,17 +49,14 @@ def read(file: Path = paths.PARAMS, *, comments: bool = False) -> dict[str, Any]
         comments: keep comments and layout, so that the file can be written again.
 
     Raises:
-        ParamsError: the file is missing, not YAML, or not a mapping of sections.
+        ParamsError: the file is missing, not YAML, too large, or not a mapping of sections.
     """
-    yaml = YAML() if comments else YAML(typ="safe", pure=True)
     try:
-        document = yaml.load(file)
+        document = documents.read(file, comments=comments)
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing. Run from the folder that holds dvc.yaml.") from None
-    except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an invalid date
-        raise ParamsError(f"{file} must be readable YAML. Received: {error}") from None
     if not isinstance(document, dict):
-        raise ParamsError(f"{file} must hold sections, each under its name. Received: {document!r}")
+        raise ParamsError(f"{file} must hold sections, each under its name. Received: {shown(document)}")
     return document
 
 
@@ -75,31 +74,58 @@ def parse(stage: str, values: object, section: type[SectionT], *, file: Path = p
             what is allowed and what was received.
     """
     if not isinstance(values, dict):
-        raise ParamsError(f"{file} needs a section `{stage}` with {_fields(section)}. Received: {values!r}")
+        raise ParamsError(f"{file} needs a section `{stage}` with {_fields(section)}. Received: {shown(values)}")
+    mistakes = [
+        f"`{_name(stage, location)}` must be at most {numbers.MAX_INTEGER} in magnitude. Received: {shown(value)}"
+        for location, value in numbers.too_large(values)
+    ]
     try:
-        return section.model_validate(values)
+        if not mistakes:
+            checked = section.model_validate(values)
+            mistakes = _rounding_mistakes(stage, values, section)
     except ValidationError as error:
-        raise ParamsError("\n".join(_sentence(stage, detail, section, file) for detail in error.errors())) from None
+        mistakes = [_sentence(stage, detail, section, file) for detail in error.errors()]
+    if mistakes:
+        more = [f"{len(mistakes) - _LISTED} more mistakes follow."] * (len(mistakes) > _LISTED)
+        raise ParamsError("\n".join(mistakes[:_LISTED] + more))
+    return checked
+
+
+def _rounding_mistakes(stage: str, values: dict[str, Any], section: type[Section]) -> list[str]:
+    """Return a message for each number that is allowed, but not after TensorFlow has rounded it."""
+    try:
+        section.model_validate(numbers.in_single_precision(values))
+    except ValidationError as error:
+        return [
+            f"`{_name(stage, detail['loc'])}` must be {detail['msg'].removeprefix('Input should be ')}, also after "
+            f"rounding to single precision. Received: {shown(numbers.value_at(values, detail['loc']))}"
+            for detail in error.errors()
+            if detail["type"] in _EXCLUSIVE
+        ]
+    return []
+
+
+def _name(stage: str, location: tuple[int | str, ...]) -> str:
+    return cut(".".join([stage, *map(str, location)]))
 
 
 def _sentence(stage: str, detail: ErrorDetails, section: type[Section], file: Path) -> str:
-    name = ".".join([stage, *map(str, detail["loc"])])
+    name = _name(stage, detail["loc"])
     match detail["type"]:
         case "missing":
             return f"`{name}` is missing from {file}."
         case "extra_forbidden" | "invalid_key":
             parent = name.rpartition(".")[0]
             known = _fields(_at(section, detail["loc"][:-1]))
-            return f"`{name}` is not a parameter; `{parent}` has {known}. Received: {detail['input']!r}"
+            return f"`{name}` is not a parameter; `{parent}` has {known}. Received: {shown(detail['input'])}"
         case "model_type":
-            return (
-                f"`{name}` must be a section with {_fields(_at(section, detail['loc']))}. Received: {detail['input']!r}"
-            )
+            known = _fields(_at(section, detail["loc"]))
+            return f"`{name}` must be a section with {known}. Received: {shown(detail['input'])}"
         case "value_error":
             return f"`{name}`: {detail['ctx']['error']}"
         case _:
             reason = detail["msg"].removeprefix("Input should be ")
-            return f"`{name}` must be {reason}. Received: {detail['input']!r}"
+            return f"`{name}` must be {reason}. Received: {shown(detail['input'])}"
 
 
 def _at(section: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

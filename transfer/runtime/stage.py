@@ -1,14 +1,18 @@
 """A stage as a process: callers rely on its exit code and its last line on standard error."""
 
+import errno
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from transfer.runtime import disk, signals
-from transfer.runtime.errors import DataError, DiskError, ParamsError, StageError
+from transfer.runtime import disk, paths, signals
+from transfer.runtime.errors import DataError, DiskError, ParamsError, ResourceError, StageError
+
+BROKEN_PIPE = 141  # the exit code that a shell reports for a program ended by SIGPIPE
 
 _OWN = ("transfer", "tasks", "baselines")
 
@@ -17,23 +21,73 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage's `main` in this process, and exit with a code that tells how it ended.
 
     The last line on standard error is the message for the user. Exit codes: 0 if `main` returns; those of
-    `transfer.runtime.errors`, with 65 for a missing file, which another stage makes, and 74 for a disk that refuses;
-    129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.
+    `transfer.runtime.errors`, with 65 for a missing file, 71 for refused memory and 74 for a disk that refuses;
+    129, 130 and 143 after SIGHUP, SIGINT and SIGTERM; 141 if the reader of the output has ended.
     """
+    open_streams()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.raiseExceptions = False  # a log record that cannot be written is no error of the stage
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them is a photograph's reason for rejection
     try:
         with signals.handle_signals():
             main()
             sys.stdout.flush()
-    except StageError as error:
-        _exit(error.exit_code, str(error))
-    except FileNotFoundError as error:
-        _exit(DataError.exit_code, f"{error.filename} is missing. Run `dvc repro`, which makes missing files.")
-    except OSError as error:
-        if error.filename is None and not disk.is_disk_error(error):
+    except Exception as error:
+        failure = _failure(error)
+        if failure is None:
             raise
-        _exit(DiskError.exit_code, disk.error_message(error))
+        _exit(*failure)
+
+
+def open_streams() -> None:
+    """Open the null device for each standard stream that is closed, so that no other file gets its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for the process
+
+
+def _failure(error: Exception) -> tuple[int, str] | None:
+    """Return the exit code and the message for an error that the user can act on; None for a fault of the program."""
+    if isinstance(error, StageError):
+        return error.exit_code, str(error)
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str | bytes | os.PathLike):
+        return DataError.exit_code, _missing_message(os.fsdecode(error.filename))
+    if isinstance(error, BrokenPipeError) and error.filename is None:
+        return BROKEN_PIPE, "The reader of the output has ended."
+    if _is_memory_error(error):
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        return ResourceError.exit_code, (
+            f"The stage needs more memory than the system gives. Received: {reason}. "
+            "Lower sizes in params.yaml, such as `batch_size`, or end other programs, then run again."
+        )
+    if isinstance(error, OSError) and (error.filename is not None or disk.is_disk_error(error)):
+        return DiskError.exit_code, disk.error_message(error)
+    return None
+
+
+def _missing_message(path: str) -> str:
+    """Return a message for a missing file; `dvc repro` makes artifacts only."""
+    if Path(path).is_relative_to(paths.ARTIFACTS):
+        return f"{path} is missing. Run `dvc repro`, which makes missing files."
+    return f"{path} is missing. Check the path or put the file back, then run again."
+
+
+def _is_memory_error(error: Exception) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}  # TensorFlow is not imported for its exception
+    thread = isinstance(error, RuntimeError) and str(error) == "can't start new thread"
+    return (
+        thread
+        or "MemoryError" in names
+        or "ResourceExhaustedError" in names
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    )
 
 
 @contextmanager
@@ -54,9 +108,11 @@ def packages_required() -> Iterator[None]:
 
 
 def _exit(exit_code: int, message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-    try:
-        sys.stdout.flush()
-    except OSError:  # Python would flush again at its end, and exit with another code
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # Python would flush again at its end, and exit with another code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(exit_code)

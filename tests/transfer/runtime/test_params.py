@@ -175,3 +175,27 @@ def test_a_missing_file_means_a_wrong_folder(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ParamsError, match=r"Run from the folder that holds dvc\.yaml"):
         params.load("bake", Bake)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"minutes": 1e-60}, "`bake.minutes` must be greater than 0, also after rounding to single precision. "),
+        (
+            {"minutes": 99.9999999, "oven": {"heat": 60}},
+            "`bake.minutes` must be less than 100, also after rounding to single precision. ",
+        ),
+        ({"oven": {"heat": 2**70}}, "`bake.oven.heat` must be at most 9223372036854775807 in magnitude. "),
+        ({"cake": "x" * 10_000}, "`bake.cake` must be 'plum' or 'apple'. Received: 'xxx"),
+        ({"oven": {"x" * 10_000: 1}}, "`bake.oven.xxx"),
+        ({str(number): 1 for number in range(1000)}, "`bake.0` is not a parameter; "),
+    ],
+    ids=["tiny", "near a limit", "integer", "text", "name", "many"],
+)
+def test_an_extreme_value_is_rejected(change: dict[str, object], message: str) -> None:
+    """A value with which a stage would fail after hours is rejected at once; each message is short."""
+    with pytest.raises(ParamsError) as caught:
+        params.parse("bake", {**GOOD, **change}, Bake)
+    assert message in str(caught.value)
+    assert max(map(len, str(caught.value).splitlines())) < 600
+    assert len(str(caught.value).splitlines()) <= 22
