@@ -5,6 +5,7 @@ The same data give the same bytes: the SVG has no date and no random ids, and Ma
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,9 +13,8 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
 
 from transfer.evaluation import names
 from transfer.evaluation.scores import Bin, Point
@@ -50,6 +50,7 @@ _LABEL_POSITIONS = tuple(
     for x, y in [(x * distance, y * distance)]
 )
 _MARKER = 6  # pixels from a marker's centre to its edge, with a margin
+_NEARER = 100  # cost of a name that is nearer to another marker than to its own, in square pixels of overlap
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -178,33 +179,38 @@ def accuracy_against_time(models: Sequence[ModelScore], *, accuracy: str, time: 
 
 
 def _label_points(axes: Axes, models: Sequence[ModelScore]) -> None:
-    """Write the name of each model where it overlaps other names, points and intervals least."""
+    """Write the name of each model where it overlaps names, points and intervals least, and is nearest to its point."""
     axes.figure.draw_without_rendering()  # type: ignore[union-attr] # only now the axes have pixel coordinates
-    intervals = [
-        axes.transData.transform([(model.seconds, model.low), (model.seconds, model.high)]) for model in models
-    ]
+    bars = [axes.transData.transform([(model.seconds, model.low), (model.seconds, model.high)]) for model in models]
     markers = [axes.transData.transform((model.seconds, model.accuracy)) for model in models]
-    occupied = [Bbox([(x - 3, low), (x + 3, high)]) for (x, low), (_, high) in intervals]
+    occupied = [Bbox([(x - 3, low), (x + 3, high)]) for (x, low), (_, high) in bars]
     occupied += [Bbox([(x - _MARKER, y - _MARKER), (x + _MARKER, y + _MARKER)]) for x, y in markers]
-
-    def overlap(name: Annotation) -> float:
-        extent = name.get_window_extent()
-        shared = [Bbox.intersection(extent, box) for box in occupied]
-        inside = Bbox.intersection(extent, axes.bbox)
-        outside = extent.width * extent.height - (inside.width * inside.height if inside else 0)
-        return float(outside + sum(box.width * box.height for box in shared if box))
-
-    for model in models:
+    for number, model in enumerate(models):
         point = (model.seconds, model.accuracy)
         candidates = [
             axes.annotate(model.name, point, (x, y), textcoords="offset points", ha=ha, va=va, in_layout=False)
             for x, y, ha, va in _LABEL_POSITIONS
         ]
-        best = min(candidates, key=overlap)
-        occupied.append(best.get_window_extent())
-        for candidate in candidates:
-            if candidate is not best:
-                candidate.remove()
+        boxes = [candidate.get_window_extent() for candidate in candidates]
+        costs = [_overlap(box, occupied, axes.bbox) + _nearer(box, markers, number) for box in boxes]
+        best = costs.index(min(costs))
+        occupied.append(boxes[best])
+        for candidate in candidates[:best] + candidates[best + 1 :]:
+            candidate.remove()
+
+
+def _overlap(box: Bbox, occupied: Sequence[Bbox], frame: BboxBase) -> float:
+    """Return the area of a box that is occupied or outside the frame, in square pixels."""
+    shared = [Bbox.intersection(box, other) for other in occupied]
+    inside = Bbox.intersection(box, frame)
+    outside = box.width * box.height - (inside.width * inside.height if inside else 0)
+    return float(outside + sum(other.width * other.height for other in shared if other))
+
+
+def _nearer(box: Bbox, markers: Sequence[Any], own: int) -> float:
+    """Return a cost for a name that is nearer to other markers than to its own."""
+    distances = [math.hypot(max(box.x0 - x, x - box.x1, 0), max(box.y0 - y, y - box.y1, 0)) for x, y in markers]
+    return _NEARER * sum(distance < distances[own] for distance in distances)
 
 
 def _square() -> tuple[Figure, Axes]:
