@@ -189,13 +189,13 @@ def test_a_file_that_became_a_pipe_is_not_read() -> None:
 
 def test_skipped_files_are_counted_by_extension() -> None:
     """Every file of a folder or archive that is not predicted is counted, by its extension or kind."""
-    for name in ("photos/1.HEIC", "photos/2.heic", "photos/README", "photos/.DS_Store"):
+    for name in ("photos/1.PSD", "photos/2.psd", "photos/README", "photos/.DS_Store"):
         write(name)
     Path("photos/more/loop").symlink_to(Path("photos").resolve())
-    kinds = ["1 .txt", "1 linked folder", "1 without an extension", "2 .heic", "4 hidden"]
+    kinds = ["1 .txt", "1 linked folder", "1 without an extension", "2 .psd", "4 hidden"]
     assert sorted(skipped("photos").split(", ")) == kinds
-    pack("some.zip", "1.jpg", "notes.txt", "__MACOSX/1.jpg", ".x.jpg", "empty/", "a.tif")
-    assert sorted(skipped("some.zip").split(", ")) == ["1 .tif", "1 .txt", "2 hidden"]
+    pack("some.zip", "1.jpg", "notes.txt", "__MACOSX/1.jpg", ".x.jpg", "empty/", "a.psd")
+    assert sorted(skipped("some.zip").split(", ")) == ["1 .psd", "1 .txt", "2 hidden"]
     assert skipped("2.jpg", "photos/*.jpg") == ""
 
 
