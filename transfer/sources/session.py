@@ -84,7 +84,7 @@ def get(url: str, headers: dict[str, str], policy: RetryPolicy) -> Iterator[tupl
     """
     logging.getLogger(urllib3.__name__).setLevel(logging.ERROR)  # its warnings show URLs with their queries
     with requests.Session() as session:
-        if url.startswith("https:"):
+        if url.lower().startswith("https:"):
             del session.adapters["http://"]  # no redirect leads to a connection that is not secure
         session.max_redirects = 10
         session.hooks["response"].append(_skip_body_of_redirect)
@@ -118,7 +118,7 @@ def deadline(seconds: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, *timer)
-        signal.signal(signal.SIGALRM, handler)
+        signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
 
 
 def _read(response: requests.Response, policy: RetryPolicy) -> bytes:
