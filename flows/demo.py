@@ -13,8 +13,7 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from flows import sandbox
-from transfer.runtime import disk, params, paths
-from transfer.runtime.errors import DiskError, ParamsError
+from transfer.runtime import disk, locks, params, paths, stage, users
 
 WORKSPACE = Path(".cache/demo")
 
@@ -51,16 +50,23 @@ def table(metrics: dict[str, Any]) -> str:
 
 def main() -> None:
     """Reproduce the pipeline in the workspace, and print scores and paths."""
-    try:
+    users.check()
+    busy = f"Another demo is running in {WORKSPACE}. Wait for it or end it, then run again."
+    with locks.exclusive(WORKSPACE.with_suffix(".lock"), busy=busy):
         with disk.space_for({WORKSPACE: 0}):
             prepare(Path(), WORKSPACE)
-    except (ParamsError, DiskError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+        _reproduce()
+    _report()
+
+
+def _reproduce() -> None:
     command = [sys.executable, "-m", "dvc", "repro"]
     reproduced = subprocess.run(command, cwd=WORKSPACE, env=sandbox.environment(), check=False)  # noqa: S603 - no shell
     if reproduced.returncode:
         sys.exit(reproduced.returncode)
+
+
+def _report() -> None:
     artifacts = WORKSPACE / "artifacts"
     metrics = artifacts / "evaluate" / "metrics.json"
     print(
@@ -74,6 +80,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        with stage.errors_in_one_line():
+            main()
     except KeyboardInterrupt:
         sys.exit(130)

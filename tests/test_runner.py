@@ -78,6 +78,34 @@ def test_several_files_are_checked_at_once(tmp_path: Path, monkeypatch: pytest.M
     runner.check([good])
 
 
+@pytest.mark.parametrize(
+    ("default", "extreme"),
+    [
+        ("confidence: 0.95", "confidence: 0.9999999999999999"),
+        ("learning_rate: 5.0e-4", "learning_rate: 1.0e-60"),
+        ("dropout: 0.5", "dropout: 0.9999999999999999"),
+        ("label_smoothing: 0.0", "label_smoothing: 0.9999999999999999"),
+        ("optimizer_settings: {}", "optimizer_settings: {epsilon: 1.0e-60}"),
+        ("validation: 0.2", "validation: 1.0e-60"),
+        ("l1: 0.0", "l1: 1.0e+60"),
+        ("gigabytes: 20", "gigabytes: 1.0e+300"),
+        ("seed: 0", "seed: 99999999999999999999"),
+        ("photographs: 2000", "photographs: 99999999999999999999"),
+    ],
+)
+def test_an_extreme_value_is_rejected_before_any_stage_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: str, extreme: str
+) -> None:
+    """A value that rounding turns into a forbidden one would pass the check and fail a stage hours later."""
+    assert default in PARAMS
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(PARAMS.replace(default, extreme, 1))
+    with pytest.raises(ParamsError) as caught:
+        runner.check([])
+    (line,) = str(caught.value).splitlines()
+    assert "rounding to single precision" in line or "must be at most 9223372036854775807" in line
+
+
 @pytest.mark.parametrize("arguments", [("split",), ("--check",)], ids=["a stage", "check"])
 def test_a_python_without_the_packages_is_named(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """`.venv/bin/dvc repro` with another Python first on the PATH ends in one line that names that Python."""
@@ -87,6 +115,56 @@ def test_a_python_without_the_packages_is_named(tmp_path: Path, arguments: tuple
     assert line.startswith("Stages need a Python that has the project's packages. Received: ")
     assert f"Received: {sys.executable}, which lacks `" in line
     assert "Run `make install` and `. .venv/bin/activate`" in line
+
+
+UNNAMED = """
+import pwd
+def getpwuid(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+pwd.getpwuid = getpwuid
+"""
+WITHOUT_LOCKS = """
+import errno, fcntl
+def flock(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.reliability(
+    "disk",
+    "a user id without a name or home, as in containers, or a file system without locks",
+    "exit 77 or 74 and one line with the variables to set or the folder",
+)
+@pytest.mark.parametrize(
+    ("module", "arguments", "machine", "code", "message"),
+    [
+        ("tasks", ["download"], UNNAMED, 77, "The user must have a name and a home folder. Received: user id "),
+        ("flows.demo", [], UNNAMED, 77, "The user must have a name and a home folder. Received: user id "),
+        ("flows.demo", [], WITHOUT_LOCKS, 74, "`.cache` must be on a file system that has locks. Received: No locks"),
+    ],
+)
+def test_a_machine_without_names_or_locks_is_explained(
+    tmp_path: Path, *, module: str, arguments: list[str], machine: str, code: int, message: str
+) -> None:
+    """A command that needs the user's home, and the demo, which needs a name and locks, tell what to do."""
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    program = (
+        f"{machine}\nimport runpy, sys\nsys.argv[1:] = {arguments}\nrunpy.run_module('{module}', run_name='__main__')"
+    )
+    hidden = {"HOME", "USER", "LOGNAME", "LNAME", "USERNAME"} if machine == UNNAMED else set()
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    result = subprocess.run(
+        [sys.executable, "-c", machine + start],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == code, result.stderr
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
 
 
 def test_stages_run_under_pythonsafepath() -> None:

@@ -49,7 +49,7 @@ class ChangedError(StageError):
 
 
 class AccessError(StageError):
-    """A permission is missing (EX_NOPERM): credentials, or acceptance of a competition's rules."""
+    """A permission is missing (EX_NOPERM): credentials, accepted rules of a competition, or the user's name."""
 
     exit_code = 77
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transfer.runtime import disk, paths, signals
-from transfer.runtime.errors import DataError, DiskError, ParamsError, ResourceError, StageError
+from transfer.runtime import disk, paths, signals, users
+from transfer.runtime.errors import AccessError, DataError, DiskError, ParamsError, ResourceError, StageError
 
 BROKEN_PIPE = 141  # the exit code that a shell reports for a program ended by SIGPIPE
 
@@ -24,14 +24,21 @@ def run(main: Callable[[], None]) -> None:
     `transfer.runtime.errors`, with 65 for a missing file, 71 for refused memory and 74 for a disk that refuses;
     129, 130 and 143 after SIGHUP, SIGINT and SIGTERM; 141 if the reader of the output has ended.
     """
-    open_streams()
+    open_streams()  # before logging takes standard error
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.raiseExceptions = False  # a log record that cannot be written is no error of the stage
     warnings.filterwarnings("ignore", module="PIL")  # what matters of them is a photograph's reason for rejection
+    with errors_in_one_line(), signals.handle_signals():
+        main()
+        sys.stdout.flush()
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Exit with a message and an exit code, as `run` does, if the block raises an error that the user can act on."""
+    open_streams()
     try:
-        with signals.handle_signals():
-            main()
-            sys.stdout.flush()
+        yield
     except Exception as error:
         failure = _failure(error)
         if failure is None:
@@ -57,19 +64,29 @@ def _failure(error: Exception) -> tuple[int, str] | None:
     """Return the exit code and the message for an error that the user can act on; None for a fault of the program."""
     if isinstance(error, StageError):
         return error.exit_code, str(error)
+    if _is_memory_error(error):
+        return ResourceError.exit_code, _memory_message(error)
+    if users.is_user_error(error):
+        return AccessError.exit_code, users.message()
+    return _system_failure(error) if isinstance(error, OSError) else None
+
+
+def _system_failure(error: OSError) -> tuple[int, str] | None:
     if isinstance(error, FileNotFoundError) and isinstance(error.filename, str | bytes | os.PathLike):
         return DataError.exit_code, _missing_message(os.fsdecode(error.filename))
     if isinstance(error, BrokenPipeError) and error.filename is None:
         return BROKEN_PIPE, "The reader of the output has ended."
-    if _is_memory_error(error):
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        return ResourceError.exit_code, (
-            f"The stage needs more memory than the system gives. Received: {reason}. "
-            "Lower sizes in params.yaml, such as `batch_size`, or end other programs, then run again."
-        )
-    if isinstance(error, OSError) and (error.filename is not None or disk.is_disk_error(error)):
+    if error.filename is not None or disk.is_disk_error(error):
         return DiskError.exit_code, disk.error_message(error)
     return None
+
+
+def _memory_message(error: Exception) -> str:
+    reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+    return (
+        f"The stage needs more memory than the system gives. Received: {reason}. "
+        "Lower sizes in params.yaml, such as `batch_size`, or end other programs, then run again."
+    )
 
 
 def _missing_message(path: str) -> str:

@@ -4,11 +4,13 @@ from transfer.runtime import errors
 
 
 def test_exit_codes_are_those_of_sysexits() -> None:
-    """A scheduler can act on the code: 65 data, 74 disk, 75 transient, 77 permission, 78 params."""
+    """A scheduler can act on the code: 65 data, 71 memory, 74 disk, 75 transient, 77 permission, 78 params."""
     codes = {name: kind.exit_code for name, kind in inspect.getmembers(errors, inspect.isclass) if name != "ClassVar"}
     assert codes == {
         "StageError": 1,
         "DataError": 65,
+        "ResourceError": 71,
+        "ChangedError": 75,
         "DiskError": 74,
         "NetworkError": 75,
         "LockedError": 75,
