@@ -1,5 +1,6 @@
 """Starting stages: the runner `python -m tasks`, the commands in dvc.yaml, and the Makefile."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -117,6 +118,32 @@ def test_a_python_without_the_packages_is_named(tmp_path: Path, arguments: tuple
     assert "Run `make install` and `. .venv/bin/activate`" in line
 
 
+@pytest.mark.parametrize("package", ["tasks", "baselines"])
+def test_an_old_python_is_named(package: str, tmp_path: Path) -> None:
+    """A stage in a Python below 3.11 ends in the one line; all code before it is valid in Python 3.8."""
+    for path in (f"{package}/__init__.py", f"{package}/__main__.py", "transfer/__init__.py"):
+        tree = ast.parse((ROOT / path).read_text(), feature_version=(3, 8))
+    for statement in ast.parse((ROOT / package / "__main__.py").read_text()).body[1:]:
+        assert isinstance(statement, ast.Import | ast.ImportFrom), "the guard must come before code"
+        if isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("transfer"):
+            break
+    assert isinstance(tree.body[-1], ast.If), "the guard must end the module"
+    old = "import runpy, sys\nsys.version_info = (3, 8, 18)\nimport transfer"
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", old],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 78
+    assert result.stderr == (
+        f"Stages need Python 3.11 or a later version. Received: {sys.executable}, which is 3.8. "
+        "Run `make install` and `. .venv/bin/activate`, then try again.\n"
+    )
+
+
 UNNAMED = """
 import pwd
 def getpwuid(number):
@@ -149,9 +176,7 @@ def test_a_machine_without_names_or_locks_is_explained(
 ) -> None:
     """A command that needs the user's home, and the demo, which needs a name and locks, tell what to do."""
     (tmp_path / "params.yaml").write_text(PARAMS)
-    program = (
-        f"{machine}\nimport runpy, sys\nsys.argv[1:] = {arguments}\nrunpy.run_module('{module}', run_name='__main__')"
-    )
+    start = f"import runpy, sys\nsys.argv[1:] = {arguments}\nrunpy.run_module('{module}', run_name='__main__')"
     hidden = {"HOME", "USER", "LOGNAME", "LNAME", "USERNAME"} if machine == UNNAMED else set()
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     result = subprocess.run(
