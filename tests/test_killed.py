@@ -64,6 +64,15 @@ def forget(workspace: Path, *stages: str) -> None:
     shutil.rmtree(workspace / ".dvc/cache/runs", ignore_errors=True)
 
 
+def recompute(workspace: Path, *stages: str) -> str:
+    """Run plain `dvc repro`, which must run these stages, and restore none from the run-cache; return its output."""
+    assert not (workspace / ".dvc/cache/runs").exists()
+    output = dvc(workspace, "repro")
+    assert re.findall(r"Running stage '(\w+)'", output) == [*stages]
+    assert "is cached" not in output
+    return output
+
+
 def outputs(workspace: Path) -> dict[str, object]:
     """Return the sha256 of each file in `artifacts/`, hidden ones too; of histories the content without seconds."""
     return {
@@ -203,7 +212,7 @@ def test_a_data_stage_killed_at_any_moment(workspace: Path, moments: random.Rand
             assert process.returncode in (0, -signal.SIGKILL), stderr
             kills += process.returncode == -signal.SIGKILL
             seconds *= 1 if process.returncode else 0.8  # it ended before the kill
-    dvc(workspace, "repro")
+    recompute(workspace, *DATA)
     assert outputs(workspace) == expected, f"with SEED = {SEED}"
 
 
@@ -229,7 +238,7 @@ def test_the_extraction_ended_at_any_moment(workspace: Path, moments: random.Ran
     forget(workspace, "extract_features")
     with stopped("tasks", "extract_features", at="os.rename artifacts/extract_features") as process:
         assert f"{total} rows, {kept} of them computed before." in killed(process)
-    assert f"{total} rows, {total} of them computed before." in dvc(workspace, "repro")
+    assert f"{total} rows, {total} of them computed before." in recompute(workspace, "extract_features")
     assert outputs(workspace) == expected, f"with SEED = {SEED}"
 
 
@@ -263,7 +272,7 @@ def test_a_training_run_ended_at_any_moment(
     with stopped("tasks", name, at=f"os.rename artifacts/{name}/{network}") as process:
         resumed = re.findall(r"goes on after epoch (\d+)", killed(process))
     assert resumed == ([str(max(kept))] if kept else [])
-    assert f"{name}: goes on after epoch {total}." in dvc(workspace, "repro")
+    assert f"{name}: goes on after epoch {total}." in recompute(workspace, name)
     assert outputs(workspace) == expected
 
 
@@ -281,7 +290,7 @@ def test_the_evaluation_ended_at_any_moment(workspace: Path, stopped: Stopped) -
         assert ending(process, signal.SIGHUP) == (129, [f"The terminal was closed. {LAST_LINE}"])
     with stopped("tasks", "evaluate", at="os.rename artifacts/evaluate") as process:
         killed(process)
-    dvc(workspace, "repro")
+    recompute(workspace, "evaluate")
     assert outputs(workspace) == expected
 
 
@@ -345,6 +354,7 @@ def test_a_stage_ends_before_the_next_dvc_runs_it(
             f"The DVC that started this stage has ended.\nTerminated. {LAST_LINE}\n"
         )
     assert f"Running stage '{name}'" in output
+    assert "is cached" not in output
     assert outputs(workspace) == expected
 
 
