@@ -1,10 +1,12 @@
-.PHONY: help install install-gpu repair check demo run baselines serve worker push test reliability fuzz lint format lock bench clean
+.PHONY: help install install-gpu repair moved check demo run baselines serve worker push test reliability fuzz lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these commands that is a Python which this project supports
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv/installed
+# the project itself: the command dogs-vs-cats, and its modules from any folder
+SELF := .venv/project
 # without isolation, in which pip fetches build tools without comparing hashes
 PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --no-build-isolation
 
@@ -16,13 +18,13 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 help:
+	@echo "make install  create the environment in .venv, with the command dogs-vs-cats; every package is checked against its hash"
 	@echo "make demo     the whole pipeline on generated pictures, in a minute or two, without an account"
 	@echo "make run      the real job, as params.yaml configures it"
 	@echo "make baselines   after make run: compare networks from logistic regression to fine-tuning (half an hour)"
 	@echo "make serve    Prefect on this machine: server, schedule and worker, until Ctrl-C"
 	@echo "make worker   a worker in this clone for the Prefect server at PREFECT_API_URL"
 	@echo "make push     send data, models and earlier runs to DVC's remote"
-	@echo "make install  create the environment in .venv; every package is checked against its hash"
 	@echo "make install-gpu   the same with CUDA's libraries, for TensorFlow on an NVIDIA GPU under Linux"
 	@echo "make check    the linters, and the tests that need no process, server or training run (a minute)"
 	@echo "make test     all tests"
@@ -34,11 +36,12 @@ help:
 	@echo "make lock     write both locks from pyproject.toml (needs uv)"
 	@echo "make clean    delete .cache/ (feature cache, downloads, scratch) and DVC's incomplete copies"
 
-install: $(VENV)
+install: $(SELF)
 
-# after the project was moved or copied, scripts in .venv still name the folder in which it was made
+# after the project was moved or copied, scripts and modules in .venv still name the folder in which it was made
 ifneq ($(shell cat .venv/folder 2>/dev/null),$(CURDIR))
-$(VENV): | repair
+$(VENV) $(SELF): | repair
+$(SELF): moved
 endif
 
 # the first lines of a script that finds its Python in its own folder
@@ -56,7 +59,7 @@ repair:
 	grep -lIE "^(#!|'''exec' \")/.*/\.venv/bin/python" .venv/bin/* 2>/dev/null | while IFS= read -r script; do \
 		awk 'NR == 1 {print ENVIRON["HEADER"]} NR > 1 && !(NR < 4 && /^\047(\047\047exec\047| \047\047\047)/)' \
 			"$$script" > .venv/script && cat .venv/script > "$$script"; done; \
-	rm -f .venv/script; echo "$(CURDIR)" > .venv/folder; }
+	rm -f .venv/script $(SELF); echo "$(CURDIR)" > .venv/folder; }
 
 $(VENV): requirements.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed. Received: $$(python3 --version 2>&1). Install one, or run 'make PYTHON=/path/to/python'." >&2; exit 1; }
@@ -68,55 +71,40 @@ $(VENV): requirements.lock
 	@echo "$(CURDIR)" > .venv/folder
 	@touch $@
 
-install-gpu: $(VENV)
+# it has no hash to compare, and needs neither an index nor build tools other than the locked ones
+$(SELF): $(VENV) pyproject.toml
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+install-gpu: $(SELF)
 	@$(PIP) -r requirements-gpu.lock
 
-demo: $(VENV)
-	@.venv/bin/python -m flows.demo
-
-run: $(VENV)
-	@.venv/bin/python -m tasks --check
-	@.venv/bin/python -m flows.workspace
-	@.venv/bin/python -m dvc repro
-
-baselines: $(VENV)
-	@test -e artifacts/evaluate/report.html || { echo "Run \`make run\` first." >&2; exit 1; }
-	@.venv/bin/python -m tasks --check
-	@.venv/bin/python -m dvc repro baselines/dvc.yaml
-	@cat artifacts/baselines/compare/table.md
+demo run baselines serve worker push: $(SELF)
+	@exec .venv/bin/dogs-vs-cats $@
 
 # -rfE lists failures alone, not the hundreds of skipped tests
 check: lint
 	@.venv/bin/python -m pytest --quick --hypothesis-profile=quick -q -rfE
 
-test: $(VENV)
+test: $(SELF)
 	@.venv/bin/python -m pytest
 
-reliability: $(VENV)
+reliability: $(SELF)
 	@.venv/bin/python -m pytest -m reliability --write-reliability
 
-fuzz: $(VENV)
+fuzz: $(SELF)
 	@.venv/bin/python -m pytest --hypothesis-profile=long --timeout=0 -m hypothesis
 
-serve: $(VENV)
-	@.venv/bin/python -m flows.serve
-
-worker: $(VENV)
-	@.venv/bin/python -m flows.worker
-
-push: $(VENV)
-	@.venv/bin/python -m flows.remote push
-
-lint: $(VENV)
+lint: $(SELF)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-format: $(VENV)
+format: $(SELF)
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-bench: $(VENV)
+bench: $(SELF)
 	@.venv/bin/python -m benchmarks.extraction
 	@.venv/bin/python -m benchmarks.fine_tuning
 	@.venv/bin/python -m benchmarks.pipeline

@@ -241,7 +241,7 @@ def main() -> None:
     files.write_json(folder / "metrics.json", {name: result._asdict() for name, result in results.items()})
     files.write_text(folder / "table.md", table(results, confidence=confidence))
     files.write_text(folder / "figure.svg", svg)
-    log.info("Table:  %s\nFigure: %s", folder / "table.md", folder / "figure.svg")
+    log.info("Table:  %s\nFigure: %s", *map(paths.displayed, (folder / "table.md", folder / "figure.svg")))
 
 
 def _card(folder: Path) -> Card:

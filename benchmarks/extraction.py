@@ -3,6 +3,7 @@
 Each measurement is a process of its own, because TensorFlow sets up threads and oneDNN when it starts.
 """
 
+import argparse
 import io
 import os
 import statistics
@@ -128,9 +129,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction", description="Measure the extraction.")
+    parser.add_argument("kind", nargs="?", help="measure only this, in this process: bare, extraction, ...")
+    parser.add_argument("folder", nargs="?", type=Path, help="of the photographs")
+    options = parser.parse_args()
+    if options.kind is None:
         main()
-    elif sys.argv[1].startswith("bare"):
+    elif options.kind.startswith("bare"):
         print(bare())
     else:
-        print(extract(Path(sys.argv[2]), views=sys.argv[1].endswith("views")))
+        print(extract(options.folder, views=options.kind.endswith("views")))

@@ -4,6 +4,7 @@ Both train the same layers on the same photographs with the same compiled step, 
 network takes its pixels from memory, the other reads its rows from the disk.
 """
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -87,4 +88,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.fine_tuning", description="Measure the time of an epoch of fine-tuning."
+    ).parse_args()
     main()

@@ -3,6 +3,7 @@
 Both do the same work in turns, each in a workspace of its own, while a Prefect server runs.
 """
 
+import argparse
 import shutil
 import statistics
 import subprocess
@@ -92,4 +93,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.flow", description="Measure what Prefect adds to DVC."
+    ).parse_args()
     main()

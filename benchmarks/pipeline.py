@@ -3,6 +3,7 @@
 The pictures are drawn and the weights random, as in the demo, in a temporary workspace.
 """
 
+import argparse
 import os
 import resource
 import statistics
@@ -79,4 +80,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.pipeline", description="Measure the time and the memory of the pipeline."
+    ).parse_args()
     main()

@@ -3,6 +3,7 @@
 Each measurement is a process of its own, as a user starts it.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -109,4 +110,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.prediction", description="Measure the speed of predictions."
+    ).parse_args()
     main()

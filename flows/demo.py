@@ -3,6 +3,7 @@
 It needs no account, no photographs and no weights, and does not change params.yaml or dvc.lock.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -61,24 +62,27 @@ def main() -> None:
 
 def _reproduce() -> None:
     command = [sys.executable, "-m", "dvc", "repro"]
-    reproduced = subprocess.run(command, cwd=WORKSPACE, env=sandbox.environment(), check=False)  # noqa: S603 - no shell
+    variables = {paths.USER_FOLDER: str(Path.cwd())} | sandbox.environment()
+    reproduced = subprocess.run(command, cwd=WORKSPACE, env=variables, check=False)  # noqa: S603 - no shell
     if reproduced.returncode:
         sys.exit(reproduced.returncode)
 
 
 def _report() -> None:
-    artifacts = WORKSPACE / "artifacts"
-    metrics = artifacts / "evaluate" / "metrics.json"
+    metrics = WORKSPACE / paths.artifact("evaluate", "metrics.json")
     print(
         f"\n{table(json.loads(metrics.read_text(encoding='utf-8')))}\n\n"
-        f"Report:  {artifacts / 'evaluate' / 'report.html'}\n"
-        f"Model:   {artifacts / 'fine_tune' / 'model.keras'}\n"
-        f"Metrics: {metrics}\n"
+        f"Report:  {paths.displayed(metrics.with_name('report.html'))}\n"
+        f"Model:   {paths.displayed(WORKSPACE / paths.artifact('fine_tune', 'model.keras'))}\n"
+        f"Metrics: {paths.displayed(metrics)}\n"
         "These are synthetic pictures and random weights; for photographs, see README.md."
     )
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m flows.demo", description="Run the pipeline on generated pictures, in .cache/demo/."
+    ).parse_args()
     try:
         with stage.errors_in_one_line():
             main()

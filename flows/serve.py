@@ -1,5 +1,6 @@
 """Serve: run a Prefect server, the deployments of prefect.yaml and a worker on this machine: `make serve`."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -140,4 +141,7 @@ def heartbeat_automation() -> Any:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m flows.serve", description="Run Prefect's server, schedule and worker, until Ctrl-C."
+    ).parse_args()
     sys.exit(main())

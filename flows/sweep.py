@@ -22,12 +22,13 @@ from flows import comparison, experiments, graph, processes, reproduction, sandb
 from flows.comparison import SCORES, Result
 from flows.sweep_settings import HEAD, SWEEPS, Trial
 from transfer.runtime import disk, paths, progress
-from transfer.runtime.errors import DiskError, ParamsError
+from transfer.runtime.errors import AccessError, DataError, DiskError, ParamsError
 from transfer.runtime.files import link, write_text
 
 LOCK = Path("dvc.lock")
 WORKSPACE = Path(".cache/sweep")
 COMPARISONS = Path("sweeps")
+_PERMANENT = {DataError.exit_code, AccessError.exit_code, ParamsError.exit_code}  # the same command fails again
 
 
 class StoppedError(Exception):
@@ -141,13 +142,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = parser.parse_args(arguments).name
     processes.interrupt_on_signals()
     try:
-        print(f"{_compare(name)}\n\nPicture: {COMPARISONS / name}.svg\nTable:   {COMPARISONS / name}.csv")
-    except (ParamsError, DiskError) as error:
+        compared = _compare(name)
+        picture, table = (paths.displayed(COMPARISONS / f"{name}.{kind}") for kind in ("svg", "csv"))
+        print(f"{compared}\n\nPicture: {picture}\nTable:   {table}")
+    except (ParamsError, DataError, DiskError) as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except (StoppedError, experiments.GitError, workspace.WorkspaceBusyError) as error:
-        print(f"{error}\nCompleted points are saved; run the same command to continue.", file=sys.stderr)
-        return error.exit_code if isinstance(error, StoppedError) else 1
+        code = error.exit_code if isinstance(error, StoppedError) else 1
+        advice = "" if code in _PERMANENT else "; run the same command to continue"
+        print(f"{error}\nCompleted points are saved{advice}.", file=sys.stderr)
+        return code
     return 0
 
 
@@ -155,6 +160,8 @@ def _compare(name: str) -> str:
     """Run a sweep, write its comparison, and return it as a text table."""
     sweep = sweep_settings.read(name)
     trials = sweep_settings.trials(sweep)
+    if not LOCK.exists():
+        raise DataError(f"A sweep varies the parameters of a run. Received: no {LOCK}. Run `dogs-vs-cats run` first.")
     check(trials)
     with disk.space_for({WORKSPACE: 0}), workspace.exclusive(f"sweep {name}", print, workspace=WORKSPACE):
         results = run(name, sweep.stage, trials)

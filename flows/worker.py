@@ -1,5 +1,6 @@
 """Worker: take scheduled runs from a Prefect server and run them in this clone: `make worker`."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -76,6 +77,9 @@ def end_runs(worker: int) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m flows.worker", description="Run a Prefect worker in this clone, until Ctrl-C."
+    ).parse_args()
     try:
         main()
     except KeyboardInterrupt:

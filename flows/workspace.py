@@ -3,6 +3,7 @@
 `python -m flows.workspace` removes from DVC's lock file the entries of processes that have ended.
 """
 
+import argparse
 import json
 import os
 import time
@@ -217,5 +218,8 @@ def orphans() -> list[tuple[psutil.Process, Holder]]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m flows.workspace", description="Remove entries of ended processes from DVC's lock file."
+    ).parse_args()
     with suppress(LockError):  # another DVC is writing the file
         remove_dead_holders()

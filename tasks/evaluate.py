@@ -272,10 +272,15 @@ def _pictures(
 
 
 def _log_summary(inputs: Inputs, outcome: Outcome, *, confidence: float) -> None:
-    log.info("%s", results.table(outcome.evaluations, confidence=confidence))
+    log.info(
+        "%s",
+        results.table(
+            {stage: evaluation.scores for stage, evaluation in outcome.evaluations.items()}, confidence=confidence
+        ),
+    )
     log.info("%d test photographs; McNemar's p for the difference: %.3g", len(inputs.test), outcome.comparison.p)
     verdicts = {names.training_run(stage): diagnosis.verdict_text(each) for stage, each in outcome.diagnoses.items()}
     log.info("%s", "; ".join(f"{run}: {verdict}" for run, verdict in verdicts.items()))
-    log.info("%-8s %s", "report", paths.artifact(STAGE, "report.html"))
-    log.info("%-8s %s", "model", inputs.trained[TUNED].file)
-    log.info("%-8s %s", "scores", paths.artifact(STAGE, "metrics.json"))
+    log.info("%-8s %s", "report", paths.displayed(paths.artifact(STAGE, "report.html")))
+    log.info("%-8s %s", "model", paths.displayed(inputs.trained[TUNED].file))
+    log.info("%-8s %s", "scores", paths.displayed(paths.artifact(STAGE, "metrics.json")))

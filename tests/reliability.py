@@ -7,6 +7,7 @@ Several tests may show one case, and one test several.
 writes the tables from the marks alone, in a second, and keeps the seconds of each case whose words have not changed.
 """
 
+import argparse
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -130,4 +131,7 @@ def _cases(properties: Iterable[tuple[str, Any]]) -> Iterator[Case]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m tests.reliability", description="Write the tests' marks into docs/reliability.md."
+    ).parse_args()
     write(documented())

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,7 @@ def project(tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "requirements.lock").touch()
+    (folder / "pyproject.toml").touch()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=folder, check=True)
     python, body = folder / ".venv/bin/python", "import sys\nprint(sys.prefix, *sys.argv[1:])\n"
     headers = {"short": f"#!{python}\n", "long": f"#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n"}
@@ -225,6 +227,9 @@ def project(tmp_path: Path) -> Path:
         (folder / ".venv/bin" / name).chmod(0o755)
     (folder / ".venv/folder").write_text(f"{folder}\n")
     (folder / ".venv/installed").touch()
+    (folder / ".venv/project").touch()
+    (site_packages,) = (folder / ".venv").glob("lib/python*/site-packages")
+    (site_packages / "pip.py").write_text("import sys\nprint('pip', *sys.argv[1:])\n")
     return folder
 
 
@@ -238,7 +243,10 @@ def test_a_moved_project_is_repaired_by_make(project: Path) -> None:
     """After a move, scripts in `.venv` find their Python and `activate` names the new folder, without a download."""
     assert output("make", "install", folder=project) == "make: Nothing to be done for 'install'.\n"
     moved = project.rename(project.with_name("a moved project"))
-    assert "Repairing .venv" in output("make", "install", folder=moved)
+    repaired = output("make", "install", folder=moved)
+    assert "Repairing .venv" in repaired
+    (pip,) = (line for line in repaired.splitlines() if line.startswith("pip "))
+    assert {"--no-index", "--no-deps", "--no-build-isolation", "--editable"} <= {*pip.split()}
     for script in ("short", "long"):
         assert output(f".venv/bin/{script}", "a b", folder=moved) == f"{moved}/.venv a b\n"
     assert output("sh", "-c", '. .venv/bin/activate && printf %s "$VIRTUAL_ENV"', folder=moved) == f"{moved}/.venv"
@@ -256,6 +264,8 @@ def test_a_copied_project_does_not_use_the_environment_of_the_first(project: Pat
 
 def test_make_runs_modules_under_pythonsafepath(project: Path) -> None:
     """The Makefile's `python -m` finds the project's modules with PYTHONSAFEPATH=1, which hides the current folder."""
-    (project / "flows").mkdir()
-    (project / "flows/demo.py").write_text("print('found')\n")
-    assert output("make", "demo", folder=project, PYTHONSAFEPATH="1") == "found\n"
+    (project / "benchmarks").mkdir()
+    modules = re.findall(r"-m benchmarks\.(\w+)", (project / "Makefile").read_text())
+    for module in modules:
+        (project / "benchmarks" / f"{module}.py").write_text("print('found')\n")
+    assert output("make", "bench", folder=project, PYTHONSAFEPATH="1") == "found\n" * len(modules) != ""

@@ -87,7 +87,7 @@ def make_install(project: Path, lock: str) -> subprocess.CompletedProcess[str]:
     (project / "with pip/pip").symlink_to(Path(pip.origin).parent)
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return subprocess.run(
-        ["make", "install"],
+        ["make", ".venv/installed"],  # not the project itself, which this one has not
         cwd=project,
         env={
             **settings,

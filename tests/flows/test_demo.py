@@ -137,6 +137,7 @@ def test_a_stage_that_fails_fails_the_demo(
 def test_a_full_disk_is_named(project: Path, command: list[str]) -> None:
     """A disk that is full before DVC starts ends the demo and a sweep with one line."""
     shutil.copy2(ROOT / "sweeps.yaml", project)
+    (project / "dvc.lock").touch()
     with disks.small(project / ".cache", "size=64k") as disk:
         there = [*disk.entering, "sh", "-c", 'cd .. && exec "$@"', "sh", sys.executable, "-m", f"flows.{command[0]}"]
         environment = {**sandbox.environment(), "PYTHONPATH": str(ROOT)}

@@ -159,3 +159,31 @@ def test_fine_tuning_without_improvement_has_the_scores_of_the_head(
         (tmp_path / "artifacts" / stage / "metrics.json").write_text(json.dumps(metrics))
     assert sweep.scores_of("fine_tune") == {"val_loss": 0.1, "val_accuracy": 0.96, "best_epoch": 0}
     assert sweep.scores_of("train_head") == {"val_loss": 0.1, "val_accuracy": 0.96, "best_epoch": 3}
+
+
+def test_a_sweep_before_any_run_names_the_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without dvc.lock a sweep ends with 65 and one line, before it trains anything."""
+    (project / "dvc.lock").unlink()
+    monkeypatch.setattr(sweep, "run", None)
+    assert sweep.main(["widths"]) == 65
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("Run `dogs-vs-cats run` first.")
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(65, "are saved."), (75, "are saved; run the same command to continue.")], ids=["65", "75"]
+)
+@pytest.mark.usefixtures("project")
+def test_the_advice_fits_the_exit_code(
+    code: int, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only after an error that may pass the sweep says to run the same command again."""
+
+    def stop(_: str) -> str:
+        raise sweep.StoppedError("reason", code)
+
+    monkeypatch.setattr(sweep, "_compare", stop)
+    assert sweep.main(["widths"]) == code
+    assert capsys.readouterr().err == f"reason\nCompleted points {advice}\n"

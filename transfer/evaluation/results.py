@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from transfer.evaluation import names
-from transfer.evaluation.scores import Comparison, Evaluation, Probabilities
+from transfer.evaluation.scores import Comparison, Evaluation, Probabilities, Scores
 from transfer.images import manifest
 from transfer.runtime import files, spreadsheets
 from transfer.training.history import CurvePoint
@@ -106,24 +106,24 @@ def _confusion_cells(evaluation: Evaluation, classes: Sequence[str]) -> list[dic
     ]
 
 
-def table(evaluations: Mapping[str, Evaluation], *, confidence: float) -> str:
+def table(scores: Mapping[str, Scores], *, confidence: float) -> str:
     """Return the main scores of all networks as a text table.
 
     Args:
-        evaluations: by the stage that trained the network.
+        scores: by the stage that trained the network.
         confidence: confidence level of the intervals, between 0 and 1.
     """
     headers = ["", "accuracy", f"{100 * confidence:g} % interval", "log loss", "ROC AUC", "calibration error"]
     rows = [
         [
             names.network(stage),
-            f"{100 * scores.accuracy:.1f} %",
-            f"{100 * scores.accuracy_low:.1f} to {100 * scores.accuracy_high:.1f} %",
-            f"{scores.log_loss:.4f}",
-            f"{scores.roc_auc:.4f}",
-            f"{scores.calibration_error:.4f}",
+            f"{100 * of_stage.accuracy:.1f} %",
+            f"{100 * of_stage.accuracy_low:.1f} to {100 * of_stage.accuracy_high:.1f} %",
+            f"{of_stage.log_loss:.4f}",
+            f"{of_stage.roc_auc:.4f}",
+            f"{of_stage.calibration_error:.4f}",
         ]
-        for stage, (scores, *_) in evaluations.items()
+        for stage, of_stage in scores.items()
     ]
     alignment = ["left", *["right"] * (len(headers) - 1)]
     return tabulate(rows, headers, tablefmt="plain", colalign=alignment, disable_numparse=True)

@@ -9,11 +9,18 @@ WORKSPACE_CACHE = Path(".cache")
 PARAMS = Path("params.yaml")
 INBOX = Path("inbox")
 ARTIFACTS = Path("artifacts")
+USER_FOLDER = "DOGS_VS_CATS_USER_FOLDER"  # the variable that names the user's folder if a command works in another
 
 
 def artifact(stage: str, *parts: str) -> Path:
     """Return the path of a stage's output: `artifacts/<stage>/...`."""
     return ARTIFACTS.joinpath(stage, *parts)
+
+
+def displayed(path: Path) -> str:
+    """Return a path for a message: relative to the user's folder, if the command works in another one."""
+    folder = os.environ.get(USER_FOLDER)
+    return os.path.relpath(path, folder) if folder else str(path)
 
 
 def cache(*parts: str) -> Path:

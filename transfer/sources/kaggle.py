@@ -1,5 +1,6 @@
 """Kaggle: download the archive of the competition with Kaggle's own client and the user's account."""
 
+import argparse
 import codecs
 import json
 import os
@@ -208,4 +209,7 @@ def _encode_error(error: Exception) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m transfer.sources.kaggle", description="Print the address of the competition's archive, as JSON."
+    ).parse_args()
     print(json.dumps(_ask()))

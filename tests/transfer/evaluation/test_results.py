@@ -115,7 +115,9 @@ def test_probabilities_keep_the_digits_of_float32() -> None:
 
 def test_the_table_has_a_line_a_network() -> None:
     """The table for a terminal has the scores of each network under their names, aligned to the right."""
-    heading, *lines = results.table(EVALUATIONS, confidence=0.9).splitlines()
+    heading, *lines = results.table(
+        {stage: evaluation.scores for stage, evaluation in EVALUATIONS.items()}, confidence=0.9
+    ).splitlines()
     assert heading.split() == ["accuracy", "90", "%", "interval", "log", "loss", "ROC", "AUC", "calibration", "error"]
     assert [line.split()[0] for line in lines] == ["head", "fine-tuned"]
     assert {len(line) for line in (heading, *lines)} == {len(heading)}

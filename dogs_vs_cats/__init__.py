@@ -1,0 +1,1 @@
+"""The command `dogs-vs-cats`, which starts the project's modules."""

@@ -1,0 +1,204 @@
+"""The command `dogs-vs-cats`: each subcommand starts a module of the project and ends with its exit code.
+
+Prefect, DVC and TensorFlow are imported only by the subcommands that need them, so that help and completion are quick.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dogs_vs_cats import hints, workspace
+from transfer.runtime import paths
+from transfer.runtime.errors import StageError
+
+NAME = "dogs-vs-cats"
+
+app = typer.Typer(
+    help="Classify photographs by transfer learning: run the pipeline, read its scores, predict.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Output(StrEnum):
+    """A format of predictions."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def stage_names() -> list[str]:
+    """Return the stages that the shell's completion offers: those of the project around the current folder."""
+    folder = workspace.find(Path.cwd())
+    return sorted(path.stem for path in (folder / "tasks").glob("[a-z]*.py")) if folder else []
+
+
+def sweep_names() -> list[str]:
+    """Return the sweeps that the shell's completion offers."""
+    folder = workspace.find(Path.cwd())
+    lines = (folder / "sweeps.yaml").read_text(encoding="utf-8").splitlines() if folder else []
+    return [line.rstrip(": ") for line in lines if line[:1].isalpha()]
+
+
+Stages = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[STAGE]...",
+        help="Bring these stages and those they need up to date; all if none is named.",
+        autocompletion=stage_names,
+    ),
+]
+
+
+@app.command()
+def run(
+    stages: Stages = None,
+    *,
+    flow: Annotated[
+        bool, typer.Option("--flow", help="As a Prefect flow: with retries, a page of the run, and saved results.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --flow: run the named stages anyway.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="With --flow: send data and results to the remotes.")] = False,
+) -> None:
+    """Check all parameters, then run the stages that have changed."""
+    folder, named = workspace.current(), stages or []
+    if flow:
+        options = [option for option, given in (("--force", force), ("--push", push)) if given]
+        workspace.replace(folder, "flows.pipeline", *options, *named)
+    if force or push:
+        raise typer.BadParameter(f"`--force` and `--push` need `--flow`, as in `{NAME} run --flow --push`.")
+    _reproduce(folder, *named)
+    print(hints.keep(folder), end="")
+
+
+@app.command()
+def stages() -> None:
+    """List the stages, whether each is up to date, and its work."""
+    from dogs_vs_cats import status  # noqa: PLC0415 - imports DVC
+
+    print(status.table(workspace.current()))
+
+
+@app.command()
+def scores(
+    revisions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[REVISION] [REVISION]",
+            help="A revision of Git or an experiment to compare with the workspace, or two to compare with each other.",
+        ),
+    ] = None,
+) -> None:
+    """Show the scores of both networks, or compare two versions."""
+    from dogs_vs_cats import scores as comparison  # noqa: PLC0415 - imports scikit-learn
+
+    if len(revisions or []) > 2:
+        raise typer.BadParameter(f"At most two revisions can be compared. Received: {len(revisions or [])}.")
+    folder = workspace.current()
+    print(comparison.compare(folder, *revisions) if revisions else comparison.show(folder))
+
+
+@app.command()
+def predict(
+    photographs: Annotated[
+        list[str],
+        typer.Argument(metavar="PHOTOGRAPH...", help="Files, folders, patterns in quotes, zip archives, or -."),
+    ],
+    *,
+    output: Annotated[
+        Output | None,
+        typer.Option("--format", help="Of the predictions; by default table in a terminal, csv elsewhere."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A network with its model.json beside it; by default that of fine_tune."),
+    ] = None,
+    heatmaps: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write a heat map of each photograph to this folder.")
+    ] = None,
+) -> None:
+    """Predict the classes of photographs, in any folder."""
+    project = workspace.find(Path.cwd()) or workspace.INSTALLED
+    network = model or project / paths.artifact("fine_tune", "model.keras")
+    arguments = ["--model", str(network)]
+    arguments += ["--format", output] if output else []
+    arguments += ["--heatmaps", str(heatmaps)] if heatmaps else []
+    workspace.replace_here(project, "transfer.prediction", *arguments, "--", *photographs)
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a sweep in sweeps.yaml.", autocompletion=sweep_names)],
+) -> None:
+    """Train with varied parameters, and compare the results."""
+    workspace.replace(workspace.current(), "flows.sweep", name)
+
+
+@app.command()
+def baselines() -> None:
+    """Train simpler networks to compare with, after a run."""
+    folder = workspace.current()
+    if not (folder / paths.artifact("evaluate", "report.html")).exists():
+        raise hints.too_early("The baselines are compared with the pipeline's networks.")
+    _reproduce(folder, "baselines/dvc.yaml")
+    print((folder / paths.artifact("baselines", "compare", "table.md")).read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def demo() -> None:
+    """Run the pipeline on generated pictures, in .cache/demo/."""
+    workspace.replace(workspace.current(), "flows.demo")
+
+
+@app.command()
+def serve() -> None:
+    """Run Prefect's server, schedule and worker until Ctrl-C."""
+    workspace.replace(workspace.current(), "flows.serve")
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker for the Prefect server at PREFECT_API_URL."""
+    workspace.replace(workspace.current(), "flows.worker")
+
+
+@app.command()
+def push(
+    experiment: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="NAME REMOTE", help="Send an experiment to a remote of Git, too."),
+    ] = None,
+) -> None:
+    """Send data, models and earlier runs to DVC's remote."""
+    options = ("--experiment", *experiment) if experiment else ()
+    workspace.replace(workspace.current(), "flows.remote", "push", *options)
+
+
+def _reproduce(folder: Path, *targets: str) -> None:
+    """Check all parameters, remove entries of killed processes from DVC's lock file, and run DVC.
+
+    A child that fails has printed the reason; this process then ends with its exit code.
+    """
+    for module, *arguments in (("tasks", "--check"), ("flows.workspace",), ("dvc", "repro", *targets)):
+        code = workspace.run(folder, module, *arguments)
+        if code:
+            raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(prog_name=NAME)
+    except StageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
