@@ -15,6 +15,7 @@ from transfer.runtime import paths
 from transfer.runtime.errors import StageError
 
 NAME = "dogs-vs-cats"
+OPTIONS = ("-h", "--help", "--install-completion", "--show-completion")  # without a subcommand
 
 app = typer.Typer(
     help="Classify photographs by transfer learning: run the pipeline, read its scores, predict.",

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import typer
 from dvc.cli import DvcParserError, parse_args
 from ruamel.yaml import YAML
 
+from dogs_vs_cats import __main__ as door
 from flows import credentials
 from tasks import download
 from tests import reliability
@@ -28,7 +30,12 @@ README = ROOT / "README.md"
 DOCUMENTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "inbox/README.md", "benchmarks/*.md") for path in ROOT.glob(pattern)
 )
-MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+MAKE_TARGETS = {
+    target
+    for line in re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for target in line.split()
+}
+DOOR: Any = typer.main.get_command(door.app)
 SIGNAL_CODES = {signals.Interrupted(number).exit_code for number in signals.MESSAGES}
 
 FENCED = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -122,9 +129,10 @@ def outputs(stages: dict[str, Any]) -> list[Path]:
 
 
 def definitions(module: Path) -> set[str]:
-    """Return the names that a module defines."""
+    """Return the names that a module defines, or imports as `backend` does Keras."""
     body = ast.parse(module.read_text(encoding="utf-8")).body
-    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)} | {
+    imported = {alias.asname or alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
+    return {*imported, *(node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef))} | {
         target.id
         for node in body
         if isinstance(node, ast.Assign)
@@ -179,6 +187,39 @@ def test_every_command_of_dvc_in_a_document_is_valid() -> None:
             assert {*(targets or [])} <= DVC_TARGETS, f"{relative(document)}: {command}"
 
 
+def test_every_command_of_the_project_in_a_document_is_valid() -> None:
+    """Every `dogs-vs-cats ...` has a subcommand, options and arguments that the command accepts."""
+    for document in DOCUMENTS:
+        for command in commands(document):
+            for words in re.findall(r"(?:^|\| )dogs-vs-cats ([^|>]*)", command):
+                name, *arguments = shlex.split(words)
+                if name in door.OPTIONS:
+                    continue
+                assert name in DOOR.commands, f"{relative(document)}: {command}"
+                if arguments:
+                    _check_arguments(DOOR.commands[name], arguments, f"{relative(document)}: {command}")
+
+
+def _check_arguments(command: Any, arguments: list[str], place: str) -> None:
+    """Fail if a subcommand does not accept these arguments."""
+    try:
+        command.make_context(command.name, arguments)
+    except typer.Exit:  # after --help
+        return
+    except Exception as error:  # noqa: BLE001 - typer's own class of usage errors is private
+        pytest.fail(f"{place}: {error}")
+
+
+def test_every_command_of_the_project_is_documented() -> None:
+    """A reader finds each subcommand of `dogs-vs-cats`, and each of its options, in a document."""
+    texts = [command for document in DOCUMENTS for command in commands(document)]
+    for name, command in DOOR.commands.items():
+        assert any(re.search(rf"dogs-vs-cats {name}\b", text) for text in texts), name
+        options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        for option in sorted(options - {"--help"}):
+            assert any(re.search(rf"(^| ){option}\b", text) for text in texts), f"{name} {option}"
+
+
 def test_every_deployment_in_a_document_exists() -> None:
     """Every `prefect deployment run` is of a deployment in prefect.yaml."""
     deployments = {deployment["name"] for deployment in read_yaml("prefect.yaml")["deployments"]}
@@ -206,7 +247,7 @@ def test_every_artifact_in_a_document_is_an_output() -> None:
 
 def test_every_module_file_in_a_document_exists() -> None:
     """Every path to a file or folder of code, such as `transfer/runtime/errors.py`, exists; a name in `<>` is free."""
-    code = re.compile(r"(?:transfer|tasks|flows|baselines|tests|benchmarks|docs)/[\w./-]*")
+    code = re.compile(r"(?:transfer|tasks|flows|baselines|dogs_vs_cats|tests|benchmarks|docs)/[\w./-]*")
     for document in DOCUMENTS:
         for span in spans(document):
             assert not code.fullmatch(span) or (ROOT / span).exists(), f"{relative(document)}: {span}"
