@@ -130,8 +130,9 @@ def outputs(stages: dict[str, Any]) -> list[Path]:
 
 def definitions(module: Path) -> set[str]:
     """Return the names that a module defines, or imports as `backend` does Keras."""
-    body = ast.parse(module.read_text(encoding="utf-8")).body
-    imported = {alias.asname or alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    body = tree.body
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     return {*imported, *(node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef))} | {
         target.id
         for node in body
