@@ -22,12 +22,11 @@ def keep(folder: Path) -> str:
     if status.returncode or not status.stdout:
         return ""
     files = " ".join(shlex.quote(os.path.relpath(folder / name)) for name in _KEPT)
-    return (
-        "To keep this result:\n"
-        f"  git add {files} && git commit -m 'A model'\n"
-        "or under a name, as an experiment:\n"
-        "  dvc exp save dvc.yaml --name NAME\n"
-    )
+    commit = f"\nTo keep this result:\n  git add {files} && git commit -m 'A model'\n"
+    if any(line.startswith("??") for line in status.stdout.splitlines()):
+        return commit  # an experiment would lack files that Git does not track yet
+    graph = shlex.quote(os.path.relpath(folder / "dvc.yaml"))
+    return f"{commit}or under a name, as an experiment:\n  dvc exp save {graph} --name NAME\n"
 
 
 def too_early(reason: str) -> DataError:

@@ -34,6 +34,15 @@ def test_the_commands_that_keep_a_result_work_as_printed(project: Path) -> None:
     assert hints.keep(project) == ""
 
 
+def test_an_experiment_is_proposed_once_git_knows_the_results(project: Path) -> None:
+    """DVC leaves untracked scores out of an experiment, so before the first commit only the commit is proposed."""
+    assert "dvc exp save" not in hints.keep(project)
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "first")
+    (project / "dvc.lock").write_text("{a: 1}")
+    assert "  dvc exp save ../dvc.yaml --name NAME\n" in hints.keep(project)
+
+
 def test_nothing_is_said_where_git_does_not_know_the_folder(tmp_path: Path) -> None:
     """A project without Git gets no advice that would fail."""
     assert hints.keep(tmp_path) == ""
