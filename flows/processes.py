@@ -16,6 +16,7 @@ import psutil
 from transfer.runtime import signals
 
 GRACE = signals.GRACE + 1  # seconds from SIGTERM to SIGKILL
+_KILLING = 10.0  # seconds to wait for the end of a process after SIGKILL, on a busy machine
 _STOPPING = 20.0  # seconds for a server or a worker to stop after SIGTERM
 _ROUNDS = 3
 _PAUSE = 0.1  # seconds between two checks
@@ -186,11 +187,11 @@ def terminate_group(group: int) -> None:
 def terminate(processes: Iterable[psutil.Process]) -> None:
     """Send SIGTERM to processes, and SIGKILL to those that still run after `GRACE` seconds."""
     running = list(processes)
-    for send in (psutil.Process.terminate, psutil.Process.kill):
+    for send, seconds in ((psutil.Process.terminate, GRACE), (psutil.Process.kill, _KILLING)):
         for process in running:
             with suppress(psutil.NoSuchProcess):
                 send(process)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + seconds
         while (running := [process for process in running if _is_running(process)]) and time.monotonic() < deadline:
             time.sleep(_PAUSE)
 
