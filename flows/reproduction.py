@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flows import processes, workspace
+from flows import masking, processes, workspace
 from transfer.runtime.errors import NetworkError
 
 DVC_FAILED = 255  # the exit code of DVC's own program for its errors
@@ -73,7 +73,7 @@ def reproduce(
         )
         report = reports.read(1 << 16) or b""
     outcome = outcome_of(stage, report, code, output)
-    message = processes.masked(outcome.message, secrets.values())
+    message = masking.masked(outcome.message, secrets.values())
     return replace(outcome, message=message, seconds=time.monotonic() - started)
 
 
