@@ -243,7 +243,7 @@ def main() -> int:
             return _run(tuple(arguments.stages), force=arguments.force, push=arguments.push)
     except server.NotStartedError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.exit_code
 
 
 def _run(stages: tuple[str, ...], *, force: bool, push: bool) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from flows import masking
 from transfer.runtime import signals
 
 GRACE = signals.GRACE + 1  # seconds from SIGTERM to SIGKILL
@@ -20,6 +21,8 @@ _KILLING = 10.0  # seconds to wait for the end of a process after SIGKILL, on a 
 _STOPPING = 20.0  # seconds for a server or a worker to stop after SIGTERM
 _ROUNDS = 3
 _PAUSE = 0.1  # seconds between two checks
+_LOOPBACK = ("127.0.0.1", "::1")  # the addresses of Prefect's server
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -27,7 +30,36 @@ def environment() -> dict[str, str]:
     """Return the variables for child processes: `python` is this Python, no telemetry, no password prompts of Git."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     own = {"PATH": path, "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1", "GIT_TERMINAL_PROMPT": "0"}
-    return os.environ | own
+    return os.environ | own | without_proxy()
+
+
+def without_proxy(server: str | None = None) -> dict[str, str]:
+    """Return `no_proxy` and `NO_PROXY` of the user, extended by this machine; nothing if no proxy is configured.
+
+    Without a proxy they stay unset: with one of them set, Python would not look for a proxy in macOS's own settings.
+    The name localhost is added only if the server is named so: some ask a proxy for that name on purpose.
+
+    Args:
+        server: the address of the Prefect server; PREFECT_API_URL if None.
+    """
+    if not any(value for name, value in os.environ.items() if name.lower() in _PROXIES):
+        return {}
+    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if hosts.strip() != "*":
+        address = os.environ.get("PREFECT_API_URL", "") if server is None else server
+        listed = [host.strip() for host in hosts.split(",") if host.strip()]
+        named = ["localhost"] if "//localhost" in address else []
+        hosts = ",".join(dict.fromkeys([*listed, *_LOOPBACK, *named]))
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
+
+
+def bypass_proxy(server: str) -> None:
+    """Let this process and its children connect to servers of this machine directly; to be called before any client.
+
+    Args:
+        server: the address of the Prefect server.
+    """
+    os.environ.update(without_proxy(server))
 
 
 def run(
@@ -52,19 +84,11 @@ def run(
     """
     output = []
     with group(command, {**environment, **secrets}, pass_fds=pass_fds) as process:
-        for line in lines(process):
-            output.append(masked(line, secrets.values()))
-            log(output[-1])
+        for line in masking.masked_lines(lines(process), secrets.values()):
+            output.append(line)
+            log(line)
         code = process.wait()
     return code, output
-
-
-def masked(line: str, secrets: Iterable[str]) -> str:
-    """Return a line with every secret in it, and every line of a longer secret, replaced by asterisks."""
-    parts = {part.strip() for secret in secrets for part in secret.splitlines()}
-    for part in sorted(filter(None, parts), key=len, reverse=True):  # one secret may be part of another
-        line = line.replace(part, "********")
-    return line
 
 
 @contextmanager

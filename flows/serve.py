@@ -17,7 +17,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows import processes, server, worker
+from flows import ownership, processes, server, worker
 
 AUTOMATION = "A run that has gone silent has crashed"  # its name on the server
 _PAUSE = 1.0  # seconds between two checks of server and worker
@@ -32,26 +32,36 @@ def main() -> int:
     """Serve until a signal ends the process; return the exit code."""
     processes.interrupt_on_signals()
     address = server.address()
+    processes.bypass_proxy(address)
     try:
         with running_server(address) as own, temporary_settings({PREFECT_API_URL: address}):
-            set_up(address)
-            with worker.running(address) as working:
-                print(
-                    f"Serving at {address.removesuffix('/api')}. Ctrl-C ends it. In another shell:\n"
-                    f"  export PREFECT_API_URL={address}\n"
-                    "  prefect deployment run pipeline/on-demand --watch",
-                    flush=True,
-                )
-                while working.poll() is None and (own is None or own.poll() is None):
-                    time.sleep(_PAUSE)
-                ended = "server" if working.poll() is None else "worker"
-    except (NotServedError, server.NotStartedError) as error:
+            ownership.check()
+            create_pool(address)
+            with ownership.owned():
+                create_deployments(address)
+                ended = _work(address, own)
+    except (NotServedError, ownership.OwnedError, server.NotStartedError) as error:
         print(error, file=sys.stderr)
-        return 1
+        return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 0
     print(f"The {ended} has ended unexpectedly.", file=sys.stderr)
     return 1
+
+
+def _work(address: str, own: "subprocess.Popen[bytes] | None") -> str:
+    """Run a worker until it ends or the server that this process has started; return which of them has ended."""
+    with worker.running(address, ownership.worker_name()) as working:
+        variables = {"PREFECT_API_URL": address} | processes.without_proxy(address)
+        exports = "".join(f"  export {name}={value}\n" for name, value in variables.items())
+        print(
+            f"Serving at {address.removesuffix('/api')}. Ctrl-C ends it. In another shell:\n"
+            f"{exports}  prefect deployment run pipeline/on-demand --watch",
+            flush=True,
+        )
+        while working.poll() is None and (own is None or own.poll() is None):
+            time.sleep(_PAUSE)
+        return "server" if working.poll() is None else "worker"
 
 
 @contextmanager
@@ -62,49 +72,55 @@ def running_server(address: str) -> Iterator["subprocess.Popen[bytes] | None"]:
         The process of the new server; None for one that answered.
 
     Raises:
-        NotServedError: PREFECT_API_URL names a server that does not answer.
-        NotStartedError: the new server does not start.
+        NotStartedError: PREFECT_API_URL names a server that cannot be used, or the new server does not start.
     """
     if server.answers(address):
         print(f"A Prefect server answers at {address} already; using it.", flush=True)
         yield None
         return
     if address != server.local():
-        raise NotServedError(
-            f"No Prefect server answers at {address}, which PREFECT_API_URL names. Start it, or unset the variable."
-        )
+        server.check_named()
     print("Starting a Prefect server ...", flush=True)
     with server.running(PREFECT_SERVER_API_PORT.value()) as process:
         yield process
 
 
-def set_up(address: str) -> None:
-    """Create or update the work pool, the deployments of prefect.yaml and the automation.
+def create_pool(address: str) -> None:
+    """Create or update the work pool.
+
+    Raises:
+        NotServedError: Prefect refuses.
+    """
+    _prefect(address, "work-pool", "create", worker.POOL, "--type", "process", "--overwrite")
+
+
+def create_deployments(address: str) -> None:
+    """Create or update the deployments of prefect.yaml and the automation.
 
     Raises:
         NotServedError: Prefect refuses prefect.yaml.
     """
-    for arguments in (
-        ["work-pool", "create", worker.POOL, "--type", "process", "--overwrite"],
-        ["deploy", "--all"],
-    ):
-        # prefect.yaml refers to this variable, and each worker has to replace the reference by its own clone
-        environment = {name: value for name, value in os.environ.items() if name != worker.WORKSPACE}
-        done = subprocess.run(  # noqa: S603 - no shell, and the project's own commands
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-            env=environment | {"PREFECT_API_URL": address},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise NotServedError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}".rstrip())
+    _prefect(address, "deploy", "--all")
     automations: Any = Automation  # its methods are coroutines only when called from a coroutine
     try:
         automations.read(name=AUTOMATION)
     except ValueError:
         heartbeat_automation().create()
+
+
+def _prefect(address: str, *arguments: str) -> None:
+    # prefect.yaml refers to this variable, and each worker has to replace the reference by its own clone
+    environment = {name: value for name, value in os.environ.items() if name != worker.WORKSPACE}
+    done = subprocess.run(  # noqa: S603 - no shell, and the project's own commands
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+        env=environment | {"PREFECT_API_URL": address},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NotServedError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}".rstrip())
 
 
 def heartbeat_automation() -> Any:

@@ -1,5 +1,6 @@
 """Server: find or start the Prefect server that a run reports to."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -8,21 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import requests
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows import processes
+from flows import diagnosis, processes
+from transfer.runtime.errors import DiskError
 
 _HOST = "127.0.0.1"
-_SECONDS = 10.0  # for an answer, also from a busy server
+_OF_PROJECT = f"http://{_HOST}:4200/api"  # in prefect.toml
 _DRAINING = 5.0  # seconds to send the remaining logs and events
 _STARTING = 180.0  # seconds; the first start creates a database
 
 
 class NotStartedError(Exception):
-    """There is no server to report to; the text is the message for the user."""
+    """There is no server to report to; the text is the message for the user, with the exit code of the process."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def at(port: int) -> str:
@@ -35,17 +40,39 @@ def local() -> str:
     return at(PREFECT_SERVER_API_PORT.value())
 
 
+def named() -> str | None:
+    """Return the address that PREFECT_API_URL of the environment names, or None.
+
+    The address in prefect.toml is only for Prefect's commands: it has not the port of PREFECT_SERVER_API_PORT.
+    """
+    value = PREFECT_API_URL.value()
+    return None if value == _OF_PROJECT and "PREFECT_API_URL" not in os.environ else value
+
+
 def address() -> str:
     """Return the address of the API of the server that PREFECT_API_URL names; without it, that of `make serve`."""
-    return PREFECT_API_URL.value() or local()
+    return named() or local()
 
 
 def answers(address: str) -> bool:
     """Return whether a Prefect server answers at an address."""
-    try:
-        return requests.get(f"{address.rstrip('/')}/health", timeout=_SECONDS).json() is True
-    except (requests.RequestException, ValueError):
-        return False
+    return not diagnosis.problem(address)
+
+
+def check_named() -> None:
+    """Check that the server that PREFECT_API_URL names, if it is set, can be used.
+
+    Raises:
+        NotStartedError: it does not answer, refuses access, or has another version.
+    """
+    if (address := named()) and (problem := diagnosis.problem(address)):
+        source, hint = "PREFECT_API_URL names", "unset the variable"
+        if "PREFECT_API_URL" not in os.environ:
+            source = "prefect.toml or Prefect's active profile names"
+            hint = "run `prefect config unset PREFECT_API_URL` if it is the profile"
+        raise NotStartedError(
+            f"{problem}, which {source}. Correct it, or {hint}, and the server of `make serve` or a new one is used."
+        )
 
 
 @contextmanager
@@ -55,20 +82,31 @@ def running(port: int) -> Iterator["subprocess.Popen[bytes]"]:
     Raises:
         NotStartedError: it does not answer in time.
     """
+    if problem := diagnosis.port_problem(_HOST, port):
+        raise NotStartedError(problem)
     log = PREFECT_HOME.value() / "server.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    except OSError as error:
+        reason = f"{log.parent} (PREFECT_HOME) cannot be written: {error.strerror}. Free some space, or choose another."
+        raise NotStartedError(reason, DiskError.exit_code) from None
+    start = log.stat().st_size
     with processes.child(command(port), environment(port), log) as process:
         deadline = time.monotonic() + _STARTING
         while not answers(at(port)):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise NotStartedError(f"The Prefect server did not start. {log} ends with: {last_line(log)}")
+                code, reason = diagnosis.start_problem(log, start)
+                raise NotStartedError(f"The Prefect server did not start. {reason}", code)
             time.sleep(0.2)
         yield process
 
 
 def command(port: int) -> list[str]:
     """Return the command of a server that this project starts."""
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", _HOST, "--port", str(port)]
+    project = str(Path(__file__).parents[1])
+    options = ["--factory", "--app-dir", project, "--host", _HOST, "--port", str(port), "--log-level", "warning"]
+    return [sys.executable, "-m", "uvicorn", "flows.api:create", *options]
 
 
 def environment(port: int) -> dict[str, str]:
@@ -76,8 +114,13 @@ def environment(port: int) -> dict[str, str]:
     own = {
         "PREFECT_HOME": str(PREFECT_HOME.value()),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # with Prefect's default, any page in a browser on this machine could read secrets and start runs
+        "PREFECT_API_URL": at(port),
+        "PREFECT_SERVER_API_HOST": _HOST,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_UI_API_URL": at(port),
+        # with Prefect's defaults, any page in a browser on this machine could read secrets and start runs
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{_HOST}:{port},http://localhost:{port}",
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         # in memory, a restart would lose the lease of a deployment's only slot, which then would never be free again
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
@@ -93,12 +136,9 @@ def connected() -> Iterator[None]:
     Raises:
         NotStartedError: the server that PREFECT_API_URL names does not answer, or a temporary one does not in time.
     """
-    if named := PREFECT_API_URL.value():
-        if not answers(named):
-            raise NotStartedError(
-                f"No Prefect server answers at {named}, which PREFECT_API_URL names. "
-                "Start one with `make serve`, or unset the variable, and one is started for this run."
-            )
+    processes.bypass_proxy(address())
+    check_named()
+    if named():
         yield
     elif answers(local()):
         with temporary_settings({PREFECT_API_URL: local()}):
@@ -118,9 +158,3 @@ def free_port() -> int:
     """Return a free port of this machine."""
     with socket.create_server((_HOST, 0)) as listening:
         return int(listening.getsockname()[1])
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of a log file that is not blank."""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from flows import processes, server
+from flows import diagnosis, processes, server
 
 POOL = "dogs-vs-cats"
 WORKSPACE = "DOGS_VS_CATS_WORKSPACE"  # prefect.yaml refers to this variable
@@ -21,24 +21,25 @@ def main() -> None:
     """Run a worker until a signal ends the process."""
     processes.interrupt_on_signals()
     address = server.address()
-    if not server.answers(address):
-        sys.exit(
-            f"No Prefect server answers at {address}. Start one with `make serve`, or name another in PREFECT_API_URL."
-        )
+    processes.bypass_proxy(address)
+    if problem := diagnosis.problem(address):
+        sys.exit(f"{problem}. Start one with `make serve`, or name another in PREFECT_API_URL.")
     with suppress(KeyboardInterrupt), running(address) as process:
         sys.exit(process.wait())
 
 
 @contextmanager
-def running(address: str) -> Iterator["subprocess.Popen[bytes]"]:
+def running(address: str, name: str | None = None) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a worker during the block; at the end, terminate its flow runs before the worker itself.
 
     Prefect's worker would kill them at once, and their last state would stay Running.
 
     Args:
         address: the address of the server's API.
+        name: the worker's name; if None, Prefect chooses one.
     """
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    command += ["--name", name] if name else []
     with processes.child(command, environment(address)) as process:
         try:
             yield process

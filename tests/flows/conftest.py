@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -243,7 +244,11 @@ def ask(method: str, address: str, body: object = None) -> Any:
     busy = Retry(total=12, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=busy))
-        answer = session.request(method, address, json=body, timeout=30)
+        api = address[: address.index("/api/") + len("/api")]
+        client = str(uuid.uuid4())
+        token = session.get(f"{api}/csrf-token", params={"client": client}, timeout=30).json()["token"]
+        headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": client}
+        answer = session.request(method, address, json=body, headers=headers, timeout=30)
     answer.raise_for_status()
     return answer.json() if answer.content else None
 

@@ -114,19 +114,6 @@ def test_secrets_are_masked() -> None:
     assert output == logged == ["token=********,********"]
 
 
-@pytest.mark.parametrize(
-    ("line", "masked"),
-    [
-        ("user abc, key abcdef", "user ********, key ********"),
-        ("first and second", "******** and ********"),
-        ("no secret", "no secret"),
-    ],
-)
-def test_each_part_of_a_secret_is_masked(line: str, masked: str) -> None:
-    """Secrets are masked if one begins with another, has several lines or is empty."""
-    assert processes.masked(line, ["abc", "abcdef", "first\nsecond\n", "", " "]) == masked
-
-
 @pytest.mark.timeout(15)
 def test_no_process_remains_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """When a command has ended, neither its background processes nor the watchdog of its group run."""
@@ -237,6 +224,46 @@ def test_python_is_this_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert found == str(Path(sys.executable).parent / "python")
     assert environment["DVC_NO_ANALYTICS"] == environment["DO_NOT_TRACK"] == "1"
     assert environment["GIT_TERMINAL_PROMPT"] == "0"
+
+
+@pytest.fixture
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy is configured."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("_no_proxy")
+@pytest.mark.parametrize(
+    ("variables", "server", "hosts"),
+    [
+        ({"http_proxy": "http://p:1"}, "", "127.0.0.1,::1"),
+        ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "example.org, .intern"}, "", "example.org,.intern,127.0.0.1,::1"),
+        ({"all_proxy": "http://p:1", "no_proxy": "127.0.0.1,a", "NO_PROXY": "b"}, "", "127.0.0.1,a,::1"),
+        ({"http_proxy": "http://p:1"}, "http://localhost:4200/api", "127.0.0.1,::1,localhost"),
+        ({"http_proxy": "http://p:1", "no_proxy": "*"}, "", "*"),
+    ],
+)
+def test_this_machine_is_reached_without_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], server: str, hosts: str
+) -> None:
+    """With a proxy, the hosts of no_proxy are extended by this machine, in the variables that child processes get."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    environment = processes.environment()
+    assert environment["no_proxy"] == environment["NO_PROXY"] == hosts
+    assert {name: environment[name] for name in variables if "no_" not in name.lower()}.items() <= variables.items()
+
+
+@pytest.mark.usefixtures("_no_proxy")
+def test_without_a_proxy_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a proxy in the environment, no_proxy stays unset, so that macOS's own settings still apply."""
+    monkeypatch.setenv("http_proxy", "")
+    assert "no_proxy" not in processes.environment()
+    processes.bypass_proxy("http://localhost:4200/api")
+    assert "NO_PROXY" not in os.environ
 
 
 ASKED = """\

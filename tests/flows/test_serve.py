@@ -197,6 +197,29 @@ def test_nightly_runs_do_not_overlap_and_a_cancelled_one_ends_its_stage(served: 
     assert archive.read_bytes() == before
 
 
+@pytest.mark.reliability("two at once", "`make serve` in two clones", "the second names the first and ends with exit 1")
+def test_another_clone_is_refused(served: Served, tmp_path: Path) -> None:
+    """While `make serve` of a clone runs, that of another ends with one line: the first clone, and what to do."""
+    before = served.post(f"work_pools/{worker.POOL}/workers/filter")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    port = served.address.removesuffix("/api").rpartition(":")[2]
+    result = subprocess.run(
+        [sys.executable, "-m", "flows.serve"],
+        cwd=tmp_path,
+        env=kept | {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_API_PORT": port, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 1, result.stdout
+    (line,) = result.stderr.splitlines()
+    assert str(served.project) in line
+    assert "PREFECT_SERVER_API_PORT" in line
+    after = served.post(f"work_pools/{worker.POOL}/workers/filter")
+    assert [item["name"] for item in after] == [item["name"] for item in before]
+
+
 def test_setting_up_twice_changes_nothing(served: Served) -> None:
     """`make serve` can be repeated: there are one work pool, three deployments and one automation each time."""
 
@@ -208,7 +231,9 @@ def test_setting_up_twice_changes_nothing(served: Served) -> None:
 
     before = found()
     assert before == ([worker.POOL], ["nightly", "on-demand", "rerun"], [serve.AUTOMATION])
-    program = f"from flows import serve; serve.set_up({served.address!r})"
+    program = (
+        "import sys; from flows import serve; serve.create_pool(sys.argv[1]); serve.create_deployments(sys.argv[1])"
+    )
     environment = dict(os.environ, PREFECT_API_URL=served.address)
-    subprocess.run([sys.executable, "-c", program], cwd=served.project, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", program, served.address], cwd=served.project, env=environment, check=True)
     assert found() == before

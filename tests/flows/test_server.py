@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import prefect
 import pytest
 import requests
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows import server
+from flows import diagnosis, serve, server
 
 
 @contextmanager
@@ -62,6 +63,36 @@ def test_another_server_is_not_taken_for_prefects(status: int, body: bytes) -> N
     """A server with another response than Prefect's does not count as one."""
     with answering(status, body) as address:
         assert not server.answers(address)
+
+
+COMMANDS = """\
+from prefect.settings import get_current_settings
+from flows import server
+settings = get_current_settings()
+print(settings.api.url, settings.server.analytics_enabled, server.named(), server.address())
+"""
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+@pytest.mark.parametrize(
+    ("variables", "output"),
+    [
+        ({}, "http://127.0.0.1:4200/api False None http://127.0.0.1:4200/api"),
+        ({"PREFECT_SERVER_API_PORT": "4300"}, "http://127.0.0.1:4200/api False None http://127.0.0.1:4300/api"),
+        ({"PREFECT_API_URL": "http://a:1/api"}, "http://a:1/api False http://a:1/api http://a:1/api"),
+    ],
+)
+def test_prefects_commands_use_the_server_of_make_serve(variables: dict[str, str], output: str) -> None:
+    """In the project's folder, Prefect's commands use the server of `make serve` unless the variable names another."""
+    result = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == output.split()
 
 
 @pytest.mark.usefixtures("no_prefect_server")
@@ -119,13 +150,126 @@ def test_pages_of_other_sites_cannot_read_responses(prefect_server: str) -> None
     assert allowed not in other.headers
 
 
-@pytest.mark.usefixtures("no_prefect_server")
-def test_a_server_that_does_not_start_is_an_error_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The error has the path and the last line of the log, and is raised as soon as the server has ended."""
-    failing = tmp_path / "python"
-    failing.write_text("#!/bin/sh\necho No room left.\necho\nexit 1\n")
-    failing.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(failing))
-    log = tmp_path / "prefect" / "server.log"
-    with pytest.raises(server.NotStartedError, match=f"{re.escape(str(log))}.*No room left"), server.connected():
+BEHIND_A_PROXY = """\
+from prefect import flow
+from prefect.events import emit_event
+from flows import diagnosis, serve, server
+
+@flow(log_prints=True)
+def small():
+    print("a line")
+    return 1
+
+with server.connected():
+    emit_event("tested", {"prefect.resource.id": "a-test"})
+    print(small())
+"""
+
+
+@pytest.mark.reliability("network", "a proxy that does not answer, and a Prefect server", "reached without the proxy")
+@pytest.mark.timeout(120)
+def test_a_flow_runs_behind_a_proxy(prefect_server: str) -> None:
+    """With a proxy in the environment, a flow reaches the server of this machine directly, by address and by name."""
+    proxy = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+    for address in (prefect_server, prefect_server.replace("127.0.0.1", "localhost")):
+        kept = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+        result = subprocess.run(
+            [sys.executable, "-c", BEHIND_A_PROXY],
+            cwd=Path(__file__).parents[2],
+            env=kept | proxy | {"PREFECT_API_URL": address},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (result.returncode, result.stdout) == (0, "1\n"), result.stderr
+        assert "Error" not in result.stderr, result.stderr
+
+
+def message(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the error with which a run on a server of its own does not start."""
+    with pytest.raises(server.NotStartedError) as error, server.connected():
         raise AssertionError
+    capsys.readouterr()
+    return f"{error.value.exit_code} {error.value}"
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("No room left.", "1 .*server.log ends with: No room left"),
+        ("flag.\nValueError: a reason\n    ^^^^", "1 .*server.log ends with: ValueError: a reason"),
+        ("alembic.util.exc.CommandError: Can't locate revision identified by 'x'", "1 .*newer.*PREFECT_HOME"),
+        ("sqlite3.OperationalError: database or disk is full\nApplication startup failed.", "74 .*disk.*PREFECT_HOME"),
+        ("OSError: [Errno 28] No space left on device: 'x'\nApplication", "74 .*disk.*PREFECT_HOME"),
+    ],
+)
+def test_a_server_that_does_not_start_is_an_error_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, expected: str
+) -> None:
+    """The error has the reason, with the disk's exit code if it is that; it is raised when the server has ended."""
+    (tmp_path / "output").write_text(output + "\n\n")
+    failing = tmp_path / "python"
+    failing.write_text(f"#!/bin/sh\ncat '{tmp_path}/output'\nexit 1\n")
+    failing.chmod(0o755)
+    log = tmp_path / "prefect" / "server.log"
+    log.parent.mkdir()
+    log.write_text("ValueError: of an earlier start\ndatabase or disk is full\n")
+    monkeypatch.setattr(sys, "executable", str(failing))
+    assert re.match(expected, message(capsys))
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+def test_a_used_port_is_named_before_the_start(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """If another program listens at the port of `make serve`, nothing is started; the message has the variable."""
+    with answering(404, b"") as address, temporary_settings({PREFECT_SERVER_API_PORT: int(address[17:-4])}):
+        assert serve.main() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Port {address[17:-4]} of this machine is used by another program.")
+    assert "PREFECT_SERVER_API_PORT" in line
+    assert not (tmp_path / "prefect/server.log").exists()
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+def test_a_home_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A PREFECT_HOME that cannot be created ends with the disk's exit code and its name."""
+    (tmp_path / "prefect").write_text("a file")
+    assert re.match(f"74 {tmp_path}/prefect \\(PREFECT_HOME\\) cannot be written", message(capsys))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (401, b'{"exception_message": "Unauthorized"}', "refuses access.*401.*PREFECT_API_AUTH_STRING"),
+        (404, b"", "another program does .status 404"),
+        (200, b"true", "^$"),
+    ],
+)
+def test_servers_that_cannot_be_used_are_told_apart(status: int, body: bytes, expected: str) -> None:
+    """A server that refuses access is told from another program, and both from none."""
+    with answering(status, body) as address:
+        assert re.search(expected, diagnosis.problem(address))
+
+
+def test_an_address_without_api_is_told(prefect_server: str) -> None:
+    """The message for an address without /api has the right one."""
+    assert f"must end in /api: {prefect_server}" in diagnosis.problem(prefect_server.removesuffix("/api"))
+
+
+def test_a_server_of_another_version_is_told(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of another major version is refused with both versions."""
+    version = prefect.__version__
+    monkeypatch.setattr(prefect, "__version__", "2.20.1")
+    assert diagnosis.problem(prefect_server).endswith(f"must have version 2.20.1. Received: {version}")
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+def test_the_active_profile_is_named(tmp_path: Path) -> None:
+    """If Prefect's active profile, and not the variable, has the address, the message names the profile."""
+    address = server.at(server.free_port())
+    with temporary_settings({PREFECT_API_URL: address}), pytest.raises(server.NotStartedError) as error:
+        server.check_named()
+    assert f"{address}, which prefect.toml or Prefect's active profile names" in str(error.value)
+    assert "`prefect config unset PREFECT_API_URL`" in str(error.value)
+    assert not (tmp_path / "prefect/server.log").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import processes, server, worker
+from flows import diagnosis, processes, worker
 
 ROOT = Path(__file__).parents[2]
 RUN = """\
@@ -81,7 +81,7 @@ def test_looking_for_the_server_can_be_interrupted(monkeypatch: pytest.MonkeyPat
     def interrupted(_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(server, "answers", interrupted)
+    monkeypatch.setattr(diagnosis, "problem", interrupted)
     monkeypatch.setattr(processes, "interrupt_on_signals", lambda: None)
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(worker.__file__), run_name="__main__")
