@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from tabulate import tabulate
 
 from dogs_vs_cats import hints
-from transfer.evaluation import results
+from transfer.evaluation import names, results
 from transfer.evaluation.scores import Scores
 from transfer.runtime import paths
 from transfer.runtime.errors import DataError
@@ -90,7 +90,14 @@ def score_rows(before: Version, now: Version) -> list[list[str]]:
         for name in ("accuracy", "log_loss", "roc_auc", "calibration_error"):
             old, new = earlier.get(stage, {}).get(name), scores.get(name)
             if old is not None and new is not None:
-                rows.append([f"{stage}  {name.replace('_', ' ')}", f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}"])
+                rows.append(
+                    [
+                        f"{names.network(stage)}  {name.replace('_', ' ')}",
+                        f"{old:.4f}",
+                        f"{new:.4f}",
+                        f"{new - old:+.4f}",
+                    ]
+                )
     return rows
 
 

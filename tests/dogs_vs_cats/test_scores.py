@@ -59,8 +59,8 @@ def test_the_table_is_that_of_the_evaluation(project: Path) -> None:
     """Without a revision the scores of the workspace are shown, one line a network."""
     heading, head, tuned = scores.show(project).splitlines()
     assert heading.split() == ["accuracy", "95", "%", "interval", "log", "loss", "ROC", "AUC", "calibration", "error"]
-    assert head.split()[:3] == ["train_head", "90.0", "%"]
-    assert tuned.split()[:3] == ["fine_tune", "92.5", "%"]
+    assert head.split()[:3] == ["head", "90.0", "%"]
+    assert tuned.split()[:3] == ["fine-tuned", "92.5", "%"]
 
 
 @pytest.mark.parametrize("versions", [("HEAD",), ("HEAD", "less-epochs")], ids=["workspace", "experiment"])
@@ -69,7 +69,7 @@ def test_two_versions_stand_side_by_side(project: Path, versions: tuple[str, ...
     lines = scores.compare(project, *versions).splitlines()
     assert max(map(len, lines)) <= scores.WIDTH
     assert lines[0] == "before: HEAD"
-    assert ["fine_tune", "accuracy", "0.9000", "0.9250", "+0.0250"] in [line.split() for line in lines]
+    assert ["fine-tuned", "accuracy", "0.9000", "0.9250", "+0.0250"] in [line.split() for line in lines]
     parameters = [line.split() for line in lines if line.startswith("train_head.")]
     assert parameters == [
         ["train_head.training.epochs", "60", "7"],
