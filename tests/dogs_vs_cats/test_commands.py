@@ -2,11 +2,8 @@
 
 import ast
 import os
-import runpy
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,6 @@ from typer.testing import CliRunner
 from dogs_vs_cats import __main__ as door
 from dogs_vs_cats import workspace
 from transfer.prediction import __main__ as prediction
-from transfer.runtime import signals
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("transfer", "tasks", "flows", "baselines", "dogs_vs_cats", "benchmarks", "tests")
@@ -64,25 +60,20 @@ def commands() -> list[Path]:
     ]
 
 
-@pytest.fixture
-def signal_handlers() -> Iterator[None]:
-    """Restore this process's signal handlers, which a stage sets for the rest of its process."""
-    before = {number: signal.getsignal(number) for number in signals.MESSAGES}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("signal_handlers")
 @pytest.mark.parametrize("file", commands(), ids=str)
-def test_help_only_prints(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_only_prints(file: Path, tmp_path: Path) -> None:
     """`--help` prints the usage and does nothing else, for every module that can be run."""
-    monkeypatch.setattr(sys, "argv", [str(file), "--help"])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / file), run_name="__main__")
-    output = capsys.readouterr()
-    assert (end.value.code or 0, output.err) == (0, "")
-    assert output.out.lower().startswith(("usage: python -m", "usage: dogs-vs-cats"))
+    done = subprocess.run(
+        [sys.executable, ROOT / file, "--help"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.lower().startswith(("usage: python -m", "usage: dogs-vs-cats"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
