@@ -182,11 +182,11 @@ def push(
 
 
 def _reproduce(folder: Path, *targets: str) -> None:
-    """Check all parameters, remove entries of killed processes from DVC's lock file, and run DVC.
+    """Check the workspace, remove entries of killed processes from DVC's lock file, check all parameters, and run DVC.
 
     A child that fails has printed the reason; this process then ends with its exit code.
     """
-    for module, *arguments in (("tasks", "--check"), ("flows.workspace",), ("dvc", "repro", *targets)):
+    for module, *arguments in (("flows.preconditions",), ("tasks", "--check"), ("dvc", "repro", *targets)):
         code = workspace.run(folder, module, *arguments)
         if code:
             raise typer.Exit(code)

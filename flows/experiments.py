@@ -12,13 +12,17 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dvc.repo import Repo
 
+from transfer.runtime import paths
+
 _TRAILER = "Flow-run"
+_OUTPUTS = (":!dvc.lock", ":!baselines/dvc.lock", ":!artifacts")  # patterns of Git that leave out what stages write
 
 
 class GitError(Exception):
@@ -44,13 +48,31 @@ class Difference(NamedTuple):
 
 def baseline() -> str | None:
     """Return the commit that experiments start from; None without a commit, or if DVC does not use Git."""
-    with Repo(os.curdir) as repo:
-        if repo.config["core"].get("no_scm"):
-            return None
+    if _dvc_uses_git():
+        with suppress(GitError, FileNotFoundError):
+            return _git("rev-parse", "--verify", "HEAD")
+    return None
+
+
+def obstacle() -> str:
+    """Return the reason why no experiment can be saved, and what to do; empty if one can be saved."""
+    needed = "experiments need a Git repository with a commit."
+    if not _dvc_uses_git():
+        return needed
     try:
-        return _git("rev-parse", "--verify", "HEAD")
-    except (GitError, FileNotFoundError):
-        return None
+        _git("rev-parse", "--verify", "HEAD")
+    except FileNotFoundError:
+        return f"{needed} Received: no program `git`. Install it."
+    except GitError as error:
+        if trust := re.search(r"git config --global --add safe\.directory .+", str(error)):
+            return f"the repository belongs to another user, and Git refuses it. Run `{trust[0]}`."
+        return f"{needed} Run `git add . && git commit -m Start` once."
+    return ""
+
+
+def _dvc_uses_git() -> bool:
+    with Repo(os.curdir) as repo:
+        return not repo.config["core"].get("no_scm")
 
 
 def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Path = Path()) -> Saved:
@@ -99,7 +121,7 @@ def latest() -> Saved | None:
 
 
 def differences(kind: Literal["metrics", "params"], commit: str, *, everything: bool) -> list[Difference]:
-    """Compare metrics or parameters of a commit with those of the workspace.
+    """Compare metrics or parameters of a commit with those of the workspace; those of the baselines are left out.
 
     Args:
         kind: which of them to compare.
@@ -108,16 +130,18 @@ def differences(kind: Literal["metrics", "params"], commit: str, *, everything: 
     """
     with Repo(os.curdir) as repo:
         found = getattr(repo, kind).diff(a_rev=commit, all=everything).get("diff", {})
+        outputs = {out.def_path for stage in repo.stage.collect("dvc.yaml") for out in stage.outs}
     return [
         Difference(file, name, change.get("old"), change.get("new"))
         for file, changes in found.items()
+        if file in outputs | {str(paths.PARAMS)}
         for name, change in changes.items()
     ]
 
 
 def uncommitted() -> list[str]:
     """Return the tracked files that differ from HEAD, except outputs of stages."""
-    return _git("diff", "--name-only", "--relative", "HEAD", "--", ".", ":!dvc.lock", ":!artifacts").splitlines()
+    return _git("diff", "--name-only", "--relative", "HEAD", "--", ".", *_OUTPUTS).splitlines()
 
 
 def untracked(files: Iterable[Path]) -> list[str]:
@@ -150,13 +174,17 @@ def _tree(files: Iterable[Path], folder: Path) -> str:
 
 
 def _identity() -> dict[str, str]:
-    """Return the variables of the committer: none if Git is configured, the project's name on a server without that."""
+    """Return variables of author and committer: the project's name for each field that Git's configuration lacks."""
+    missing = [field for field in ("name", "email") if not _configured(f"user.{field}")]
+    names = [f"GIT_{role}_{field.upper()}" for role in ("AUTHOR", "COMMITTER") for field in missing]
+    return {name: "dogs-vs-cats" for name in names if not os.environ.get(name)}
+
+
+def _configured(name: str) -> str:
     try:
-        _git("config", "user.email")
+        return _git("config", name)
     except GitError:
-        name = "dogs-vs-cats"
-        return {f"GIT_{role}_{field}": name for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
-    return {}
+        return ""
 
 
 def _git(*arguments: str, environment: Mapping[str, str] | None = None) -> str:

@@ -24,7 +24,20 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 
-from flows import credentials, experiments, graph, processes, reproduction, server, summary, workspace
+from flows import (
+    credentials,
+    experiments,
+    failure,
+    graph,
+    parameters,
+    preconditions,
+    processes,
+    reproduction,
+    server,
+    summary,
+    workspace,
+)
+from flows.failure import failed
 from flows.reproduction import Outcome
 from transfer.runtime import progress
 from transfer.runtime.errors import StageError
@@ -50,22 +63,24 @@ def pipeline(stages: tuple[str, ...] = (), force: bool = False, push: bool = Fal
     """
     log = get_run_logger().warning
     try:
+        preconditions.check()
         plan = graph.plan(graph.read(), stages)
         remote = graph.has_remote()
         if push and not remote:
-            return Failed(message="`push` needs a remote. Run `dvc remote add -d store ADDRESS` once.", data=REFUSED)
+            return failed("`push` needs a remote. Run `dvc remote add -d store ADDRESS` once.", REFUSED)
         with workspace.exclusive(f"flow run {flow_run.get_name()}", log):
             for orphan in workspace.terminate_orphans():
                 log(f"Terminated a process that a killed run had left: {orphan}.")
             workspace.remove_dead_holders()
+            parameters.check()  # a stage would find out only after DVC has removed its outputs
             forced = set(stages or plan) if force else set()
             return run(plan, forced=forced, pull=remote, push=push)
     except graph.UnknownStageError as error:
-        return Failed(message=str(error), data=REFUSED)
+        return failed(str(error), REFUSED)
     except StageError as error:
-        return Failed(message=str(error), data=error.exit_code)
+        return failed(str(error), error.exit_code)
     except (workspace.WorkspaceBusyError, experiments.GitError, DvcException) as error:
-        return Failed(message=str(error), data=1)
+        return failed(str(error), 1)
 
 
 def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool) -> State[Any]:
@@ -73,9 +88,9 @@ def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool) -> State
     states = reproduce_all(plan, forced=forced, pull=pull)
     outcomes = {stage: outcome_of(state) for stage, state in states.items()}
     show(summary.stages(outcomes), key="stages", description=f"Stages of {flow_run.get_name()}")
-    failed = [outcome for outcome in outcomes.values() if outcome.name == "Failed"]
-    if failed:
-        return Failed(message=" ".join(outcome.message for outcome in failed), data=failed[0].exit_code)
+    failures = [outcome for outcome in outcomes.values() if outcome.name == "Failed"]
+    if failures:
+        return failed(" ".join(outcome.message for outcome in failures), failures[0].exit_code)
     show_results(outcomes)
     last = set(plan) - {needed for upstream in plan.values() for needed in upstream}
     final = [save(list(plan), wait_for=[states[stage] for stage in plan if stage in last], return_state=True)]
@@ -83,7 +98,7 @@ def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool) -> State
         saved: Any = final[0].result()
         final.append(push_to_remotes(saved.unwrap() if saved else None, wait_for=final[:1], return_state=True))
     if not final[-1].is_completed():
-        return Failed(message=final[-1].message, data=1)
+        return failed(str(final[-1].message), 1)
     messages = [f"{summary.counted(outcomes.values())}.", *(str(state.message) for state in final)]
     return Completed(message=" ".join(messages))
 
@@ -187,8 +202,9 @@ def show(rows: list[summary.Row], *, key: str, description: str) -> None:
 @task(name="save", task_run_name="save", cache_policy=NO_CACHE, persist_result=False)
 def save(stages: list[str]) -> State[Any]:
     """Save the workspace as an experiment with the flow run's name."""
-    if experiments.baseline() is None:
-        return Completed(name="Skipped", message="Not saved: experiments need a Git repository with a commit.")
+    if obstacle := experiments.obstacle():
+        get_run_logger().warning(obstacle)
+        return Completed(name="Skipped", message=f"Not saved: {obstacle}")
     if changed := graph.changes(stages, get_run_logger().warning):
         reasons = ", ".join(f"{stage} ({why})" for stage, why in changed.items())
         return Completed(name="Skipped", message=f"Not saved, as the workspace changed meanwhile: {reasons}.")
@@ -233,10 +249,11 @@ def main() -> int:
     parser.add_argument("--push", action="store_true", help="send data, models and the experiment to the remotes")
     arguments = parser.parse_args()
     try:
+        preconditions.check()
         graph.plan(graph.read(), arguments.stages)
-    except (graph.UnknownStageError, DvcException) as error:
+    except (graph.UnknownStageError, DvcException, StageError) as error:
         print(error, file=sys.stderr)
-        return REFUSED
+        return error.exit_code if isinstance(error, StageError) else REFUSED
     processes.interrupt_on_signals()
     try:
         with server.connected():
@@ -250,10 +267,7 @@ def _run(stages: tuple[str, ...], *, force: bool, push: bool) -> int:
     """Run the flow and print its message; return the exit code."""
     state = pipeline(stages=stages, force=force, push=push, return_state=True)
     print(state.message, file=sys.stderr)
-    if state.is_completed():
-        return 0
-    code = state.result(raise_on_failure=False)
-    return code if isinstance(code, int) else 1
+    return failure.exit_code(state)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,11 +17,21 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from flows import comparison, experiments, graph, processes, reproduction, sandbox, sweep_settings, workspace
+from flows import (
+    comparison,
+    experiments,
+    graph,
+    parameters,
+    processes,
+    reproduction,
+    sandbox,
+    sweep_settings,
+    workspace,
+)
 from flows.comparison import SCORES, Result
 from flows.sweep_settings import HEAD, SWEEPS, Trial
 from transfer.runtime import disk, paths, progress
-from transfer.runtime.errors import AccessError, DataError, DiskError, ParamsError
+from transfer.runtime.errors import AccessError, DataError, ParamsError, StageError
 from transfer.runtime.files import link, write_text
 
 LOCK = Path("dvc.lock")
@@ -42,29 +51,20 @@ class StoppedError(Exception):
 def check(trials: Sequence[Trial]) -> None:
     """Check the parameters of all trials before the first one runs.
 
-    The tasks check them in a child process, as they import TensorFlow.
-
     Raises:
         ParamsError: parameters of a point are not allowed; the message has a line for each mistake.
-        StoppedError: the check itself failed.
+        StageError: the check itself failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         points = {trial.point: trial for trial in trials}  # one seed of each
         files = {str(Path(folder, f"{experiments.allowed(point)}.yaml")): point for point in points}
         for file, point in files.items():
             Path(file).write_text(points[point].params, encoding="utf-8")
-        done = subprocess.run(  # noqa: S603 - no shell, and the project's own module
-            [sys.executable, "-m", "tasks", "--check", *files],
-            env=processes.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode == ParamsError.exit_code:
-        mistakes = [line.partition(": ") for line in done.stderr.splitlines()]
-        raise ParamsError("\n".join(f"Point `{files[file]}`: {text}" for file, _, text in mistakes if file in files))
-    if done.returncode:
-        raise StoppedError(f"The parameters cannot be checked: {done.stderr.strip()}", done.returncode)
+        try:
+            parameters.check(map(Path, files))
+        except ParamsError as error:
+            mistakes = [line.partition(": ") for line in str(error).splitlines()]
+            raise ParamsError("\n".join(f"Point `{files[file]}`: {text}" for file, _, text in mistakes)) from None
 
 
 def run(name: str, stage: str, trials: Sequence[Trial]) -> list[Result]:
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compared = _compare(name)
         picture, table = (paths.displayed(COMPARISONS / f"{name}.{kind}") for kind in ("svg", "csv"))
         print(f"{compared}\n\nPicture: {picture}\nTable:   {table}")
-    except (ParamsError, DataError, DiskError) as error:
+    except StageError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except (StoppedError, experiments.GitError, workspace.WorkspaceBusyError) as error:

@@ -1,19 +1,15 @@
-"""Workspace: one run of the pipeline at a time, and no process of a killed run beside it.
+"""Workspace: one run of the pipeline at a time, and no process of a killed run beside it."""
 
-`python -m flows.workspace` removes from DVC's lock file the entries of processes that have ended.
-"""
-
-import argparse
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-from dvc.lock import LockError, make_lock
+from dvc.lock import make_lock
 
 from flows import processes
 from transfer.runtime import files, locks
@@ -215,11 +211,3 @@ def orphans() -> list[tuple[psutil.Process, Holder]]:
         except (psutil.Error, OSError):
             continue
     return found
-
-
-if __name__ == "__main__":
-    argparse.ArgumentParser(
-        prog="python -m flows.workspace", description="Remove entries of ended processes from DVC's lock file."
-    ).parse_args()
-    with suppress(LockError):  # another DVC is writing the file
-        remove_dead_holders()

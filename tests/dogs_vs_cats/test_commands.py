@@ -148,11 +148,11 @@ def test_a_run_checks_all_parameters_first(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(workspace, "run", fail)
     result = CliRunner().invoke(door.app, ["run", "split"])
     assert (result.exit_code, result.output) == (78, "")
-    assert calls == [("tasks", "--check")]
+    assert calls == [("flows.preconditions",), ("tasks", "--check")]
     calls.clear()
     monkeypatch.setattr(workspace, "run", lambda _, *command: calls.append(command) or 0)
     assert CliRunner().invoke(door.app, ["run", "split"]).exit_code == 0
-    assert calls == [("tasks", "--check"), ("flows.workspace",), ("dvc", "repro", "split")]
+    assert calls == [("flows.preconditions",), ("tasks", "--check"), ("dvc", "repro", "split")]
 
 
 @pytest.mark.usefixtures("project")

@@ -106,7 +106,11 @@ def test_staged_and_unstaged_changes_are_saved() -> None:
 
 def test_outputs_of_stages_are_no_uncommitted_changes() -> None:
     """dvc.lock and metrics differ after every run; only changes of the user are returned."""
-    for path in ("dvc.lock", "artifacts/evaluate/metrics.json", "params.yaml"):
+    Path("baselines").mkdir()
+    Path("baselines/dvc.lock").touch()
+    git("add", "baselines")
+    git("commit", "--quiet", "--message=Baselines")
+    for path in ("dvc.lock", "baselines/dvc.lock", "artifacts/evaluate/metrics.json", "params.yaml"):
         Path(path).write_text(Path(path).read_text() + "\n")
     assert experiments.uncommitted() == ["params.yaml"]
 
@@ -157,6 +161,33 @@ def test_a_run_is_saved_without_a_git_user(monkeypatch: pytest.MonkeyPatch, tmp_
     assert git("log", "-1", "--format=%an <%ae>", save().commit) == "dogs-vs-cats <dogs-vs-cats>"
 
 
+def test_what_git_lacks_of_a_user_is_filled_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With an e-mail address but no name, the run is saved with that address and the project's name."""
+    git("config", "--unset", "user.name")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    assert git("log", "-1", "--format=%an <%ae>", save().commit) == "dogs-vs-cats <somebody@example.org>"
+
+
+@pytest.mark.reliability(
+    "tampered", "a Git repository of another owner", "the run is not saved; the message has the command for Git"
+)
+def test_a_repository_of_another_owner_is_explained(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason has the command that lets Git use the repository."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert experiments.baseline() is None
+    assert "git config --global --add safe.directory" in experiments.obstacle()
+    assert str(project) in experiments.obstacle()
+
+
+def test_nothing_hinders_saving_in_a_repository_with_a_commit() -> None:
+    """There is no reason against saving in a repository with a commit; without Git in DVC there is one."""
+    assert experiments.obstacle() == ""
+    Path(".dvc/config").write_text("[core]\n    no_scm = true\n")
+    assert experiments.obstacle() == "experiments need a Git repository with a commit."
+
+
 def test_the_latest_is_the_newest_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The latest run is the one saved last, with any name and from any commit."""
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2030-01-02T00:00:00Z")
@@ -205,6 +236,21 @@ def test_metrics_and_params_are_compared() -> None:
     metrics = experiments.differences("metrics", saved.commit, everything=True)
     assert Difference("artifacts/download/metrics.json", "sum", 1, 1) in metrics
     assert len(metrics) == 5
+
+
+def test_parameters_and_metrics_of_the_baselines_are_not_compared() -> None:
+    """Parameters and metrics of another dvc.yaml are not among the differences."""
+    stages = {"train": {"cmd": "true", "params": ["train"], "metrics": [{"metrics.json": {"cache": False}}]}}
+    Path("baselines").mkdir()
+    Path("baselines/dvc.yaml").write_text(json.dumps({"stages": stages}))
+    Path("baselines/params.yaml").write_text("train:\n  epochs: 1\n")
+    Path("baselines/metrics.json").write_text('{"sum": 1}')
+    git("add", "baselines")
+    git("commit", "--quiet", "--message=Baselines")
+    Path("baselines/params.yaml").write_text("train:\n  epochs: 2\n")
+    Path("baselines/metrics.json").write_text('{"sum": 2}')
+    assert experiments.differences("params", "HEAD", everything=False) == []
+    assert experiments.differences("metrics", "HEAD", everything=False) == []
 
 
 def test_the_baseline_is_head() -> None:

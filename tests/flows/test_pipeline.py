@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 from prefect.client.schemas.objects import State
+from prefect.engine import handle_engine_signals
 from prefect.events.worker import EventsWorker
+from prefect.flow_engine import run_flow
+from prefect.logging import get_logger
 from prefect.logging.handlers import APILogWorker
 
-from flows import demo, pipeline
+from flows import demo, failure, pipeline
 from tests.flows.conftest import ask, copy_database, wait
 from tests.servers import TOKEN, Fault, StandIn, serve
 
@@ -65,6 +68,14 @@ folder.mkdir(parents=True, exist_ok=True)
 (folder / "made.txt").write_text(json.dumps(params))
 if name == "second":
     (folder / "metrics.json").write_text(json.dumps({"accuracy": params["value"]}))
+"""
+CHECK = """
+import json, pathlib, sys
+assert sys.argv[1:] == ["--check", "params.yaml"]
+wrong = [name for name, section in json.loads(pathlib.Path("params.yaml").read_text()).items() if section["value"] < 0]
+for name in wrong:
+    print(f"params.yaml: `{name}.value` must be greater than 0. Received: -1", file=sys.stderr)
+sys.exit(78 if wrong else 0)
 """
 NAMES = ("first", "second", "third", "aside")
 
@@ -148,6 +159,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     dvc(folder, "init", "-q")
     Path("dvc.yaml").write_text(PIPELINE)
     Path("stage.py").write_text(STAGE)
+    Path("tasks").mkdir()
+    Path("tasks/__init__.py").touch()
+    Path("tasks/__main__.py").write_text(CHECK)
     Path(".gitignore").write_text("/.cache/\n")
     Path(".dvc/config").write_text("[core]\n    analytics = false\n")
     change()
@@ -259,6 +273,39 @@ def test_an_unknown_stage_is_refused_before_anything_runs(run: Callable[..., End
     assert ended.run["state"]["message"] == "Stages must be among first, aside, second, third. Received: secnd"
     assert ended.tasks == {}
     assert times_run() == []
+
+
+@pytest.mark.reliability(
+    "tampered",
+    "a parameter of a late stage that is not allowed, in a flow run",
+    "exit 78 before any stage runs; every output stays",
+)
+def test_parameters_of_all_stages_are_checked_before_the_first_runs(run: Callable[..., Ended]) -> None:
+    """A wrong parameter of a late stage ends the run with one line; no stage runs, and no output is removed."""
+    run(expected=5)
+    before = {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()}
+    change(first={"value": 2}, second={"value": -1})
+    ended = run(expected=0)
+    assert ended.run["state"]["message"] == "`second.value` must be greater than 0. Received: -1"
+    assert failure.exit_code(ended.state) == 78
+    assert ended.tasks == {}
+    assert len(times_run()) == 4
+    assert {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()} == before
+
+
+def test_a_failed_run_of_a_deployment_shows_no_traceback(
+    run: Callable[..., Ended], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Prefect's process for the run of a deployment logs the message of the failed flow, and no traceback."""
+    change(first={"exit": 65})
+    assert run("first", expected=1).state.is_failed()
+    capfd.readouterr()
+    with pytest.raises(SystemExit), handle_engine_signals():
+        run_flow(pipeline.pipeline, parameters={"stages": ("first",)}, error_logger=get_logger("flow_runs"))
+    output = "".join(capfd.readouterr())
+    assert "first: expected something. Received: something else." in output
+    assert "Traceback" not in output
+    assert "unexpected exception" not in output
 
 
 @pytest.mark.parametrize(("code", "tries"), [(75, 4), (65, 1), (78, 1), (1, 1)])

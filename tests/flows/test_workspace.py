@@ -246,7 +246,7 @@ def test_a_reused_pid_does_not_block_dvc(project: Path) -> None:
         repro = [sys.executable, "-m", "dvc", "repro", "--single-item", "download"]
         refused = subprocess.run(repro, env=processes.environment(), capture_output=True, text=True, check=False)
         assert (refused.returncode, f"(PID {other.pid})" in refused.stderr) == (255, True)
-        subprocess.run([sys.executable, "-m", "flows.workspace"], check=True)
+        subprocess.run([sys.executable, "-m", "flows.preconditions"], check=True)
         dvc("repro", "--single-item", "download")
         assert other.poll() is None
     assert number("download") == 3
@@ -254,7 +254,7 @@ def test_a_reused_pid_does_not_block_dvc(project: Path) -> None:
 
 def test_without_dvc_nothing_is_removed(tmp_path: Path) -> None:
     """In a folder where DVC has never run, the command does nothing."""
-    command = [sys.executable, "-m", "flows.workspace"]
+    command = [sys.executable, "-m", "flows.preconditions"]
     subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert list(tmp_path.iterdir()) == []
 
