@@ -21,8 +21,8 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
-from prefect.utilities.annotations import quote
+from prefect.states import Cancelled, Completed, Failed
+from prefect.utilities.annotations import allow_failure, quote
 
 from flows import (
     credentials,
@@ -117,7 +117,8 @@ def reproduce_all(plan: graph.Graph, *, forced: set[str], pull: bool) -> dict[st
             why=changes.get(stage, ""),
             force=stage in forced,
             pull=pull,
-            wait_for=[states[needed] for needed in upstream],
+            blocked=not all(states[needed].is_completed() for needed in upstream),
+            wait_for=[allow_failure(states[needed]) for needed in upstream if not states[needed].is_cancelled()],
             return_state=True,
         )
     return states
@@ -129,8 +130,6 @@ def outcome_of(state: State[Any]) -> Outcome:
     States carry it quoted: otherwise Prefect draws an edge between two task runs that have the same text in their
     results.
     """
-    if not state.is_final():
-        return Outcome("NotReady", "A stage that it needs has failed.")
     result = state.result(raise_on_failure=False)
     return result.unwrap() if isinstance(result, quote) else Outcome("Failed", str(state.message), exit_code=1)
 
@@ -143,8 +142,11 @@ def outcome_of(state: State[Any]) -> Outcome:
     retry_jitter_factor=0.5,
     retry_condition_fn=is_transient,
 )
-def reproduce(stage: str, *, why: str, force: bool, pull: bool) -> State[Any]:
-    """Bring one stage up to date; the name of the returned state tells what happened."""
+def reproduce(stage: str, *, why: str, force: bool, pull: bool, blocked: bool) -> State[Any]:
+    """Bring one stage up to date, unless a failed one blocks it; the name of the returned state tells what happened."""
+    if blocked:
+        outcome = Outcome("NotReady", "A stage that it needs has failed.")
+        return Cancelled(name=outcome.name, message=outcome.message, data=quote(outcome))
     if not (why or force):
         return Completed(name="Unchanged", data=quote(Outcome("Unchanged", "Nothing has changed.")))
     logger = get_run_logger()

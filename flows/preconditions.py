@@ -50,8 +50,8 @@ def _check_folders() -> None:
         if folder.is_symlink() and (folder.is_dir() or not folder.exists()):
             raise ParamsError(
                 f"`{folder}` must be a folder, as DVC follows no links. Received: a link to `{folder.readlink()}`. "
-                "Replace the link by a folder. To keep the data on another disk, run `dvc cache dir --local FOLDER` "
-                'and `dvc config --local cache.type "reflink,symlink,copy"`.'
+                "Replace the link by a folder. To keep all versions of the data on another disk, run "
+                "`dvc cache dir --local FOLDER`."
             )
 
 

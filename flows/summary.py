@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ from transfer.training import history
 
 Row = dict[str, Any]
 
-_GREY = "#808080"  # legible on white and on black
+_DIGITS = 4  # after the point, as in the report
+_INK, _PAPER = "#1f2328", "#ffffff"  # of pictures, which are the same on light and dark pages
+_METRICS = paths.artifact("evaluate", "metrics.json")
+_MAIN = {"accuracy": "accuracy", "log_loss": "log loss", "roc_auc": "ROC AUC", "calibration_error": "calibration error"}
+_RESULTS = {
+    "Report": paths.artifact("evaluate", "report.html"),
+    "Model": paths.artifact("fine_tune", "model.keras"),
+    "Scores": _METRICS,
+}
 
 
 def stages(outcomes: Mapping[str, Outcome]) -> list[Row]:
@@ -38,17 +46,19 @@ def counted(outcomes: Iterable[Outcome]) -> str:
 
 
 def scores(differences: Iterable[Difference]) -> list[Row]:
-    """Return a row for each score of the evaluation, with its value before and the change."""
-    return [
+    """Return a row for each score of the evaluation, in the report's order, with its value before and the change."""
+    order = list(_flattened(_metrics()))
+    rows = [
         {
             "score": difference.name,
-            "now": difference.now,
-            "before": difference.before,
+            "now": _rounded(difference.now),
+            "before": _rounded(difference.before),
             "change": _change(difference),
         }
         for difference in differences
-        if Path(difference.file) == paths.artifact("evaluate", "metrics.json")
+        if Path(difference.file) == _METRICS
     ]
+    return sorted(rows, key=lambda row: order.index(row["score"]) if row["score"] in order else len(order))
 
 
 def params(differences: Iterable[Difference]) -> list[Row]:
@@ -66,20 +76,50 @@ def learning_curves() -> str:
         rows = json.loads(paths.artifact("evaluate", "plots", "learning_curves.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ""
-    drawing = figures.learning_curves([history.CurvePoint(**row) for row in rows]).replace("currentColor", _GREY)
+    drawing = figures.learning_curves([history.CurvePoint(**row) for row in rows]).replace("currentColor", _INK)
+    drawing = drawing.replace("<svg ", f'<svg style="background: {_PAPER}" ', 1)
     picture = base64.b64encode(drawing.encode()).decode()
     return f"![Loss and accuracy of each epoch](data:image/svg+xml;base64,{picture})"
 
 
 def results() -> str:
-    """Return Markdown with links to report, model and scores, for a browser on the same machine."""
-    paths_by_name = {
-        "Report": paths.artifact("evaluate", "report.html"),
-        "Model": paths.artifact("fine_tune", "model.keras"),
-        "Scores": paths.artifact("evaluate", "metrics.json"),
-    }
-    existing = {name: path.resolve() for name, path in paths_by_name.items() if path.exists()}
-    return "\n".join(f"- {name}: [{path}]({path.as_uri()})" for name, path in existing.items())
+    """Return Markdown with the main scores of both networks, and the paths of report, model and scores."""
+    metrics = _metrics()
+    networks = {stage: metrics[stage] for stage in ("train_head", "fine_tune") if isinstance(metrics.get(stage), dict)}
+    lines = [
+        _cells(["network", *_MAIN.values()]),
+        _cells(["---", *["---:"] * len(_MAIN)]),
+        *(_cells([stage, *(_rounded(scores.get(score)) for score in _MAIN)]) for stage, scores in networks.items()),
+        "",
+    ]
+    existing = {name: path.resolve() for name, path in _RESULTS.items() if path.exists()}
+    return "\n".join([*(lines if networks else []), *(f"- {name}: `{path}`" for name, path in existing.items())])
+
+
+def _cells(values: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, values))} |"
+
+
+def _metrics() -> dict[str, Any]:
+    """Return the content of the evaluation's metrics.json; empty before the first evaluation."""
+    try:
+        content: dict[str, Any] = json.loads(_METRICS.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return content
+
+
+def _flattened(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Return the dotted names of all metrics, as DVC forms them."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, _DIGITS) if isinstance(value, float) else value
 
 
 def _change(difference: Difference) -> str:

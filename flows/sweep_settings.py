@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +78,8 @@ def read(name: str) -> Sweep:
     sweeps = params.read(SWEEPS)
     if name not in sweeps:
         raise ParamsError(f"A sweep must be one of {SWEEPS}: {', '.join(map(str, sweeps))}. Received: {name!r}")
+    if not re.fullmatch(r"[^./\0][^/\0]*", name):
+        raise ParamsError(f"The name of a sweep must be one of a file, and not begin with a dot. Received: {name!r}")
     return params.parse(name, sweeps[name], Sweep, file=SWEEPS)
 
 

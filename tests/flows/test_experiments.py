@@ -6,7 +6,7 @@ import pytest
 
 from flows import experiments, graph
 from flows.experiments import Difference
-from tests.flows.conftest import dvc, git, number, set_number
+from tests.flows.conftest import TASK, dvc, git, number, set_number, write_task
 
 RUN = "0b7f3c52-9d7e-4a66-9a0e-5d1e6f1f1a2b"
 ANOTHER = "c1d2e3f4-0000-4000-8000-000000000000"
@@ -296,3 +296,13 @@ def test_experiments_go_to_origin_or_the_only_remote(names: tuple[str, ...], exp
     for name in names:
         git("remote", "add", name, f"/nowhere/{name}")
     assert experiments.git_remote() == expected
+
+
+def test_a_run_in_a_temporary_workspace_uses_the_projects_feature_cache(project: Path) -> None:
+    """`dvc exp run --temp`, like a queued run, finds the rows that the project has computed."""
+    program = "from transfer.runtime import paths\npaths.cache().mkdir(exist_ok=True)\npaths.cache('row').touch()\n"
+    write_task("download", program + TASK)
+    git("commit", "--quiet", "--all", "--message=A cache")
+    dvc("exp", "run", "--temp", "--set-param", "download.number=7", "download")
+    assert (project / ".cache/row").exists()
+    assert "number: 1\n" in Path("params.yaml").read_text()

@@ -2,7 +2,6 @@ import base64
 import json
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -93,7 +92,7 @@ def test_params_are_shown_as_text() -> None:
 
 
 def test_learning_curves_are_a_picture_in_markdown() -> None:
-    """The Markdown embeds an SVG with a curve for each split, in colours for white and black backgrounds."""
+    """The Markdown embeds an SVG with a curve for each split, on a background of its own."""
     phase = history.Phase(
         "train_head",
         [{"loss": 1 / n, "accuracy": 0.5, "val_loss": 1 / n, "val_accuracy": 0.6} for n in range(1, 4)],
@@ -106,6 +105,7 @@ def test_learning_curves_are_a_picture_in_markdown() -> None:
     picture = base64.b64decode(match[1]).decode()
     assert ET.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - trusted
     assert "currentColor" not in picture
+    assert picture.startswith('<svg style="background: #ffffff"')
     assert {"train", "validation"} <= {*re.findall(r"train\b|validation", picture)}
 
 
@@ -114,14 +114,37 @@ def test_without_curves_there_is_no_picture() -> None:
     assert summary.learning_curves() == ""
 
 
+def test_scores_are_in_the_order_of_the_report() -> None:
+    """Scores have the order of metrics.json and four digits; a score that is gone comes last."""
+    evaluation = "artifacts/evaluate/metrics.json"
+    write(evaluation, json.dumps({"train_head": {"accuracy": 0.5, "log_loss": 1.0}, "fine_tune": {"accuracy": 0.75}}))
+    names = ["fine_tune.accuracy", "gone", "train_head.accuracy", "train_head.log_loss"]
+    rows = summary.scores([Difference(evaluation, name, 1 / 3, 2 / 3) for name in names])
+    ordered = ["train_head.accuracy", "train_head.log_loss", "fine_tune.accuracy", "gone"]
+    assert [row["score"] for row in rows] == ordered
+    assert {(row["before"], row["now"], row["change"]) for row in rows} == {(0.3333, 0.6667, "+0.3333")}
+
+
+def test_results_have_the_main_scores(folder: Path) -> None:
+    """The Markdown has a row of scores for each network, and the paths of the results as text, not as links."""
+    scores = {"accuracy": 0.98251, "log_loss": 0.05, "roc_auc": 0.99, "calibration_error": 0.01}
+    write("artifacts/evaluate/metrics.json", json.dumps({"confidence": 0.95, "fine_tune": scores}))
+    lines = summary.results().splitlines()
+    assert lines[0] == "| network | accuracy | log loss | ROC AUC | calibration error |"
+    assert lines[2:] == [
+        "| fine_tune | 0.9825 | 0.05 | 0.99 | 0.01 |",
+        "",
+        f"- Scores: `{folder}/artifacts/evaluate/metrics.json`",
+    ]
+
+
 def test_only_results_that_exist_are_named(folder: Path) -> None:
-    """Each link leads to an existing file, in a folder of any name; before the first run there is no link."""
+    """Each path is that of an existing file, in a folder of any name; before the first run there is none."""
     assert summary.results() == ""
     write("artifacts/evaluate/report.html")
-    write("artifacts/evaluate/metrics.json")
-    links = re.findall(r"^- (\w+): \[(.+)\]\((file:\S+)\)$", summary.results(), re.MULTILINE)
-    assert [(name, place) for name, place, _ in links] == [
-        ("Report", f"{folder}/artifacts/evaluate/report.html"),
-        ("Scores", f"{folder}/artifacts/evaluate/metrics.json"),
+    write("artifacts/fine_tune/model.keras")
+    assert summary.results().splitlines() == [
+        f"- Report: `{folder}/artifacts/evaluate/report.html`",
+        f"- Model: `{folder}/artifacts/fine_tune/model.keras`",
     ]
-    assert all(Path(unquote(urlsplit(address).path)).is_file() for _, _, address in links)
+    assert "file:" not in summary.results()

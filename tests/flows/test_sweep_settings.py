@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from flows import sweep_settings
@@ -102,6 +103,31 @@ def test_written_params_read_as_what_was_set(dense: str, value: object) -> None:
     written = sweep_settings.in_yaml(sweep_settings.changed(YAML().load(text), {"head.dense": value}))
     expected = {"head": {"dense": value, "activation": "relu", "dropout": 0.5}}
     assert YAML(typ="safe").load(written) == expected
+
+
+def test_the_projects_params_have_the_form_in_which_dvc_writes_them(tmp_path: Path) -> None:
+    """`dvc exp run --set-param` changes the lines of the parameters that it sets in params.yaml, and no other line."""
+    file = tmp_path / "params.yaml"
+    before = (ROOT / "params.yaml").read_text()
+    file.write_text(before)
+    with modify_yaml(file) as document:
+        document["split"]["seed"] = document["split"]["seed"]
+    assert file.read_text() == before
+    with modify_yaml(file) as document:
+        document["train_head"]["head"]["dropout"] = 0.25
+    changed = [
+        pair for pair in zip(before.splitlines(), file.read_text().splitlines(), strict=True) if len({*pair}) > 1
+    ]
+    assert [new.split("#")[0].strip() for _, new in changed] == ["dropout: 0.25"]
+
+
+def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of sweeps are named for them: a name with a slash would be in another folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/b", "../a", ".", ""):
+        YAML().dump({name: {}}, Path("sweeps.yaml"))
+        with pytest.raises(ParamsError, match=r"^The name of a sweep must"):
+            sweep_settings.read(name)
 
 
 def test_a_grid_has_every_combination() -> None:
