@@ -6,7 +6,7 @@ import pytest
 
 from flows import experiments, graph
 from flows.experiments import Difference
-from tests.flows.conftest import TASK, dvc, git, number, set_number, write_task
+from tests.flows.conftest import TASK, add_remote, dvc, git, number, set_number, write_task
 
 RUN = "0b7f3c52-9d7e-4a66-9a0e-5d1e6f1f1a2b"
 ANOTHER = "c1d2e3f4-0000-4000-8000-000000000000"
@@ -306,3 +306,13 @@ def test_a_run_in_a_temporary_workspace_uses_the_projects_feature_cache(project:
     dvc("exp", "run", "--temp", "--set-param", "download.number=7", "download")
     assert (project / ".cache/row").exists()
     assert "number: 1\n" in Path("params.yaml").read_text()
+
+
+def test_a_remote_that_an_older_experiment_removes_can_be_restored() -> None:
+    """An experiment made before the remote was named has no remote; `git restore` brings it back after applying it."""
+    older = save()
+    add_remote("/nowhere")
+    dvc("exp", "apply", older.name)
+    assert not graph.has_remote()
+    git("restore", ".dvc/config")
+    assert graph.has_remote()
