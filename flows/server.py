@@ -13,7 +13,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows import diagnosis, processes
+from flows import processes, server_problems
 from transfer.runtime.errors import DiskError
 
 _HOST = "127.0.0.1"
@@ -56,7 +56,7 @@ def address() -> str:
 
 def answers(address: str) -> bool:
     """Return whether a Prefect server answers at an address."""
-    return not diagnosis.problem(address)
+    return not server_problems.problem(address)
 
 
 def check_named() -> None:
@@ -65,7 +65,7 @@ def check_named() -> None:
     Raises:
         NotStartedError: it does not answer, refuses access, or has another version.
     """
-    if (address := named()) and (problem := diagnosis.problem(address)):
+    if (address := named()) and (problem := server_problems.problem(address)):
         source, hint = "PREFECT_API_URL names", "unset the variable"
         if "PREFECT_API_URL" not in os.environ:
             source = "prefect.toml or Prefect's active profile names"
@@ -82,7 +82,7 @@ def running(port: int) -> Iterator["subprocess.Popen[bytes]"]:
     Raises:
         NotStartedError: it does not answer in time.
     """
-    if problem := diagnosis.port_problem(_HOST, port):
+    if problem := server_problems.port_problem(_HOST, port):
         raise NotStartedError(problem)
     log = PREFECT_HOME.value() / "server.log"
     try:
@@ -96,7 +96,7 @@ def running(port: int) -> Iterator["subprocess.Popen[bytes]"]:
         deadline = time.monotonic() + _STARTING
         while not answers(at(port)):
             if process.poll() is not None or time.monotonic() > deadline:
-                code, reason = diagnosis.start_problem(log, start)
+                code, reason = server_problems.start_problem(log, start)
                 raise NotStartedError(f"The Prefect server did not start. {reason}", code)
             time.sleep(0.2)
         yield process

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from flows import diagnosis, processes, server
+from flows import processes, server, server_problems
 
 POOL = "dogs-vs-cats"
 WORKSPACE = "DOGS_VS_CATS_WORKSPACE"  # prefect.yaml refers to this variable
@@ -22,7 +22,7 @@ def main() -> None:
     processes.interrupt_on_signals()
     address = server.address()
     processes.bypass_proxy(address)
-    if problem := diagnosis.problem(address):
+    if problem := server_problems.problem(address):
         sys.exit(f"{problem}. Start one with `make serve`, or name another in PREFECT_API_URL.")
     with suppress(KeyboardInterrupt), running(address) as process:
         sys.exit(process.wait())

@@ -21,8 +21,8 @@ from transfer.evaluation import diagnosis, loss_curves
 from transfer.features import cache
 from transfer.images import decoding, formats, near_duplicates, selection
 from transfer.prediction import __main__ as prediction
-from transfer.prediction import inputs
-from transfer.runtime import errors, signals
+from transfer.prediction import heat_maps, inputs
+from transfer.runtime import errors, signals, stage
 from transfer.sources.session import RetryPolicy
 
 ROOT = Path(__file__).parent.parent
@@ -307,8 +307,8 @@ def test_documents_list_the_choices_that_the_code_has() -> None:
     assert first_column(start, "`download.source`") == list(sources)
     assert first_column(photographs, "`extract_features.resizing`") == list(get_args(decoding.Resizing))
     assert first_column(photographs, "reason") == list(get_args(selection.Reason))
-    failures = (errors.DataError, errors.NetworkError, errors.AccessError, errors.ParamsError)
-    codes = {error.exit_code for error in failures} | {74} | SIGNAL_CODES
+    failures = errors.StageError.__subclasses__()
+    codes = {error.exit_code for error in failures} | {stage.BROKEN_PIPE} | SIGNAL_CODES
     assert set(first_column(start, "code")) == in_digits(codes)
 
 
@@ -352,7 +352,7 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
     for limit in (
         f"may have {decoding.MAX_BYTES >> 20} MiB, and {decoding.MAX_PIXELS:,} pixels",
         f"{limits.members:,} members, and unpack to {limits.gigabytes:g} GB and to {limits.expansion:g} times",
-        f"{prediction.EDGE:,} pixels an edge",
+        f"{heat_maps.EDGE:,} pixels an edge",
     ):
         assert limit in text
 

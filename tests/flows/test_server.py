@@ -14,7 +14,7 @@ import requests
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows import diagnosis, serve, server
+from flows import serve, server, server_problems
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def test_pages_of_other_sites_cannot_read_responses(prefect_server: str) -> None
 BEHIND_A_PROXY = """\
 from prefect import flow
 from prefect.events import emit_event
-from flows import diagnosis, serve, server
+from flows import server_problems, serve, server
 
 @flow(log_prints=True)
 def small():
@@ -249,19 +249,19 @@ def test_a_home_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytes
 def test_servers_that_cannot_be_used_are_told_apart(status: int, body: bytes, expected: str) -> None:
     """A server that refuses access is told from another program, and both from none."""
     with answering(status, body) as address:
-        assert re.search(expected, diagnosis.problem(address))
+        assert re.search(expected, server_problems.problem(address))
 
 
 def test_an_address_without_api_is_told(prefect_server: str) -> None:
     """The message for an address without /api has the right one."""
-    assert f"must end in /api: {prefect_server}" in diagnosis.problem(prefect_server.removesuffix("/api"))
+    assert f"must end in /api: {prefect_server}" in server_problems.problem(prefect_server.removesuffix("/api"))
 
 
 def test_a_server_of_another_version_is_told(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of another major version is refused with both versions."""
     version = prefect.__version__
     monkeypatch.setattr(prefect, "__version__", "2.20.1")
-    assert diagnosis.problem(prefect_server).endswith(f"must have version 2.20.1. Received: {version}")
+    assert server_problems.problem(prefect_server).endswith(f"must have version 2.20.1. Received: {version}")
 
 
 @pytest.mark.usefixtures("no_prefect_server")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import diagnosis, processes, worker
+from flows import processes, server_problems, worker
 
 ROOT = Path(__file__).parents[2]
 RUN = """\
@@ -81,7 +81,7 @@ def test_looking_for_the_server_can_be_interrupted(monkeypatch: pytest.MonkeyPat
     def interrupted(_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(diagnosis, "problem", interrupted)
+    monkeypatch.setattr(server_problems, "problem", interrupted)
     monkeypatch.setattr(processes, "interrupt_on_signals", lambda: None)
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(worker.__file__), run_name="__main__")

@@ -5,7 +5,7 @@ from transfer.runtime import spreadsheets
 
 @pytest.mark.reliability(
     "tampered",
-    "names of photographs or classes that are formulas, such as `=cmd|...`, in CSV files for spreadsheets",
+    "names of photographs or classes that are formulas, such as `=cmd(...)`, in CSV files for spreadsheets",
     "an apostrophe before the formula, which a spreadsheet then shows as text",
 )
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1", "=\n"])

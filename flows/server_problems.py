@@ -1,4 +1,4 @@
-"""Diagnosis: the reason for which a Prefect server does not answer or start, as a message for the user."""
+"""Server problems: the reason for which a Prefect server does not answer or start, as a message for the user."""
 
 import base64
 import errno
@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_H
 from transfer.runtime.errors import DiskError
 
 _SECONDS = 10.0  # for an answer, also from a busy server
-_LITTLE = 1 << 20  # bytes
+_MIN_FREE = 1 << 20  # bytes
 _NEWER = re.compile(r"Can't locate revision")
 _FULL = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded|disk I/O error")
 
@@ -91,7 +91,7 @@ def start_problem(log: Path, start: int) -> tuple[int, str]:
         start: the size of that file before the start.
     """
     text = log.read_bytes()[start:].decode(errors="replace")
-    if _FULL.search(text) or shutil.disk_usage(log.parent).free < _LITTLE:  # a full disk may have no place for the log
+    if _FULL.search(text) or shutil.disk_usage(log.parent).free < _MIN_FREE:
         return (
             DiskError.exit_code,
             f"The disk of PREFECT_HOME, {PREFECT_HOME.value()}, is full or fails. Free some space.",
