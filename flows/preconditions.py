@@ -1,4 +1,4 @@
-"""Preconditions: check in what state Git and the artifacts are, before DVC runs or removes anything.
+"""Preconditions: check in what state Git, the artifacts and the inbox are, before DVC runs or removes anything.
 
 `python -m flows.preconditions` checks them, and removes from DVC's lock file the entries of processes that have ended.
 """
@@ -16,6 +16,7 @@ from dvc.scm import SCMError
 from flows import workspace
 from transfer.runtime import paths
 from transfer.runtime.errors import DataError, ParamsError, StageError
+from transfer.sources import inbox
 
 _MERGED = (Path(".dvc/config"), Path("dvc.yaml"), Path("dvc.lock"), paths.PARAMS)
 _MARKERS = ("<<<<<<< ", ">>>>>>> ")
@@ -26,11 +27,12 @@ def check() -> None:
 
     Raises:
         ParamsError: DVC is to use Git and there is no repository, or a folder of artifacts is a link.
-        DataError: a merge left conflicts in a file that DVC reads.
+        DataError: a merge left conflicts in a file that DVC reads, or the inbox has something that DVC cannot hash.
     """
     _check_merge()
     _check_git()
     _check_folders()
+    inbox.check(paths.INBOX)
 
 
 def _check_git() -> None:

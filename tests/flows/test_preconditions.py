@@ -1,5 +1,6 @@
 """What is checked before DVC runs or removes anything."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -72,3 +73,16 @@ def test_conflicts_of_a_merge_are_named(name: str, remedy: str) -> None:
         preconditions.check()
     assert remedy in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.reliability(
+    "photographs",
+    "a pipe or device in the inbox, under `dogs-vs-cats run` or a flow",
+    "exit 65 with its name before DVC, which would wait for it, looks at the inbox",
+)
+def test_an_inbox_that_dvc_cannot_hash_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """DVC would wait for ever at a pipe: it is named first."""
+    Path("inbox/cat").mkdir(parents=True)
+    os.mkfifo("inbox/cat/1.jpg")
+    assert preconditions.main() == 65
+    assert "inbox/cat/1.jpg" in capsys.readouterr().err
