@@ -1,6 +1,6 @@
 """DVC stage: bring one stage up to date through DVC's Python API, and report the outcome as one line of JSON.
 
-`python -m flows.dvc_stage STAGE [--pull] [--force] [--upstream]` does that as a whole process. Its output is the
+`python -m flows.dvc_stage STAGE [--pull] [--force] [--upstream]` does that as a process of its own. Its output is the
 stage's output. The report goes to the file descriptor that `--report` names, to standard output by default. Its fields
 are those of `Outcome`, and `stage`, the stage that was run last. The message of a stage that ran and failed is empty:
 it is the last line of the stage's output.

@@ -145,7 +145,7 @@ def wait_for(path: Path) -> None:
 
 @contextmanager
 def dvc_repro_running(stage: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run `dvc repro` of a stage, as a user does beside the flow, until the file "go" exists or the block ends."""
+    """Run `dvc repro` of a stage, as a user does while the flow runs, until the file "go" exists or the block ends."""
     write_task(stage, SLOW + TASK)
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     with subprocess.Popen(
