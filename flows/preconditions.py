@@ -3,8 +3,10 @@
 `python -m flows.preconditions` checks them, and removes from DVC's lock file the entries of processes that have ended.
 """
 
+import argparse
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -71,8 +73,10 @@ def _conflict(file: Path) -> str:
     return f"`{file}` must have no conflicts of a merge. Received: a line with `<<<<<<<`. {remedy}, then run again."
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Check the workspace and remove the entries of ended processes; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m flows.preconditions", description="Check the workspace for DVC.")
+    parser.parse_args(arguments)
     try:
         check()
     except StageError as error:

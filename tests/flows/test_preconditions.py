@@ -22,7 +22,7 @@ def test_a_project_in_order_passes() -> None:
 def test_a_project_without_git_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """A project that was downloaded without its repository is refused with the command that makes one."""
     shutil.rmtree(".git")
-    assert preconditions.main() == 78
+    assert preconditions.main([]) == 78
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "Run `git init` once" in message
