@@ -84,5 +84,5 @@ def test_an_inbox_that_dvc_cannot_hash_is_refused(capsys: pytest.CaptureFixture[
     """DVC would wait for ever at a pipe: it is named first."""
     Path("inbox/cat").mkdir(parents=True)
     os.mkfifo("inbox/cat/1.jpg")
-    assert preconditions.main() == 65
+    assert preconditions.main([]) == 65
     assert "inbox/cat/1.jpg" in capsys.readouterr().err
