@@ -160,9 +160,9 @@ def _compare(name: str) -> str:
     """Run a sweep, write its comparison, and return it as a text table."""
     sweep = sweep_settings.read(name)
     trials = sweep_settings.trials(sweep)
+    check(trials)
     if not LOCK.exists():
         raise DataError(f"A sweep varies the parameters of a run. Received: no {LOCK}. Run `dogs-vs-cats run` first.")
-    check(trials)
     with disk.space_for({WORKSPACE: 0}), workspace.exclusive(f"sweep {name}", print, workspace=WORKSPACE):
         results = run(name, sweep.stage, trials)
     scores = comparison.by_point(results)

@@ -29,6 +29,9 @@ settings.register_profile("long", max_examples=20_000, deadline=None, database=N
 settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
+
+for variable in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # of `make test`; tests run make themselves
+    os.environ.pop(variable, None)
 SMALLER: dict[str, dict[str, Any]] = {
     "download": {"generated": {"photographs": 60, "size": 40}},
     "subsample": {"photographs": 50},
@@ -111,13 +114,15 @@ def dvc(workspace: Path, *arguments: str) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _interruptible() -> None:
-    """Let processes that tests start receive SIGINT and SIGHUP, which they would ignore if this process does.
+@pytest.fixture(autouse=True)
+def _default_signals() -> None:
+    """Let processes that a test starts receive SIGINT, SIGTERM and SIGHUP, which they ignore if this process does.
 
-    A test process of xdist, or one behind `&`, ignores SIGINT; one under `nohup` ignores SIGHUP.
+    A test process of xdist, or one behind `&`, ignores SIGINT; one under `nohup` ignores SIGHUP; after a stage has run
+    in this process, it ignores all of them.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)  # child processes inherit SIG_IGN but not a handler
 

@@ -10,6 +10,7 @@ import pytest
 from flows import demo
 from tests import stages
 from tests.conftest import SMALLER, dvc
+from transfer.evaluation import names
 from transfer.network import saving
 from transfer.sources import synthetic
 
@@ -71,7 +72,8 @@ def test_the_plots_have_five_classes(artifacts: Path, model: str) -> None:
     """The confusion is five by five and counts every test photograph; ROC and reliability have a curve."""
     plots = {path.stem: json.loads(path.read_text()) for path in (artifacts / "evaluate/plots").iterdir()}
     confusion, roc, reliability = (
-        [row for row in plots[name] if row["model"] == model] for name in ("confusion", "roc", "reliability")
+        [row for row in plots[name] if row["model"] == names.network(model)]
+        for name in ("confusion", "roc", "reliability")
     )
     assert [(row["actual"], row["predicted"]) for row in confusion] == [
         (actual, predicted) for actual in CLASSES for predicted in CLASSES

@@ -468,7 +468,7 @@ def test_without_a_server_a_temporary_one_is_started(
     change(first={"gate": True})
     process = started("first", PREFECT_API_URL="", **nowhere)
     wait(lambda: times_run() == ["first"], seconds=100)
-    servers = [child for child in psutil.Process(process.pid).children() if "server" in child.cmdline()]
+    servers = [child for child in psutil.Process(process.pid).children() if "flows.api:create" in child.cmdline()]
     assert len(servers) == 1
     process.send_signal(number)
     output, _ = process.communicate(timeout=40)

@@ -112,7 +112,7 @@ def test_a_stage_that_fails_ends_the_sweep(project: Path) -> None:
     done = run("more")
     assert done.returncode == 65, done.stderr
     assert done.stderr.startswith("download: Put photographs into one folder per class")
-    assert done.stderr.endswith("run the same command to continue.\n")
+    assert done.stderr.endswith("Completed points are saved.\n")
 
 
 @pytest.mark.parametrize(("named", "cache"), [(None, ".cache"), ("a cache", "a cache"), ("/a/cache", "/a/cache")])

@@ -240,7 +240,7 @@ def test_workspaces_can_share_a_feature_cache(
     extract_features.main()
     assert summary(caplog) == "extract_features: 64 rows, 64 of them computed before."
     assert file_contents(OUTPUT) == expected
-    assert not (workspace / ".cache").exists()
+    assert not (workspace / ".cache/features").exists()
 
 
 @pytest.fixture

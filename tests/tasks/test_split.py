@@ -220,4 +220,4 @@ def test_without_a_manifest_the_stage_names_the_command_that_makes_it(tmp_path: 
         check=False,
     )
     assert process.returncode == 65
-    assert process.stderr.startswith("artifacts/subsample/manifest.csv is missing. `dvc repro`")
+    assert process.stderr.startswith("artifacts/subsample/manifest.csv is missing. Run `dvc repro`")

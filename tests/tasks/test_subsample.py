@@ -425,7 +425,7 @@ def test_without_an_archive_the_stage_names_the_command_that_makes_it(tmp_path: 
     (tmp_path / "artifacts" / "download" / "photos.zip").unlink()
     process = run(tmp_path)
     assert process.returncode == 65
-    assert process.stderr.startswith("artifacts/download/photos.zip is missing. `dvc repro`")
+    assert process.stderr.startswith("artifacts/download/photos.zip is missing. Run `dvc repro`")
 
 
 def test_a_failed_run_keeps_the_previous_outputs(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import errno
 import os
 import re
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,11 +30,7 @@ def space_for(needs: Mapping[Path, int]) -> Iterator[None]:
 
 
 def require_space(needs: Mapping[Path, int]) -> None:
-    """Raise `DiskError` if a disk has less space free than long work needs, before it begins.
-
-    Args:
-        needs: estimated bytes to write below each folder; 0 if unknown. The folders need not exist.
-    """
+    """Raise `DiskError` if a disk has less free than `needs`: estimated bytes by folder, 0 if unknown."""
     for folder, missing in shortage(needs).items():
         if missing > 0:
             raise DiskError(_full_message(folder, _total(needs, folder)))
@@ -46,8 +43,7 @@ def shortage(needs: Mapping[Path, int]) -> dict[Path, int]:
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes that this user can still write below a folder, which need not exist."""
-    status = os.statvfs(_existing_folder(folder))
-    return status.f_bavail * status.f_frsize
+    return shutil.disk_usage(_existing_folder(folder)).free
 
 
 def size_on_disk(sizes: Iterable[int]) -> int:
@@ -57,11 +53,16 @@ def size_on_disk(sizes: Iterable[int]) -> int:
 
 def can_hard_link(source: Path, target: Path) -> bool:
     """Try whether files of one folder can be hard links in another; the folders need not exist."""
-    with suppress(OSError), tempfile.NamedTemporaryFile(dir=_existing_folder(source), prefix=".link.") as file:
-        link = _existing_folder(target) / f"{Path(file.name).name}.linked"
-        link.hardlink_to(file.name)
-        link.unlink()
-        return True
+    file = _existing_folder(source) / f".link.{secrets.token_hex(8)}"
+    link = _existing_folder(target) / f"{file.name}.linked"
+    with suppress(OSError):
+        file.touch()
+        try:
+            link.hardlink_to(file)
+            link.unlink()
+            return True
+        finally:
+            file.unlink()
     return False
 
 
