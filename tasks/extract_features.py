@@ -114,9 +114,10 @@ def space_needed(settings: Params, *, rows: int, missing: int) -> dict[Path, int
     cached, artifacts = paths.cache("features"), paths.artifact(STAGE)
     copied = 0 if disk.can_hard_link(cached, artifacts) else rows
     sheet_bytes = PHOTOGRAPHS_SHOWN * (1 + VIEWS_SHOWN) * settings.image_size**2 // 2  # half a byte per pixel
+    small_files = [1] * (settings.views + 2)  # a recipe.json for each view, and rows.json
     return {
         cached: missing * row_bytes(settings),
-        artifacts: copied * row_bytes(settings) + disk.size_on_disk([sheet_bytes]),
+        artifacts: copied * row_bytes(settings) + disk.size_on_disk([sheet_bytes, *small_files]),
     }
 
 
@@ -173,10 +174,10 @@ def main() -> None:
     needed = space_needed(settings, rows=len(rows), missing=len(missing))
     _make_space(needed, keep={caches[shot.view].path(shot.photograph.sha256) for shot in rows})
     with disk.space_for(needed):
+        files.write_json(paths.scratch(STAGE, "rows.json"), {"rows": len(rows), "reused": len(rows) - len(missing)})
         if missing:
             _compute(missing, settings, weights.read(weights_file), caches)
         _write(rows, recipes, caches, example_sheet(photographs, settings, paths.artifact("subsample")))
-        files.write_json(paths.scratch(STAGE, "rows.json"), {"rows": len(rows), "reused": len(rows) - len(missing)})
     cache.evict_least_recently_used()
 
 

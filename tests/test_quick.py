@@ -1,5 +1,6 @@
 """`pytest --quick` skips what is slow, whatever it starts and wherever."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def test_what_starts_something_is_skipped(tmp_path: Path) -> None:
     result = subprocess.run(
         [*command, f"--rootdir={tmp_path}", f"--override-ini=pythonpath={root} {tmp_path}", str(tmp_path)],
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(root)},  # where `-p` finds the plugin
         capture_output=True,
         text=True,
         timeout=60,
