@@ -55,10 +55,12 @@ while not Path("go").exists():
 WATCHED = """\
 controller=$1
 shift
-"$@" &
-while kill -0 "$controller" && kill -0 $!; do sleep 1; done 2>/dev/null
-kill $!
-"""  # runs a command until the process of the first argument ends
+(
+    "$@" &
+    while kill -0 "$controller" && kill -0 $!; do sleep 1; done 2>/dev/null
+    kill $!
+) &
+"""  # runs a command in the background until the process of the first argument ends
 
 
 def pipeline() -> dict[str, Any]:
@@ -283,7 +285,7 @@ def _server(prefect_home: Path) -> str:
             variables = server.environment(port)
             command = ["/bin/sh", "-c", WATCHED, "sh", str(sharing.controller()), *server.command(port)]
         with (home / "server.log").open("w") as log:
-            subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+            subprocess.run(command, env=variables, stdout=log, stderr=log, start_new_session=True, check=True)
         wait(lambda: server.answers(server.at(port)), seconds=200)
         (home / "address").write_text(server.at(port))
 
