@@ -83,6 +83,7 @@ def test_looking_for_the_server_can_be_interrupted(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(server_problems, "problem", interrupted)
     monkeypatch.setattr(processes, "interrupt_on_signals", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["flows.worker"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(worker.__file__), run_name="__main__")
     assert end.value.code == 130
