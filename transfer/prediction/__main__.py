@@ -21,13 +21,12 @@ from transfer.prediction.formats import Format, printable, text
 from transfer.prediction.inputs import InputPhotograph
 from transfer.runtime import paths, progress, signals, stage
 from transfer.runtime.errors import DataError
+from transfer.runtime.stage import BROKEN_PIPE
 
 if TYPE_CHECKING:  # importing TensorFlow takes seconds: errors in the arguments are reported before
     from transfer.prediction.model import Model, Prediction
 
 log = logging.getLogger(__name__)
-
-BROKEN_PIPE = 141  # the exit code that a shell reports for a program ended by SIGPIPE
 
 
 class Answer(NamedTuple):
