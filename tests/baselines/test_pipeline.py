@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
 from flows import graph
-from tests.baselines.conftest import ROOT, Baselines
+from tests.baselines.conftest import Baselines
 from tests.conftest import digests
 
 MAIN_STAGES = {
@@ -52,15 +51,3 @@ def test_listings_have_the_scores_of_the_main_pipeline_alone() -> None:
     assert "artifacts/evaluate" in str(plots)
     assert "artifacts/baselines" not in str(plots)
     assert set(graph.read()) == MAIN_STAGES
-
-
-def test_before_the_main_pipeline_has_run_make_asks_for_it(tmp_path: Path) -> None:
-    """Without the main pipeline's results, `make baselines` names the command that makes them and runs nothing."""
-    (tmp_path / ".venv").mkdir()
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    for name in ("requirements.lock", ".venv/installed"):
-        (tmp_path / name).touch()
-    result = subprocess.run(["make", "baselines"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode != 0
-    assert result.stdout == ""
-    assert result.stderr.splitlines()[0] == "Run `make run` first."
