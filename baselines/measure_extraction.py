@@ -35,7 +35,12 @@ def seconds_per_row(photographs: Sequence[manifest.Entry], imagenet: weights.Wei
         return np.stack([decoding.read_square(folder, entry, size=size, resizing=resizing) for entry in batch])
 
     extraction.use_one_thread_per_replica()
-    compute = extraction.build_network(imagenet, image_size=recipe["image_size"], boundary=recipe["boundary"])
+    compute = extraction.build_network(
+        imagenet,
+        image_size=recipe["image_size"],
+        boundary=recipe["boundary"],
+        precision=store.precision(recipe),
+    )
     compute(pixels(photographs[:1]))
     start = time.monotonic()
     with progress.bar(total=len(photographs), description=STAGE, unit="rows") as bar:

@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from transfer.features import cache, extraction, store
 from transfer.features.cache import FeatureCache
 from transfer.images import augmentation, contact_sheet, decoding, manifest
-from transfer.network import vgg16, weights
+from transfer.network import precision, vgg16, weights
+from transfer.network.precision import Precision, PrecisionChoice
 from transfer.runtime import disk, files, params, paths, progress, seeding
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Params(params.Section):
     frozen_through: Literal["block1_pool", "block2_pool", "block3_pool", "block4_pool", "block5_conv1", "block5_conv2"]
     views: int = Field(ge=0, le=64, description="augmented copies of each training photograph")
     augmentation: augmentation.Params
+    precision: PrecisionChoice = Field(description="number format of the base's layers")
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")
@@ -63,7 +65,7 @@ class Shot(NamedTuple):
     view: int
 
 
-def recipe(settings: Params, *, weights_sha256: str, view: int) -> store.Recipe:
+def recipe(settings: Params, *, weights_sha256: str, view: int, computed_in: Precision) -> store.Recipe:
     """Return everything that a row of this view follows from, besides the photograph."""
     augmented = {"view": view, "seed": settings.seed, **settings.augmentation.model_dump()}
     return {
@@ -75,6 +77,8 @@ def recipe(settings: Params, *, weights_sha256: str, view: int) -> store.Recipe:
         "boundary": settings.frozen_through,
         "dtype": "float16",
         "augmentation": augmented if view else None,
+        # rows in float32 keep the recipe that they had before there was a choice, and need not be computed again
+        **({} if computed_in == "float32" else {"precision": computed_in}),
     }
 
 
@@ -165,7 +169,12 @@ def main() -> None:
     weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
     weights_sha256 = files.sha256(weights_file)
 
-    recipes = [recipe(settings, weights_sha256=weights_sha256, view=view) for view in range(settings.views + 1)]
+    computed_in = precision.choose(settings.precision)
+
+    recipes = [
+        recipe(settings, weights_sha256=weights_sha256, view=view, computed_in=computed_in)
+        for view in range(settings.views + 1)
+    ]
     caches = [FeatureCache(view_recipe, shapes=row_shapes(settings)) for view_recipe in recipes]
     rows = shots(photographs, views=settings.views)
     missing = _missing(rows, caches)
@@ -176,7 +185,7 @@ def main() -> None:
     with disk.space_for(needed):
         files.write_json(paths.scratch(STAGE, "rows.json"), {"rows": len(rows), "reused": len(rows) - len(missing)})
         if missing:
-            _compute(missing, settings, weights.read(weights_file), caches)
+            _compute(missing, settings, weights.read(weights_file), caches, computed_in)
         _write(rows, recipes, caches, example_sheet(photographs, settings, paths.artifact("subsample")))
     cache.evict_least_recently_used()
 
@@ -206,14 +215,22 @@ def _make_space(needed: dict[Path, int], *, keep: set[Path]) -> None:
 
 
 def _compute(
-    missing: Sequence[Shot], settings: Params, imagenet: weights.Weights, caches: Sequence[FeatureCache]
+    missing: Sequence[Shot],
+    settings: Params,
+    imagenet: weights.Weights,
+    caches: Sequence[FeatureCache],
+    computed_in: Precision,
 ) -> None:
     """Compute rows and put them into the feature cache."""
+    log.info("%s: computing in %s.", STAGE, computed_in)
     extraction.use_one_thread_per_replica()
+    network = extraction.build_network(
+        imagenet, image_size=settings.image_size, boundary=settings.frozen_through, precision=computed_in
+    )
     counts = extraction.extract(
         missing,
         pixels=partial(pixels, settings=settings, folder=paths.artifact("subsample")),
-        compute=extraction.build_network(imagenet, image_size=settings.image_size, boundary=settings.frozen_through),
+        compute=network,
         put=lambda shot, row: caches[shot.view].put(shot.photograph.sha256, row),
     )
     with progress.bar(total=len(missing), description=STAGE, unit="rows") as bar:

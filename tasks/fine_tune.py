@@ -1,15 +1,17 @@
 """Unfreeze the base above the boundary and train it with the head, at a low rate, from cached activations."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
 
 from transfer.features import dataset, store
 from transfer.images import manifest
-from transfer.network import saving, vgg16, weights
+from transfer.network import precision, saving, vgg16, weights
 from transfer.network.backend import keras
 from transfer.network.card import describe, verified_card
+from transfer.network.precision import Precision, PrecisionChoice
 from transfer.runtime import disk, files, params, paths
 from transfer.runtime.errors import DataError, rerun_hint
 from transfer.training import fit, results, resume
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 class Params(params.Section):
     """How the top of the network is trained, and the seed of dropout, order and views."""
 
+    precision: PrecisionChoice = Field(description="number format in which the unfrozen layers of the base compute")
     training: TrainingParams
     seed: int = Field(ge=0)
 
@@ -38,9 +41,11 @@ def main() -> None:
     check_weights(base_file, recipes[0])
     verified_card(head_file, hint=rerun_hint("train_head"))
     inputs = store.lineage(paths.artifact("split", "manifest.csv"), recipes, head=head_file)
-    scratch = resume.scratch_folder("fine_tune", settings.model_dump(), inputs, entry=Path(__file__))
+    computed_in = precision.choose(settings.precision)
+    used = {**settings.model_dump(), "precision": computed_in}
+    scratch = resume.scratch_folder("fine_tune", used, inputs, entry=Path(__file__))
 
-    top, model = networks(weights.read(base_file), saving.load(head_file), recipes[0])
+    top, model = networks(weights.read(base_file), saving.load(head_file), recipes[0], computed_in)
     history, head_loss = train(top, model, photographs, settings, scratch=scratch)
 
     scores = summary(history, settings.training, loss_to_beat=head_loss)
@@ -48,10 +53,10 @@ def main() -> None:
         log.warning(
             "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", head_loss
         )
-    card = describe(manifest.classes(photographs), recipes[0], inputs, settings.model_dump(), scores)
+    card = describe(manifest.classes(photographs), recipes[0], inputs, used, scores)
     metrics = {"head_val_loss": head_loss, **scores}
     file = paths.artifact("fine_tune", "model.keras")
-    results.write_run(file, model, history, metrics=metrics, card=card, scratch=scratch)
+    results.write_run(file, deployed(top, model), history, metrics=metrics, card=card, scratch=scratch)
 
 
 def check_weights(file: Path, recipe: store.Recipe) -> None:
@@ -68,24 +73,35 @@ def check_weights(file: Path, recipe: store.Recipe) -> None:
         )
 
 
-def networks(base: weights.Weights, head: keras.Model, recipe: store.Recipe) -> tuple[keras.Model, keras.Model]:
-    """Build the network to train, from boundary activations to probabilities, and the model that contains it.
+def networks(
+    base: weights.Weights, head: keras.Model, recipe: store.Recipe, computed_in: Precision
+) -> tuple[keras.Model, keras.Model]:
+    """Build the network to train, from boundary activations to probabilities, and the model that is deployed.
 
     Returns:
-        The top, and the model from photographs (uint8 RGB of the recipe's `image_size`) to probabilities. Both have
-        the same layers above the boundary.
+        The top, whose layers of the base compute in `computed_in`, and the model from photographs (uint8 RGB of the
+        recipe's `image_size`) to probabilities, which computes in float32. Both have the same head; `deployed` gives
+        the model the other weights of the top.
     """
     boundary, image_size = recipe["boundary"], recipe["image_size"]
-    layers = [*vgg16.top_layers(base, above=boundary), head]
-    top = keras.Sequential([keras.Input(vgg16.shape_after(boundary, image_size=image_size)), *layers])
+    activations = keras.Input(vgg16.shape_after(boundary, image_size=image_size))
+    unfrozen = vgg16.top_layers(base, above=boundary, dtype=precision.training_policy(computed_in))
     photograph = keras.Input((image_size, image_size, 3), dtype="uint8", name="photograph")
-    return top, keras.Sequential([photograph, *vgg16.frozen_layers(base, through=boundary), *layers])
+    base_layers = [*vgg16.frozen_layers(base, through=boundary), *vgg16.top_layers(base, above=boundary)]
+    return keras.Sequential([activations, *unfrozen, head]), keras.Sequential([photograph, *base_layers, head])
+
+
+def deployed(top: keras.Model, model: keras.Model) -> keras.Model:
+    """Return `model` after giving its layers the weights of those of the same name in `top`."""
+    for layer in top.layers:
+        model.get_layer(layer.name).set_weights(layer.get_weights())
+    return model
 
 
 def train(
     top: keras.Model, model: keras.Model, photographs: list[manifest.Entry], settings: Params, *, scratch: Path
 ) -> tuple[History, float]:
-    """Train the top of a model on boundary activations, in place.
+    """Train the top of a model on boundary activations, in place; `model` is deployed at checkpoints.
 
     Returns:
         The history, and the validation loss before training, which is the head's; an epoch must be below it to count.
@@ -113,6 +129,6 @@ def train(
         scratch=scratch,
         name="fine_tune",
         loss_to_beat=head_loss,
-        exported=model,
+        exported=partial(deployed, top, model),
     )
     return history, head_loss

@@ -69,5 +69,5 @@ def train(head: keras.Model, photographs: list[manifest.Entry], settings: Params
         seed=settings.seed,
         scratch=scratch,
         name="train_head",
-        exported=head,
+        exported=lambda: head,
     )

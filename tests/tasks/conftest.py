@@ -38,6 +38,7 @@ PARAMS: dict[str, Any] = {
             "stretch": 1.0,
             "fill": "reflect",
         },
+        "precision": "float32",
         "seed": 0,
     },
     "train_head": {
@@ -54,6 +55,7 @@ PARAMS: dict[str, Any] = {
         "seed": 0,
     },
     "fine_tune": {
+        "precision": "float32",
         "training": training_params("fine_tune", learning_rate=1e-5, batch_size=8, epochs=3, patience=3),
         "seed": 0,
     },

@@ -263,6 +263,20 @@ def disk_error() -> str:
     return str(caught.value)
 
 
+@pytest.mark.usefixtures("_computing_process")
+def test_precisions_have_features_of_their_own(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows in bfloat16 are computed beside those in float32, the log names the precision, and nothing is repeated."""
+    before = store.read_recipe(OUTPUT / "0/recipe.json")
+    assert "precision" not in before
+    for precision, reused in (("bfloat16", 0), ("float32", 64), ("bfloat16", 64)):
+        write_params(workspace, {"extract_features": {**SETTINGS, "precision": precision}})
+        caplog.clear()
+        extract_features.main()
+        assert summary(caplog) == f"extract_features: 64 rows, {reused} of them computed before."
+        assert ("extract_features: computing in bfloat16." in caplog.messages) == (reused == 0)
+    assert store.read_recipe(OUTPUT / "0/recipe.json") == before | {"precision": "bfloat16"}
+
+
 @pytest.mark.reliability("disk", "no space for the features", "exit 74 before any is computed, with the space needed")
 def test_features_for_which_the_disk_has_no_space_are_not_computed(
     small: disks.Disk, caplog: pytest.LogCaptureFixture

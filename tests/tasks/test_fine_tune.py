@@ -109,6 +109,18 @@ def test_layers_below_the_boundary_are_unchanged(chain: Chain) -> None:
     assert changed == {"block5_conv1", "block5_conv2", "block5_conv3"}
 
 
+def test_a_model_trained_in_bfloat16_is_deployed_in_float32(workspace: Path) -> None:
+    """Fine-tuning in bfloat16 trains the same layers to nearly the same scores; the model computes in float32."""
+    expected = metrics(workspace)
+    write_params(workspace, {"fine_tune": {**PARAMS["fine_tune"], "precision": "bfloat16"}})
+    fine_tune.main()
+    assert metrics(workspace) == {name: pytest.approx(score, rel=0.05) for name, score in expected.items()}
+    model = saving.load(OUTPUT / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert changed_layers(model, weights.read(WEIGHTS)) == {"block5_conv1", "block5_conv2", "block5_conv3"}
+    assert json.loads((OUTPUT / "model.json").read_text())["params"]["precision"] == "bfloat16"
+
+
 def test_the_head_s_model_is_kept_if_no_epoch_beats_it(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With a learning rate that ruins the network, the stage keeps the head's model and reports it."""
     caplog.set_level(logging.WARNING)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from transfer import __version__
 from transfer.evaluation.consistency import TrainedNetwork
-from transfer.features.store import Recipe
+from transfer.features.store import Recipe, precision
 from transfer.network.backend import keras, tf
 from transfer.runtime import files
 
@@ -20,7 +20,7 @@ def parameters(recipes: Sequence[Recipe], trained: Mapping[str, TrainedNetwork])
         trained: networks by the stage that trained them.
     """
     recipe = {_PARAMETERS.get(name, name): value for name, value in recipes[-1].items() if name != "weights"}
-    features = {"views": len(recipes) - 1, **recipe}
+    features = {"views": len(recipes) - 1, "precision": precision(recipes[0]), **recipe}
     return flatten({"extract_features": features, **{stage: network.card.params for stage, network in trained.items()}})
 
 

@@ -18,6 +18,7 @@ from transfer.features import store
 from transfer.images.decoding import Pixels
 from transfer.network import vgg16
 from transfer.network.backend import keras, tf
+from transfer.network.precision import Precision
 from transfer.network.weights import Weights
 
 BATCH = 8  # views that a replica computes at once: more is no faster and takes more memory
@@ -38,21 +39,30 @@ def use_one_thread_per_replica() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(core_count())
 
 
-def build_network(weights: Weights, *, image_size: int, boundary: str) -> Network:
+def build_network(weights: Weights, *, image_size: int, boundary: str, precision: Precision = "float32") -> Network:
     """Build the base as a function from pixels of shape (at most `BATCH`, size, size, 3) to one row per picture.
 
     Every call computes `BATCH` rows, padded with zeros, so that the last bits of a row do not depend on the number
     of pictures.
+
+    Args:
+        weights: of the base.
+        image_size: edge of the pictures, pixels.
+        boundary: name of the last frozen layer.
+        precision: number format of all layers; activations in bfloat16 are float16 numbers as well, within its range.
     """
     photograph = keras.Input((image_size, image_size, 3), batch_size=BATCH, dtype="uint8")
     at_boundary = photograph
-    for layer in vgg16.frozen_layers(weights, through=boundary):
+    for layer in vgg16.frozen_layers(weights, through=boundary, dtype=precision):
         at_boundary = layer(at_boundary)
     pooled = at_boundary
-    for layer in vgg16.top_layers(weights, above=boundary):
+    for layer in vgg16.top_layers(weights, above=boundary, dtype=precision):
         pooled = layer(pooled)
     model = keras.Model(photograph, [at_boundary, pooled])
-    forward = tf.function(lambda pixels: model(pixels, training=False), jit_compile=False)
+
+    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    def forward(pixels: Pixels) -> list[tf.Tensor]:
+        return [tf.cast(part, tf.float32) for part in model(pixels, training=False)]
 
     def compute(pixels: Pixels) -> list[store.Row]:
         padding = ((0, BATCH - len(pixels)), (0, 0), (0, 0), (0, 0))

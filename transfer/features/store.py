@@ -11,7 +11,7 @@ import secrets
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,11 @@ class DamagedRow(Exception):
 def recipe_digest(recipe: Recipe) -> str:
     """Return the SHA-256 of a recipe, in hexadecimal; the order of its entries does not matter."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def precision(recipe: Recipe) -> Literal["float32", "bfloat16"]:
+    """Return the number format in which a recipe's rows are computed."""
+    return "bfloat16" if recipe.get("precision") == "bfloat16" else "float32"
 
 
 def write_recipes(folder: Path, recipes: Iterable[Recipe]) -> None:

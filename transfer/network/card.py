@@ -22,6 +22,7 @@ class Card(BaseModel):
     classes: list[str] = Field(min_length=2)
     image_size: int = Field(ge=1, le=MAX_SIZE)
     resizing: Resizing
+    precision: str = Field("float32", description="number format of the activations that the network was trained on")
     trained_on: dict[str, Any]
     params: dict[str, Any]
     scores: dict[str, float]
@@ -38,7 +39,7 @@ def describe(
 
     Args:
         classes: class names in the order of their numbers.
-        recipe: `image_size` and `resizing` of the photographs that the network takes.
+        recipe: of the features: `image_size` and `resizing` of the photographs that the network takes, and `precision`.
         trained_on: SHA-256 of the inputs of training.
         settings: the stage's parameters.
         scores: of the training run.
@@ -47,6 +48,7 @@ def describe(
         "classes": list(classes),
         "image_size": recipe["image_size"],
         "resizing": recipe["resizing"],
+        "precision": recipe.get("precision", "float32"),
         "trained_on": trained_on,
         "params": settings,
         "scores": scores,

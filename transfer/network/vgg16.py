@@ -33,35 +33,42 @@ def shape_after(layer: str, *, image_size: int) -> tuple[int, int, int]:
     return edge, edge, channels
 
 
-def frozen_layers(weights: Weights, *, through: str) -> list[keras.Layer]:
+def frozen_layers(weights: Weights, *, through: str, dtype: str = "float32") -> list[keras.Layer]:
     """Return preprocessing and the base's layers up to and including `through`, not trainable.
 
     They take RGB from 0 to 255. ImageNet's weights take BGR, so the channels of the first kernel are reversed instead
-    of those of every photograph.
+    of those of every photograph. Preprocessing computes in float32: in bfloat16, pixels minus a mean would lose a bit.
+
+    Args:
+        weights: of the base.
+        through: name of the last layer.
+        dtype: Keras's dtype policy of the base's layers.
     """
     names = layer_names()
-    layers = _layers(weights, names[: names.index(through) + 1])
+    layers = _layers(weights, names[: names.index(through) + 1], dtype)
     for layer in layers:
         layer.trainable = False
     return [keras.layers.Rescaling(1.0, offset=[-mean for mean in MEAN_RGB], name="preprocessing"), *layers]
 
 
-def top_layers(weights: Weights, *, above: str) -> list[keras.Layer]:
-    """Return the base's layers after `above`, trainable."""
+def top_layers(weights: Weights, *, above: str, dtype: str = "float32") -> list[keras.Layer]:
+    """Return the base's layers after `above`, trainable, with a dtype policy of Keras."""
     names = layer_names()
-    return _layers(weights, names[names.index(above) + 1 :])
+    return _layers(weights, names[names.index(above) + 1 :], dtype)
 
 
-def _layers(weights: Weights, names: list[str]) -> list[keras.Layer]:
-    return [_convolution(name, *weights[name]) if name in ARCHITECTURE else _pooling(name) for name in names]
+def _layers(weights: Weights, names: list[str], dtype: str) -> list[keras.Layer]:
+    return [
+        _convolution(name, dtype, *weights[name]) if name in ARCHITECTURE else _pooling(name, dtype) for name in names
+    ]
 
 
-def _pooling(name: str) -> keras.Layer:
-    return keras.layers.MaxPooling2D(2, strides=2, name=name)
+def _pooling(name: str, dtype: str) -> keras.Layer:
+    return keras.layers.MaxPooling2D(2, strides=2, dtype=dtype, name=name)
 
 
-def _convolution(name: str, kernel: np.ndarray, bias: np.ndarray) -> keras.Layer:
-    layer = keras.layers.Conv2D(kernel.shape[-1], 3, padding="same", activation="relu", name=name)
+def _convolution(name: str, dtype: str, kernel: np.ndarray, bias: np.ndarray) -> keras.Layer:
+    layer = keras.layers.Conv2D(kernel.shape[-1], 3, padding="same", activation="relu", dtype=dtype, name=name)
     layer.build((None, None, None, kernel.shape[2]))
     layer.set_weights([kernel[:, :, ::-1] if name == "block1_conv1" else kernel, bias])
     return layer

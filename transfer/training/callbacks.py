@@ -147,11 +147,13 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
     Args:
         settings: which epochs are saved.
         history: the epochs; the last one is the epoch that ends.
-        network: the network to save.
+        network: returns the network to save.
         folder: where `epoch-0005.keras` or `best.keras` are written.
     """
 
-    def __init__(self, settings: ModelCheckpoint, history: History, network: keras.Model, folder: Path) -> None:
+    def __init__(
+        self, settings: ModelCheckpoint, history: History, network: Callable[[], keras.Model], folder: Path
+    ) -> None:
         super().__init__()
         self._settings = settings
         self._history = history
@@ -164,9 +166,9 @@ class SaveCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         if not due or due[-1]["epoch"] != epoch + 1:
             return
         if not self._settings.save_best_only:
-            saving.save(self._network, self._folder / f"epoch-{epoch + 1:04}.keras")
+            saving.save(self._network(), self._folder / f"epoch-{epoch + 1:04}.keras")
         elif best_by_monitor(due, self._settings.monitor) is due[-1]:
-            saving.save(self._network, self._folder / "best.keras")
+            saving.save(self._network(), self._folder / "best.keras")
 
 
 class BackUpEpochs(keras.callbacks.Callback):  # type: ignore[misc]

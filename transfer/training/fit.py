@@ -106,7 +106,7 @@ def fit(
     scratch: Path,
     name: str,
     loss_to_beat: float = math.inf,
-    exported: keras.Model | None = None,
+    exported: Callable[[], keras.Model] | None = None,
 ) -> History:
     """Train a compiled network and give it the weights of the best epoch, see `history.best_epoch`.
 
@@ -122,7 +122,7 @@ def fit(
         scratch: folder for the state, of this run alone; see `resume.scratch_folder`.
         name: of the stage, for progress and messages.
         loss_to_beat: only epochs with a lower validation loss count.
-        exported: the network that checkpoints save, which contains the layers of `model`; by default `model`.
+        exported: returns the network that checkpoints save, with the weights of `model`; by default `model` itself.
 
     Returns:
         An entry for each epoch, with `history.COLUMNS` as keys; losses are log losses without penalties.
@@ -136,7 +136,9 @@ def fit(
         initial_weights = model.get_weights()
         history = resume.restore(model, scratch, name)
         if not _has_ended(model, history, settings):
-            saves = _saving_callbacks(history, settings, scratch, exported or model, loss_to_beat=loss_to_beat)
+            saves = _saving_callbacks(
+                history, settings, scratch, exported or (lambda: model), loss_to_beat=loss_to_beat
+            )
             with _progress_bar(name, history, settings, batches=len(train)) as bar:
                 watching = [
                     callbacks.SeedEpochs(train, seed=seed),
@@ -165,7 +167,7 @@ def _progress_bar(name: str, history: History, settings: Params, *, batches: int
 
 
 def _saving_callbacks(
-    history: History, settings: Params, scratch: Path, exported: keras.Model, *, loss_to_beat: float
+    history: History, settings: Params, scratch: Path, exported: Callable[[], keras.Model], *, loss_to_beat: float
 ) -> list[keras.callbacks.Callback]:
     saves = [callbacks.SaveBestWeights(history, settings, scratch, loss_to_beat=loss_to_beat)]
     if settings.model_checkpoint:

@@ -31,6 +31,7 @@ def test_parameters_are_named_as_in_params_yaml(tmp_path: Path) -> None:
     recipes = [RECIPE, {**RECIPE, "augmentation": {"zoom": 1.2}}]
     assert provenance.parameters(recipes, networks) == {
         "extract_features.views": 1,
+        "extract_features.precision": "float32",
         "extract_features.frozen_through": "block4_pool",
         "extract_features.image_size": 32,
         "extract_features.augmentation.zoom": 1.2,
