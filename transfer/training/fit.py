@@ -136,9 +136,7 @@ def fit(
         initial_weights = model.get_weights()
         history = resume.restore(model, scratch, name)
         if not _has_ended(model, history, settings):
-            saves = _saving_callbacks(
-                history, settings, scratch, exported or (lambda: model), loss_to_beat=loss_to_beat
-            )
+            saves = _saving_callbacks(model, history, settings, scratch, exported, loss_to_beat=loss_to_beat)
             with _progress_bar(name, history, settings, batches=len(train)) as bar:
                 watching = [
                     callbacks.SeedEpochs(train, seed=seed),
@@ -167,12 +165,18 @@ def _progress_bar(name: str, history: History, settings: Params, *, batches: int
 
 
 def _saving_callbacks(
-    history: History, settings: Params, scratch: Path, exported: Callable[[], keras.Model], *, loss_to_beat: float
+    model: keras.Model,
+    history: History,
+    settings: Params,
+    scratch: Path,
+    exported: Callable[[], keras.Model] | None,
+    *,
+    loss_to_beat: float,
 ) -> list[keras.callbacks.Callback]:
     saves = [callbacks.SaveBestWeights(history, settings, scratch, loss_to_beat=loss_to_beat)]
     if settings.model_checkpoint:
         folder = resume.checkpoints_folder(scratch)
-        saves.append(callbacks.SaveCheckpoints(settings.model_checkpoint, history, exported, folder))
+        saves.append(callbacks.SaveCheckpoints(settings.model_checkpoint, history, exported or (lambda: model), folder))
     return saves
 
 
