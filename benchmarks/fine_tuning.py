@@ -1,4 +1,4 @@
-"""The time of an epoch of fine-tuning from cached activations, and of an epoch of the full network.
+"""The time of an epoch of fine-tuning from cached activations in both precisions, and of one of the full network.
 
 Both train the same layers on the same photographs with the same compiled step, in turns in one process. The full
 network takes its pixels from memory, the other reads its rows from the disk.
@@ -34,6 +34,12 @@ def head() -> keras.Model:
     return heads.build(settings, feature_map=feature_map, classes=2, seed=0)
 
 
+def top_in(policy: str, imagenet: weights.Weights) -> keras.Model:
+    """Build the layers above the boundary, with a dtype policy of Keras for those of the base."""
+    activations = keras.Input(vgg16.shape_after(BOUNDARY, image_size=SIZE))
+    return keras.Sequential([activations, *vgg16.top_layers(imagenet, above=BOUNDARY, dtype=policy), head()])
+
+
 def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) -> dataset.FeatureDataset:
     """Compute and write the rows of `pixels`, and return them as the dataset of the stage `fine_tune`."""
     recipe = {"benchmark": True}
@@ -59,13 +65,7 @@ def main() -> None:
     imagenet = weights.random(seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPHS, SIZE, SIZE, 3), dtype=np.uint8)
     labels = (np.arange(PHOTOGRAPHS) % 2).astype(np.float32)[:, None]
-    top = keras.Sequential(
-        [
-            keras.Input(vgg16.shape_after(BOUNDARY, image_size=SIZE)),
-            *vgg16.top_layers(imagenet, above=BOUNDARY),
-            head(),
-        ]
-    )
+    top, top_bfloat16 = (top_in(policy, imagenet) for policy in ("float32", "mixed_bfloat16"))
     full = keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 3), dtype="uint8"),
@@ -77,14 +77,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cached = cached_views(Path(folder), pixels, imagenet)
         settings = params.load("fine_tune", fine_tune.Params).training
-        for model in (top, full):
+        for model in (top, top_bfloat16, full):
             fit.compile_model(model, settings, batches=len(cached))
-        rounds = [(seconds(full, pixels, labels), seconds(top, cached)) for _ in range(ROUNDS + 1)][1:]
-    ratios = [slow / fast for slow, fast in rounds]
+        rounds = [
+            (seconds(full, pixels, labels), seconds(top, cached), seconds(top_bfloat16, cached))
+            for _ in range(ROUNDS + 1)
+        ][1:]
     print(f"{SIZE} px, {PHOTOGRAPHS} photographs per epoch, {ROUNDS} rounds; milliseconds per photograph: median")
-    for name, times in zip(("full network", "from the cache"), zip(*rounds, strict=True), strict=True):
-        print(f"{name:16} {1000 * statistics.median(times) / PHOTOGRAPHS:7.1f}")
-    print(f"ratio            {statistics.median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    names = ("full network", "from the cache", "in bfloat16")
+    for name, times in zip(names, zip(*rounds, strict=True), strict=True):
+        ratios = [full_time / time for (full_time, *_), time in zip(rounds, times, strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{name:16} {1000 * statistics.median(times) / PHOTOGRAPHS:7.1f}  {spread} times as fast as the first")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,235 @@
+"""Seconds to a trained network by recipes that people run instead, and by this project, on the same photographs.
+
+- `book`: 'Deep Learning with Python', 2nd edition (Chollet, 2021), chapter 8: VGG16 at 180 pixels; a dense head on its
+  features, 20 epochs; then the frozen base with augmentation in the network, 50 epochs; then the last four layers of
+  the base unfrozen, RMSprop at 1e-5, 30 epochs.
+- `bottleneck`: the common script of bottleneck features: 150 pixels divided by 255, VGG16's output flattened, a dense
+  head, 50 epochs.
+- `project`: all stages with the defaults of params.yaml, features included.
+
+The first two are written from their descriptions. They take hours, so `time` times a few batches of each part and
+multiplies by the number of batches. `whole` runs all of a recipe on few photographs and compares its seconds with those
+computed in that way.
+"""
+
+import argparse
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.pipeline import run, set_params
+from flows import demo
+from transfer.network import vgg16, weights
+from transfer.network.backend import keras
+
+ROOT = Path(__file__).parent.parent
+BATCH = 32
+TIMED_BATCHES = 3  # of each part, after one that compiles it
+STAGES = ("download", "fetch_weights", "subsample", "split", "extract_features", "train_head", "fine_tune", "evaluate")
+
+
+class Part(NamedTuple):
+    """A step of a recipe: one pass, or the epochs of a training run.
+
+    Attributes:
+        name: of the step.
+        epochs: number of passes over the photographs.
+        step: computes one batch of the training split.
+        check: computes one batch of the validation split; none if a batch of both is the same.
+    """
+
+    name: str
+    epochs: int
+    step: Callable[[], object]
+    check: Callable[[], object]
+
+
+def base(imagenet: weights.Weights, *, trainable: Sequence[str] = ()) -> list[keras.Layer]:
+    """Return VGG16's layers after preprocessing; only those named are trainable."""
+    layers = vgg16.frozen_layers(imagenet, through=vgg16.POOLED)[1:]
+    for layer in layers:
+        layer.trainable = layer.name in trainable
+    return layers
+
+
+def subtract_means() -> keras.Layer:
+    """Return `keras.applications.vgg16.preprocess_input` as a layer, for weights whose first kernel takes RGB."""
+    return keras.layers.Rescaling(1.0, offset=[-mean for mean in vgg16.MEAN_RGB])
+
+
+def book(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> Iterator[Part]:
+    """Yield the parts of the book's recipe for a batch of pixels, shape (batch, 180, 180, 3)."""
+    preprocessed = keras.Sequential([keras.Input(pixels.shape[1:]), subtract_means(), *base(imagenet)])
+    yield _pass("features", preprocessed, pixels)
+    features = preprocessed.predict_on_batch(pixels)
+    yield _training("head on features", 20, _dense_head(features.shape[1:], [], "rmsprop"), features, labels)
+    augmentation = [
+        keras.layers.RandomFlip("horizontal"),
+        keras.layers.RandomRotation(0.1),
+        keras.layers.RandomZoom(0.2),
+    ]
+    before = [keras.Input(pixels.shape[1:]), *augmentation, subtract_means()]
+    frozen = _dense_head(None, [*before, *base(imagenet)], "rmsprop")
+    yield _training("frozen base, augmented", 50, frozen, pixels, labels)
+    last_four = ("block5_conv1", "block5_conv2", "block5_conv3", "block5_pool")
+    unfrozen = _dense_head(
+        None,
+        [*before, *base(imagenet, trainable=last_four)],
+        keras.optimizers.RMSprop(1e-5),
+    )
+    yield _training("last four layers unfrozen", 30, unfrozen, pixels, labels)
+
+
+def bottleneck(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> Iterator[Part]:
+    """Yield the parts of the script of bottleneck features for a batch of pixels, shape (batch, 150, 150, 3)."""
+    divided = [keras.Input(pixels.shape[1:]), keras.layers.Rescaling(1 / 255), *base(imagenet)]
+    extractor = keras.Sequential(divided)
+    yield _pass("features", extractor, pixels)
+    features = extractor.predict_on_batch(pixels)
+    yield _training("head on features", 50, _dense_head(features.shape[1:], [], "rmsprop"), features, labels)
+
+
+def _dense_head(shape: tuple[int, ...] | None, below: list[object], optimizer: object) -> keras.Model:
+    """Compile Flatten, Dense(256), Dropout(0.5) and a sigmoid on top of some layers or of an input of a shape."""
+    layers = [
+        *([keras.Input(shape)] if shape else below),
+        keras.layers.Flatten(),
+        keras.layers.Dense(256, activation="relu"),
+        keras.layers.Dropout(0.5),
+        keras.layers.Dense(1, activation="sigmoid"),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(optimizer=optimizer, loss="binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def _pass(name: str, model: keras.Model, pixels: np.ndarray) -> Part:
+    def step() -> object:
+        return model.predict_on_batch(pixels)
+
+    return Part(name, 1, step, step)
+
+
+def _training(name: str, epochs: int, model: keras.Model, inputs: np.ndarray, labels: np.ndarray) -> Part:
+    return Part(
+        name,
+        epochs,
+        lambda: model.train_on_batch(inputs, labels),
+        lambda: model.test_on_batch(inputs, labels),
+    )
+
+
+RECIPES = {"book": (book, 180), "bottleneck": (bottleneck, 150)}
+
+
+def seconds_per_batch(step: Callable[[], object]) -> float:
+    """Return the median seconds of a batch, after one that compiles the step."""
+    step()
+    times = []
+    for _ in range(TIMED_BATCHES):
+        start = time.monotonic()
+        step()
+        times.append(time.monotonic() - start)
+    return statistics.median(times)
+
+
+def computed_seconds(name: str, archive: Path, imagenet: weights.Weights, *, train: int, validation: int) -> float:
+    """Print the milliseconds per photograph of each part of a recipe, and return the seconds of all its epochs."""
+    recipe, size = RECIPES[name]
+    pixels, labels = read_batch(archive, size=size)
+    total = 0.0
+    for part in recipe(imagenet, pixels, labels):
+        step, check = seconds_per_batch(part.step), seconds_per_batch(part.check)
+        seconds = part.epochs * (step * train + check * validation) / BATCH
+        total += seconds
+        print(
+            f"{name:11}{part.name:26}{1000 * step / BATCH:7.1f} ms a photograph, {1000 * check / BATCH:6.1f} ms to "
+            f"validate it; {part.epochs:2} epochs: {seconds:8.0f} s",
+            flush=True,
+        )
+    return total
+
+
+def whole_seconds(name: str, archive: Path, imagenet: weights.Weights) -> float:
+    """Run every epoch of a recipe on one batch to train on and one to validate on, and return the seconds."""
+    recipe, size = RECIPES[name]
+    pixels, labels = read_batch(archive, size=size)
+    start = time.monotonic()
+    for part in recipe(imagenet, pixels, labels):
+        for _ in range(part.epochs):
+            part.step()
+            part.check()
+    return time.monotonic() - start
+
+
+def read_batch(archive: Path, *, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read one batch of both classes from Kaggle's archive: pixels from 0 to 255, float32, and labels."""
+    with zipfile.ZipFile(archive) as outer:
+        photographs = zipfile.ZipFile(io.BytesIO(outer.read("train.zip")))
+    names = sorted(name for name in photographs.namelist() if name.endswith(".jpg"))
+    chosen = [*names[: BATCH // 2], *names[-BATCH // 2 :]]
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(photographs.read(name))).convert("RGB").resize((size, size)), np.float32)
+        for name in chosen
+    ]
+    return np.stack(pixels), np.array([["dog" in name] for name in chosen], np.float32)
+
+
+def project_seconds(archive: Path, weights_file: Path, *, photographs: int) -> float:
+    """Run all stages on real photographs in a temporary workspace; print and return their seconds."""
+    total = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder) / "workspace"
+        demo.prepare(ROOT, workspace)
+        (workspace / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+        set_params(
+            workspace,
+            {
+                "download": {"source": "inbox"},
+                "fetch_weights": {"source": "inbox"},
+                "subsample": {"photographs": photographs},
+            },
+        )
+        (workspace / "inbox").mkdir(exist_ok=True)
+        for file in (archive, weights_file):
+            (workspace / "inbox" / file.name).write_bytes(file.read_bytes())
+        for stage in STAGES:
+            seconds, megabytes = run(workspace, "tasks", stage)
+            total += seconds
+            print(f"project    {stage:26}{seconds:8.1f} s, {megabytes:6.0f} MB", flush=True)
+    return total
+
+
+def main(options: argparse.Namespace) -> None:
+    """Time the recipes and the project, and print the ratios."""
+    if not {"DOGS_VS_CATS_PHOTOS", "DOGS_VS_CATS_WEIGHTS"} <= os.environ.keys():
+        sys.exit("DOGS_VS_CATS_PHOTOS and DOGS_VS_CATS_WEIGHTS must name Kaggle's archive and VGG16's weights.")
+    archive, weights_file = Path(os.environ["DOGS_VS_CATS_PHOTOS"]), Path(os.environ["DOGS_VS_CATS_WEIGHTS"])
+    imagenet = weights.read(weights_file)
+    if options.whole:
+        computed = computed_seconds(options.whole, archive, imagenet, train=BATCH, validation=BATCH)
+        seconds = whole_seconds(options.whole, archive, imagenet)
+        print(f"{options.whole}, one batch: {seconds:.0f} s whole, {computed:.0f} s computed")
+        return
+    train, validation = round(0.6 * options.photographs), round(0.2 * options.photographs)
+    totals = {name: computed_seconds(name, archive, imagenet, train=train, validation=validation) for name in RECIPES}
+    own = project_seconds(archive, weights_file, photographs=options.photographs)
+    for name, seconds in totals.items():
+        print(f"{name}: {seconds:.0f} s computed; the project: {own:.0f} s, {seconds / own:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description="Time recipes and this project.")
+    parser.add_argument("--photographs", type=int, default=2000, help="in all splits together")
+    parser.add_argument("--whole", choices=sorted(RECIPES), help="compare one whole run on a batch with its estimate")
+    main(parser.parse_args())
