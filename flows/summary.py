@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.experiments import Difference
 from flows.reproduction import Outcome
-from transfer.evaluation import figures
+from transfer.evaluation import figures, names
 from transfer.runtime import paths
 from transfer.training import history
 
@@ -41,8 +41,8 @@ def stages(outcomes: Mapping[str, Outcome]) -> list[Row]:
 
 def counted(outcomes: Iterable[Outcome]) -> str:
     """Count the stages by outcome, as in "2 ran, 6 unchanged"."""
-    names = [outcome.name.lower() for outcome in outcomes]
-    return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+    states = [outcome.name.lower() for outcome in outcomes]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
 def scores(differences: Iterable[Difference]) -> list[Row]:
@@ -85,11 +85,11 @@ def learning_curves() -> str:
 def results() -> str:
     """Return Markdown with the main scores of both networks, and the paths of report, model and scores."""
     metrics = _metrics()
-    networks = {stage: metrics[stage] for stage in ("train_head", "fine_tune") if isinstance(metrics.get(stage), dict)}
+    networks = names.by_network({stage: metrics[stage] for stage in names.NETWORKS if stage in metrics})
     lines = [
         _cells(["network", *_MAIN.values()]),
         _cells(["---", *["---:"] * len(_MAIN)]),
-        *(_cells([stage, *(_rounded(scores.get(score)) for score in _MAIN)]) for stage, scores in networks.items()),
+        *(_cells([name, *(_rounded(scores.get(score)) for score in _MAIN)]) for name, scores in networks.items()),
         "",
     ]
     existing = {name: path.resolve() for name, path in _RESULTS.items() if path.exists()}

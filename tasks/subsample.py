@@ -137,8 +137,8 @@ def size_on_disk(archive: zipfile.ZipFile, members: Iterable[str]) -> int:
     return disk.size_on_disk(archive.getinfo(member).file_size for member in members)
 
 
-def manifest_entries(taken: Iterable[Usable], targets: Mapping[str, str]) -> list[manifest.Entry]:
-    """Return the manifest of the photographs taken, sorted by path."""
+def manifest_entries(taken: Iterable[Usable], targets: Mapping[str, str], place: str) -> list[manifest.Entry]:
+    """Return the manifest of the photographs taken, sorted by path; for `place`, see `user_place`."""
     return sorted(
         manifest.Entry(
             path=f"photos/{targets[photograph.candidate.member]}",
@@ -146,6 +146,7 @@ def manifest_entries(taken: Iterable[Usable], targets: Mapping[str, str]) -> lis
             sha256=photograph.sha256,
             width=photograph.width,
             height=photograph.height,
+            source=place and f"{place}/{photograph.candidate.member}",
         )
         for photograph in taken
     )
@@ -216,8 +217,8 @@ def main() -> None:
         choice = choose(archive, layout.candidates, queues, settings)
         targets = target_paths(queues)
         write_photographs(archive, choice.taken, targets)
-    manifest.write(paths.artifact(STAGE, "manifest.csv"), manifest_entries(choice.taken, targets))
     place = user_place(paths.artifact("download", "source.json"))
+    manifest.write(paths.artifact(STAGE, "manifest.csv"), manifest_entries(choice.taken, targets, place))
     rejected = [photograph._replace(path=place and f"{place}/{photograph.name}") for photograph in choice.rejected]
     manifest.write_rejected(paths.artifact(STAGE, "rejected.csv"), rejected)
     files.write_json(paths.artifact(STAGE, "metrics.json"), metrics(choice, layout.left_out))

@@ -3,9 +3,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.exceptions import DvcException
+from ruamel.yaml import YAML
 
 from flows import graph, workspace
 from tests.flows.conftest import TASK, add_remote, dvc_repro_running, pipeline, set_number, write_task
@@ -47,6 +49,17 @@ def test_each_stage_comes_after_those_it_needs() -> None:
     assert {stage: set(needed) for stage, needed in read.items()} == {stage: {*GRAPH[stage]} for stage in GRAPH}
     order = list(read)
     assert all(order.index(needed) < order.index(stage) for stage in order for needed in read[stage])
+
+
+def test_the_run_form_offers_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The JSON schema of a list of stages has the names in the order of dvc.yaml; any text if that cannot be read."""
+    schema: dict[str, Any] = {"items": {"type": "string"}}
+    graph.add_choices(schema)
+    assert schema["items"]["enum"] == list(YAML(typ="safe").load(graph.DECLARED)["stages"])
+    unreadable: dict[str, Any] = {"items": {"type": "string"}}
+    monkeypatch.setattr(graph, "DECLARED", Path("no such file"))
+    graph.add_choices(unreadable)
+    assert unreadable == {"items": {"type": "string"}}
 
 
 @pytest.mark.usefixtures("project")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+import requests
 from ruamel.yaml import YAML
 
 from flows import serve, server, worker
@@ -218,6 +219,15 @@ def test_another_clone_is_refused(served: Served, tmp_path: Path) -> None:
     assert "PREFECT_SERVER_API_PORT" in line
     after = served.post(f"work_pools/{worker.POOL}/workers/filter")
     assert [item["name"] for item in after] == [item["name"] for item in before]
+
+
+def test_the_run_form_offers_the_stages(served: Served) -> None:
+    """The parameter `stages` of a deployment is a choice among the stages of dvc.yaml; others are refused."""
+    deployment = ask("GET", f"{served.address}/deployments/name/pipeline/on-demand")
+    schema = deployment["parameter_openapi_schema"]["properties"]["stages"]
+    assert (schema["type"], schema["items"]["enum"]) == ("array", STAGES)
+    with pytest.raises(requests.HTTPError, match="409"):
+        served.started("on-demand", stages=["secnd"])
 
 
 def test_setting_up_twice_changes_nothing(served: Served) -> None:

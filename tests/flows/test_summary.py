@@ -132,7 +132,7 @@ def test_results_have_the_main_scores(folder: Path) -> None:
     lines = summary.results().splitlines()
     assert lines[0] == "| network | accuracy | log loss | ROC AUC | calibration error |"
     assert lines[2:] == [
-        "| fine_tune | 0.9825 | 0.05 | 0.99 | 0.01 |",
+        "| fine-tuned | 0.9825 | 0.05 | 0.99 | 0.01 |",
         "",
         f"- Scores: `{folder}/artifacts/evaluate/metrics.json`",
     ]

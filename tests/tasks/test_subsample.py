@@ -253,8 +253,8 @@ def test_a_near_duplicate_is_rejected(here: Path) -> None:
         assert reason.endswith(" of 256 bits differ")
 
 
-def rejected_paths(workspace: Path, source: str, place: str) -> dict[str, str | None]:
-    """Run the stage on photographs from a source; return the paths in rejected.csv, by name."""
+def user_paths(workspace: Path, source: str, place: str) -> tuple[dict[str, str], set[str]]:
+    """Run the stage; return the paths in rejected.csv, by name, and the sources of those taken."""
     prepare(
         workspace, {f"{name}/{n}.jpg": scene(n + 10 * (name == "cat")) for n in range(5) for name in ("cat", "dog")}
     )
@@ -265,14 +265,18 @@ def rejected_paths(workspace: Path, source: str, place: str) -> dict[str, str | 
     listed = manifest.read_rejected(output(workspace) / "rejected.csv")
     with (output(workspace) / "rejected.csv").open(newline="") as file:
         assert [row.get("path") or "" for row in csv.DictReader(file)] == [row.path for row in listed]
-    return {row.name: row.path for row in listed}
+    taken = manifest.read(output(workspace) / "manifest.csv")
+    return {row.name: row.path for row in listed}, {entry.source for entry in taken}
 
 
-def test_a_rejected_photograph_is_listed_with_the_users_path(here: Path) -> None:
-    """rejected.csv has the path in the inbox beside the name in photos.zip, and no path for downloaded archives."""
-    assert rejected_paths(here, "inbox", "inbox") == {"cat/broken.jpg": "inbox/cat/broken.jpg"}
-    assert rejected_paths(here, "inbox", "inbox/pets.zip") == {"cat/broken.jpg": "inbox/pets.zip/cat/broken.jpg"}
-    assert rejected_paths(here, "kaggle", "https://example.org") == {"cat/broken.jpg": ""}
+def test_photographs_are_listed_with_the_users_path(here: Path) -> None:
+    """Both lists have the path in the inbox beside that of the copy, and no such path for downloaded archives."""
+    for place in ("inbox", "inbox/pets.zip"):
+        rejected, taken = user_paths(here, "inbox", place)
+        assert rejected == {"cat/broken.jpg": f"{place}/cat/broken.jpg"}
+        assert taken <= {f"{place}/{name}/{n}.jpg" for name in ("cat", "dog") for n in range(5)}
+        assert len(taken) > 1
+    assert user_paths(here, "kaggle", "https://example.org") == ({"cat/broken.jpg": ""}, {""})
 
 
 def test_the_limit_for_near_duplicates_is_a_parameter(here: Path) -> None:

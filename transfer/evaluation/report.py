@@ -45,9 +45,13 @@ class Choice(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A photograph with its true class, its two most probable classes, and its thumbnail and heat map as data URIs."""
+    """A photograph with its true class, its two most probable classes, and its thumbnail and heat map as data URIs.
+
+    `source` is the file that the user knows; empty if the photographs are not the user's.
+    """
 
     path: str
+    source: str
     class_name: str
     choices: Sequence[Choice]
     thumbnail: str
@@ -170,6 +174,7 @@ def picture(
     most_probable = np.argsort(-probabilities, kind="stable")[:2]
     return Picture(
         path=photograph.path,
+        source=photograph.source,
         class_name=photograph.class_name,
         choices=[Choice(classes[number], float(probabilities[number])) for number in most_probable],
         thumbnail=data_uri(small),

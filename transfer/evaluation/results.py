@@ -53,13 +53,17 @@ def predictions(
         classes: class names, in the order of their numbers.
 
     Returns:
-        CSV with, for each network, the predicted class, its probability and the probabilities of all classes.
+        CSV with, for each network, the predicted class, its probability and the probabilities of all classes; with a
+        column `source` if any photograph has one.
     """
+    sources = ["source"] if any(photograph.source for photograph in photographs) else []
     of_network = ("class", "confidence", *(f"probability_{name}" for name in classes))
-    columns = ["path", "sha256", "class", *(f"{stage}_{column}" for stage in probabilities for column in of_network)]
+    of_networks = [f"{stage}_{column}" for stage in probabilities for column in of_network]
+    columns = ["path", *sources, "sha256", "class", *of_networks]
     rows = [
         [
             spreadsheets.protect(photograph.path),
+            *(spreadsheets.protect(photograph.source) for _ in sources),
             photograph.sha256,
             spreadsheets.protect(photograph.class_name),
             *(cell for predicted in probabilities.values() for cell in _cells(predicted[index], classes)),

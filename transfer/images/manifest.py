@@ -12,6 +12,7 @@ from transfer.runtime.errors import DataError, rerun_hint
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SPLITS = ("", "train", "validation", "test")
 _COLUMNS = {"path": "path", "class": "class_name", "sha256": "sha256", "width": "width", "height": "height"}
+_OPTIONAL = ("split", "source")  # columns that are written only if an entry has a value
 _REJECTED_COLUMNS = ("name", "reason")
 _REASON_SEPARATOR = ": "  # between a reason and its detail
 
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
         width: pixels, after rotation by the EXIF orientation.
         height: likewise.
         split: "train", "validation" or "test"; empty before the stage `split`.
+        source: the file that the user knows, such as `inbox/cat/1.jpg`; empty if the photographs are not the user's.
     """
 
     path: str
@@ -34,6 +36,7 @@ class Entry(NamedTuple):
     width: int
     height: int
     split: str = ""
+    source: str = ""
 
 
 class Rejected(NamedTuple):
@@ -53,9 +56,9 @@ class Rejected(NamedTuple):
 
 
 def write(path: Path, entries: Iterable[Entry]) -> None:
-    """Write a manifest atomically; it has a column `split` if any entry has a split."""
-    rows = list(entries)
-    columns = _COLUMNS | ({"split": "split"} if any(row.split for row in rows) else {})
+    """Write a manifest atomically; it has the columns `split` and `source` if any entry has one."""
+    rows = [entry._replace(source=spreadsheets.protect(entry.source)) for entry in entries]
+    columns = _COLUMNS | {name: name for name in _OPTIONAL if any(getattr(row, name) for row in rows)}
     files.write_csv(path, list(columns), ([getattr(row, attribute) for attribute in columns.values()] for row in rows))
 
 
@@ -117,6 +120,7 @@ def _entry(row: dict[str, str]) -> Entry:
         width=int(row["width"]),
         height=int(row["height"]),
         split=row.get("split") or "",
+        source=spreadsheets.unprotect(row.get("source") or ""),
     )
     path = PurePosixPath(entry.path)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in entry.path:

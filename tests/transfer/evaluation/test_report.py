@@ -44,7 +44,7 @@ def picture(*, shows: str, predicted: str, other: str) -> report.Picture:
     """A photograph with a prediction of 98.7 % confidence."""
     uri = report.data_uri(report.thumbnail(Image.new("RGB", (640, 480), "teal")))
     choices = [report.Choice(predicted, 0.987), report.Choice(other, 0.013)]
-    return report.Picture(f"photos/{shows}/1.jpg", shows, choices, uri, uri)
+    return report.Picture(f"photos/{shows}/1.jpg", "", shows, choices, uri, uri)
 
 
 def page(*, classes: tuple[str, ...] = ("cat", "dog"), p: float = 0.5, **changes: Any) -> report.Report:
@@ -265,11 +265,12 @@ def test_a_picture_has_the_two_most_probable_classes_and_a_heat_map(tmp_path: Pa
     """A picture has its two most probable classes and an overlaid thumbnail; a changed file is refused."""
     data = synthetic.draw("circle", 0, size=40, seed=0)
     (tmp_path / "1.jpg").write_bytes(data)
-    photograph = manifest.Entry("1.jpg", "circle", hashlib.sha256(data).hexdigest(), 40, 40, "test")
+    photograph = manifest.Entry("1.jpg", "circle", hashlib.sha256(data).hexdigest(), 40, 40, "test", "inbox/1.jpg")
     prediction = photograph, np.array([0.2, 0.3, 0.5]), np.ones((4, 4), np.float32)
     options: dict[str, Any] = {"classes": ["circle", "cross", "star"], "folder": tmp_path, "resizing": "crop"}
     result = report.picture(*prediction, **options)
     assert (result.class_name, result.choices) == ("circle", [("star", 0.5), ("cross", 0.3)])
+    assert (result.path, result.source) == ("1.jpg", "inbox/1.jpg")
     assert result.thumbnail != result.heat
     (tmp_path / "1.jpg").write_bytes(data[:300])
     with pytest.raises(DataError, match=r"1\.jpg must be"):

@@ -92,6 +92,17 @@ def test_predictions_have_a_row_a_photograph() -> None:
     }
 
 
+def test_predictions_name_the_users_files() -> None:
+    """The predictions for photographs of the inbox have the file that the user knows beside the copy's path."""
+    photographs = [entry(0, "cat")._replace(source="inbox/my cats/a.jpg"), entry(1, "dog"), entry(2, "dog")]
+    text = results.predictions(photographs, {"fine_tune": PROBABILITIES}, CLASSES)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["path"], row["source"]) for row in rows][:2] == [
+        ("photos/cat/0.jpg", "inbox/my cats/a.jpg"),
+        ("photos/dog/1.jpg", ""),
+    ]
+
+
 def test_predictions_have_no_formulas() -> None:
     """A class that a spreadsheet would take for a formula gets an apostrophe."""
     text = results.predictions([entry(0, "=cat")], {"fine_tune": np.array([[0.8, 0.2]])}, ["=cat", "dog"])

@@ -33,6 +33,16 @@ def test_splits_are_written_and_read(tmp_path: Path) -> None:
     assert manifest.read(tmp_path / "manifest.csv") == entries
 
 
+def test_the_users_files_are_written_and_read(tmp_path: Path) -> None:
+    """A manifest of the user's photographs has a column for their files, in which no cell is a formula."""
+    entries = [CAT._replace(source="inbox/猫, 1.jpg"), DOG._replace(source="=inbox/x.jpg")]
+    manifest.write(tmp_path / "manifest.csv", entries)
+    header, _, last = (tmp_path / "manifest.csv").read_text().splitlines()
+    assert header == "path,class,sha256,width,height,source"
+    assert last.endswith(",'=inbox/x.jpg")
+    assert manifest.read(tmp_path / "manifest.csv") == entries
+
+
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
     """A manifest with its columns in another order, and with additional ones, is read."""
     row = f"fine,2,1,{'ab' * 32},cat,photos/cat/x.jpg"
