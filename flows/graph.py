@@ -4,10 +4,11 @@ import graphlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from dvc.lock import LockError
 from dvc.repo import Repo
+from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -54,9 +55,12 @@ def declared() -> list[str]:
 
 
 def add_choices(schema: dict[str, Any]) -> None:
-    """Add the names of the stages to the JSON schema of a list of stages, in place; not if dvc.yaml cannot be read."""
+    """Add the names of the stages to the JSON schema of one, in place; nothing if dvc.yaml cannot be read."""
     if stages := declared():
-        schema["items"] = {"type": "string", "enum": stages}
+        schema["enum"] = stages
+
+
+Stage = Annotated[str, Field(json_schema_extra=add_choices)]  # Prefect's run form offers the names
 
 
 def plan(graph: Graph, stages: Iterable[str]) -> Graph:

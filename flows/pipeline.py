@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 from dvc.exceptions import DvcException
 from prefect import flow, get_run_logger, task
@@ -23,7 +23,6 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.utilities.annotations import allow_failure, quote
-from pydantic import Field
 
 from flows import (
     credentials,
@@ -47,8 +46,6 @@ PUSH_RETRIES = [5.0, 60.0]  # seconds to wait after a push that failed
 RETRIES = [5.0, 60.0, 300.0]  # seconds to wait after a transient error; a stage has retried for a while by itself
 REFUSED = 2  # exit code of a run with wrong arguments
 
-Stages = Annotated[tuple[str, ...], Field(json_schema_extra=graph.add_choices)]  # a list in Prefect's run form
-
 
 def is_transient(_task: object, _run: TaskRun, state: State[Any]) -> bool:
     """Return whether a failed stage is worth a retry, by its exit code."""
@@ -57,7 +54,7 @@ def is_transient(_task: object, _run: TaskRun, state: State[Any]) -> bool:
 
 @flow(name="pipeline", persist_result=False)
 def pipeline(
-    stages: Stages = (),
+    stages: tuple[graph.Stage, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002
     push: bool = False,  # noqa: FBT001, FBT002
 ) -> State[Any]:

@@ -3,13 +3,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dvc.exceptions import DvcException
+from prefect.utilities.callables import parameter_schema
 from ruamel.yaml import YAML
 
 from flows import graph, workspace
+from flows import pipeline as flow
 from tests.flows.conftest import TASK, add_remote, dvc_repro_running, pipeline, set_number, write_task
 
 GRAPH = {
@@ -52,14 +53,12 @@ def test_each_stage_comes_after_those_it_needs() -> None:
 
 
 def test_the_run_form_offers_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The JSON schema of a list of stages has the names in the order of dvc.yaml; any text if that cannot be read."""
-    schema: dict[str, Any] = {"items": {"type": "string"}}
-    graph.add_choices(schema)
-    assert schema["items"]["enum"] == list(YAML(typ="safe").load(graph.DECLARED)["stages"])
-    unreadable: dict[str, Any] = {"items": {"type": "string"}}
+    """Prefect's schema of the parameter has the names in the order of dvc.yaml; any text if that cannot be read."""
+    stages = parameter_schema(flow.pipeline).properties["stages"]
+    assert stages["type"] == "array"
+    assert stages["items"] == {"type": "string", "enum": list(YAML(typ="safe").load(graph.DECLARED)["stages"])}
     monkeypatch.setattr(graph, "DECLARED", Path("no such file"))
-    graph.add_choices(unreadable)
-    assert unreadable == {"items": {"type": "string"}}
+    assert parameter_schema(flow.pipeline).properties["stages"]["items"] == {"type": "string"}
 
 
 @pytest.mark.usefixtures("project")
