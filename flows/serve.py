@@ -32,6 +32,8 @@ def main() -> int:
     """Serve until a signal ends the process; return the exit code."""
     processes.interrupt_on_signals()
     address = server.address()
+    if line := server.ignored():
+        print(line, file=sys.stderr, flush=True)
     processes.bypass_proxy(address)
     try:
         with running_server(address) as own, temporary_settings({PREFECT_API_URL: address}):

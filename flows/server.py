@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prefect.context import get_settings_context
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
@@ -41,9 +42,10 @@ def local() -> str:
 
 
 def named() -> str | None:
-    """Return the address that PREFECT_API_URL of the environment names, or None.
+    """Return the address that PREFECT_API_URL of the environment or of Prefect's active profile names, or None.
 
-    The address in prefect.toml is only for Prefect's commands: it has not the port of PREFECT_SERVER_API_PORT.
+    The address in prefect.toml is only for Prefect's commands: it has not the port of PREFECT_SERVER_API_PORT. It takes
+    precedence over the profile, whose address is used only if prefect.toml has none.
     """
     value = PREFECT_API_URL.value()
     return None if value == _OF_PROJECT and "PREFECT_API_URL" not in os.environ else value
@@ -66,13 +68,36 @@ def check_named() -> None:
         NotStartedError: it does not answer, refuses access, or has another version.
     """
     if (address := named()) and (problem := server_problems.problem(address)):
-        source, hint = "PREFECT_API_URL names", "unset the variable"
-        if "PREFECT_API_URL" not in os.environ:
-            source = "prefect.toml or Prefect's active profile names"
-            hint = "run `prefect config unset PREFECT_API_URL` if it is the profile"
-        raise NotStartedError(
-            f"{problem}, which {source}. Correct it, or {hint}, and the server of `make serve` or a new one is used."
-        )
+        source, hint = _source(address)
+        cure = f"Correct it, or {hint}, and the server of `make serve` or a new one is used."
+        raise NotStartedError(f"{problem}, which {source} names. {cure}")
+
+
+def _source(address: str) -> tuple[str, str]:
+    """Return what names the address of a server, and how to remove it there."""
+    if "PREFECT_API_URL" in os.environ:
+        return "PREFECT_API_URL", "`unset PREFECT_API_URL`"
+    if _of_profile() == address:
+        profile = get_settings_context().profile.name
+        return f"Prefect's active profile `{profile}`", "run `prefect config unset PREFECT_API_URL --yes`"
+    return "prefect.toml or .env", "restore that file"
+
+
+def _of_profile() -> str | None:
+    """Return the address that Prefect's active profile names, whether it is used or not."""
+    value = get_settings_context().profile.settings.get(PREFECT_API_URL)
+    return None if value is None else str(value)
+
+
+def ignored() -> str:
+    """Return a line about the server of Prefect's active profile if prefect.toml overrides it; otherwise nothing."""
+    profile = _of_profile()
+    if named() or profile in (None, local()):
+        return ""
+    return (
+        f"Prefect's active profile names {profile}, but prefect.toml takes precedence: {local()} is used. "
+        f"To use the other: `export PREFECT_API_URL={profile}`."
+    )
 
 
 @contextmanager
@@ -138,6 +163,8 @@ def connected() -> Iterator[None]:
     """
     processes.bypass_proxy(address())
     check_named()
+    if line := ignored():
+        print(line, file=sys.stderr, flush=True)
     if named():
         yield
     elif answers(local()):

@@ -21,6 +21,8 @@ def main() -> None:
     """Run a worker until a signal ends the process."""
     processes.interrupt_on_signals()
     address = server.address()
+    if line := server.ignored():
+        print(line, file=sys.stderr, flush=True)
     processes.bypass_proxy(address)
     if problem := server_problems.problem(address):
         sys.exit(f"{problem}. Start one with `make serve`, or name another in PREFECT_API_URL.")

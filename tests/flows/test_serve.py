@@ -155,18 +155,23 @@ def test_a_scheduled_run_makes_everything(served: Served, scheduled: str) -> Non
     assert run["name"] in listed.split()
 
 
-@pytest.mark.usefixtures("scheduled")
-def test_the_next_run_changes_nothing(served: Served) -> None:
+@pytest.fixture(scope="module")
+def asked(served: Served, scheduled: str) -> dict[str, str]:
+    """Two runs that are asked for at once after the first, by their deployments; they take turns in the workspace."""
+    assert scheduled
+    return {"on-demand": served.started("on-demand"), "rerun": served.started("rerun", stages=["split"])}
+
+
+def test_the_next_run_changes_nothing(served: Served, asked: dict[str, str]) -> None:
     """In a second run, on demand, each stage is Unchanged."""
-    run = served.ended(served.started("on-demand"))
+    run = served.ended(asked["on-demand"])
     assert run["state_type"] == "COMPLETED"
     assert served.stages(run["id"]) == {**dict.fromkeys(STAGES, "Unchanged"), "save": "Saved"}
 
 
-@pytest.mark.usefixtures("scheduled")
-def test_a_chosen_stage_is_run_again(served: Served) -> None:
+def test_a_chosen_stage_is_run_again(served: Served, asked: dict[str, str]) -> None:
     """`rerun` runs the chosen stage although nothing has changed, and checks only the stages that it needs."""
-    run = served.ended(served.started("rerun", stages=["split"]))
+    run = served.ended(asked["rerun"])
     states = {"download": "Unchanged", "subsample": "Unchanged", "split": "Ran", "save": "Saved"}
     assert served.stages(run["id"]) == states
 

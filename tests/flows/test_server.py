@@ -266,10 +266,41 @@ def test_a_server_of_another_version_is_told(prefect_server: str, monkeypatch: p
 
 @pytest.mark.usefixtures("no_prefect_server")
 def test_the_active_profile_is_named(tmp_path: Path) -> None:
-    """If Prefect's active profile, and not the variable, has the address, the message names the profile."""
+    """If Prefect's active profile has the address, the message names the profile; after the named command, none has."""
     address = server.at(server.free_port())
-    with temporary_settings({PREFECT_API_URL: address}), pytest.raises(server.NotStartedError) as error:
-        server.check_named()
-    assert f"{address}, which prefect.toml or Prefect's active profile names" in str(error.value)
-    assert "`prefect config unset PREFECT_API_URL`" in str(error.value)
-    assert not (tmp_path / "prefect/server.log").exists()
+    profile_names(address)
+    failed = asked(tmp_path, "server.check_named()")
+    assert failed.returncode == 1
+    assert f"{address}, which Prefect's active profile `mine` names" in failed.stderr
+    command = re.search(r"`prefect (config unset .*?)`", failed.stderr)
+    assert command
+    subprocess.run([sys.executable, "-m", "prefect", *command[1].split()], cwd=tmp_path, check=True)
+    assert asked(tmp_path, "print(server.named())").stdout == "None\n"
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+def test_a_profile_behind_prefect_toml_is_named() -> None:
+    """In the project, prefect.toml takes precedence over the profile, and one line says so and how to use the other."""
+    profile_names("http://elsewhere:1/api")
+    line = asked(Path(__file__).parents[2], "print(server.address(), server.ignored())").stdout
+    assert line.startswith("http://127.0.0.1:4200/api Prefect's active profile names http://elsewhere:1/api")
+    assert "`export PREFECT_API_URL=http://elsewhere:1/api`" in line
+
+
+def profile_names(address: str) -> None:
+    """Let the active profile of Prefect's home name a server."""
+    home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(exist_ok=True)
+    (home / "profiles.toml").write_text(f'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "{address}"\n')
+
+
+def asked(folder: Path, program: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program with the module `server` in a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", f"from flows import server; {program}"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
