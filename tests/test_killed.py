@@ -64,13 +64,13 @@ def forget(workspace: Path, *stages: str) -> None:
     shutil.rmtree(workspace / ".dvc/cache/runs", ignore_errors=True)
 
 
-def recompute(workspace: Path, *stages: str, target: str | None = None) -> str:
+def recompute(workspace: Path, *stages: str) -> str:
     """Run plain `dvc repro`, which must run these stages first, and restore none from its cache; return its output.
 
-    A history has seconds, so the evaluation runs again after a training run, unless that is the target.
+    A history has seconds, so the evaluation runs again after a training run.
     """
     assert not (workspace / ".dvc/cache/runs").exists()
-    output = dvc(workspace, "repro", *filter(None, [target]))
+    output = dvc(workspace, "repro")
     assert re.findall(r"Running stage '(\w+)'", output)[: len(stages)] == [*stages]
     assert "is cached" not in output
     return output
@@ -275,7 +275,7 @@ def test_a_training_run_ended_at_any_moment(
     with stopped("tasks", name, at=f"os.rename artifacts/{name}/{network}") as process:
         resumed = re.findall(r"goes on after epoch (\d+)", killed(process))
     assert resumed == ([str(max(kept))] if kept else [])
-    assert f"{name}: goes on after epoch {total}." in recompute(workspace, name, target=name)
+    assert f"{name}: goes on after epoch {total}." in recompute(workspace, name)
     assert outputs(workspace) == expected
 
 
