@@ -23,10 +23,10 @@ def space_for(needs: Mapping[Path, int]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not is_disk_error(error):
-            raise
-        folder = next(iter(needs))
-        raise DiskError(error_message(error, folder, needed=_total(needs, folder))) from None
+        if is_disk_error(error):
+            folder = next(iter(needs))
+            raise DiskError(error_message(error, folder, needed=_total(needs, folder))) from None
+        raise
 
 
 def require_space(needs: Mapping[Path, int]) -> None:
@@ -54,11 +54,10 @@ def size_on_disk(sizes: Iterable[int]) -> int:
 def can_hard_link(source: Path, target: Path) -> bool:
     """Try whether files of one folder can be hard links in another; the folders need not exist."""
     file = _existing_folder(source) / f".link.{secrets.token_hex(8)}"
-    link = _existing_folder(target) / f"{file.name}.linked"
     with suppress(OSError):
         file.touch()
         try:
-            link.hardlink_to(file)
+            (link := _existing_folder(target) / f"{file.name}.linked").hardlink_to(file)
             link.unlink()
             return True
         finally:
