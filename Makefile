@@ -105,6 +105,7 @@ format: $(SELF)
 	@.venv/bin/ruff format .
 
 bench: $(SELF)
+	@.venv/bin/python -m benchmarks.cluster
 	@.venv/bin/python -m benchmarks.extraction
 	@.venv/bin/python -m benchmarks.fine_tuning
 	@.venv/bin/python -m benchmarks.pipeline

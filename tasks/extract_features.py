@@ -7,18 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
 
-from transfer.features import cache, extraction, store
+from transfer.features import cache, cluster, extraction, store, views
 from transfer.features.cache import FeatureCache
+from transfer.features.cluster_job import Job
+from transfer.features.views import Shot
 from transfer.images import augmentation, contact_sheet, decoding, manifest
 from transfer.network import precision, vgg16, weights
 from transfer.network.precision import Precision, PrecisionChoice
-from transfer.runtime import disk, files, params, paths, progress, seeding
+from transfer.runtime import disk, files, params, paths, progress
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +58,6 @@ class Params(params.Section):
                 f"Received: {self.views}"
             )
         return self
-
-
-class Shot(NamedTuple):
-    """One view of a photograph; view 0 is the photograph itself."""
-
-    photograph: manifest.Entry
-    view: int
 
 
 def recipe(settings: Params, *, weights_sha256: str, view: int, computed_in: Precision) -> store.Recipe:
@@ -133,19 +128,15 @@ def pixels(batch: Sequence[Shot], *, settings: Params, folder: Path) -> decoding
     pictures: list[decoding.Pixels] = []
     for photograph, group in groupby(batch, key=lambda shot: shot.photograph):
         image = decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
-        pictures.extend(_picture(shot, image, settings) for shot in group)
+        pictures.extend(
+            views.draw(image, sha256=photograph.sha256, view=shot.view, drawing=_drawing(settings)) for shot in group
+        )
         del image  # before the next one is read
     return np.stack(pictures)
 
 
-def _picture(shot: Shot, image: Image.Image, settings: Params) -> decoding.Pixels:
-    if shot.view == 0:
-        return decoding.resize(image, size=settings.image_size, resizing=settings.resizing)
-    random = np.random.default_rng(seeding.digest(settings.seed, shot.photograph.sha256, shot.view))
-    mapping = augmentation.matrix(settings.augmentation, random)
-    return augmentation.view(
-        image, mapping, size=settings.image_size, resizing=settings.resizing, fill=settings.augmentation.fill
-    )
+def _drawing(settings: Params) -> views.Drawing:
+    return views.Drawing(settings.image_size, settings.resizing, settings.augmentation, settings.seed)
 
 
 def example_sheet(photographs: Sequence[manifest.Entry], settings: Params, folder: Path) -> Image.Image:
@@ -185,7 +176,7 @@ def main() -> None:
     with disk.space_for(needed):
         files.write_json(paths.scratch(STAGE, "rows.json"), {"rows": len(rows), "reused": len(rows) - len(missing)})
         if missing:
-            _compute(missing, settings, weights.read(weights_file), caches, computed_in)
+            _compute(missing, settings, weights_sha256, caches, computed_in)
         _write(rows, recipes, caches, example_sheet(photographs, settings, paths.artifact("subsample")))
     cache.evict_least_recently_used()
 
@@ -217,25 +208,43 @@ def _make_space(needed: dict[Path, int], *, keep: set[Path]) -> None:
 def _compute(
     missing: Sequence[Shot],
     settings: Params,
-    imagenet: weights.Weights,
+    weights_sha256: str,
     caches: Sequence[FeatureCache],
     computed_in: Precision,
 ) -> None:
-    """Compute rows and put them into the feature cache."""
+    """Compute rows, on a cluster if Dask's configuration names one, and put them into the feature cache."""
+    address = cluster.scheduler_address()
     log.info("%s: computing in %s.", STAGE, computed_in)
     extraction.use_one_thread_per_replica()
-    network = extraction.build_network(
-        imagenet, image_size=settings.image_size, boundary=settings.frozen_through, precision=computed_in
-    )
-    counts = extraction.extract(
-        missing,
-        pixels=partial(pixels, settings=settings, folder=paths.artifact("subsample")),
-        compute=network,
-        put=lambda shot, row: caches[shot.view].put(shot.photograph.sha256, row),
-    )
+    network: dict[str, Any] = {
+        "image_size": settings.image_size,
+        "boundary": settings.frozen_through,
+        "precision": computed_in,
+    }
+    weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
+    compute = extraction.build_network(weights.read(weights_file), **network)
+    read = partial(pixels, settings=settings, folder=paths.artifact("subsample"))
+
+    def put(shot: Shot, row: store.Row) -> None:
+        caches[shot.view].put(shot.photograph.sha256, row)
+
     with progress.bar(total=len(missing), description=STAGE, unit="rows") as bar:
-        for count in counts:
-            bar.update(count)
+        if address is None:
+            for count in extraction.extract(missing, pixels=read, compute=compute, put=put):
+                bar.update(count)
+            return
+        job = Job(
+            folder=paths.artifact("subsample"),
+            weights=weights_file,
+            weights_sha256=weights_sha256,
+            drawing=_drawing(settings),
+            network=network,
+            shapes=row_shapes(settings),
+            compute=lambda batch: compute(read(batch)),
+            put=put,
+            advance=bar.update,
+        )
+        cluster.extract(missing, address=address, job=job)
 
 
 def _write(

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from transfer.network.backend import keras
 from transfer.runtime import disk, files, locks, paths
+from transfer.runtime.code_digest import code_digest
 from transfer.runtime.errors import DataError
-from transfer.training.code_digest import code_digest
 from transfer.training.history import History
 
 log = logging.getLogger(__name__)

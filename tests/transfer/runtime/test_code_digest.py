@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.training.code_digest import code_digest, imported_modules
+from transfer.runtime.code_digest import code_digest, imported_modules
 
 ROOT = Path(__file__).parents[3]
 ENTRY = '''"""What a stage does."""

@@ -1,0 +1,53 @@
+"""Views: the pictures of a photograph that the network receives; view 0 is the photograph itself."""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from transfer.images import augmentation, decoding, manifest
+from transfer.runtime import seeding
+
+
+class Shot(NamedTuple):
+    """One view of a photograph; view 0 is the photograph itself."""
+
+    photograph: manifest.Entry
+    view: int
+
+
+class Drawing(NamedTuple):
+    """How views are drawn.
+
+    Args:
+        image_size: edge of the square, in pixels.
+        resizing: as in `decoding.resize`.
+        augmentation: the ranges of the random changes.
+        seed: of the random changes.
+    """
+
+    image_size: int
+    resizing: decoding.Resizing
+    augmentation: augmentation.Params
+    seed: int
+
+
+def draw(image: Image.Image, *, sha256: str, view: int, drawing: Drawing) -> decoding.Pixels:
+    """Draw a view of a photograph; an augmented one depends on the seed, the photograph's sha256 and the view alone.
+
+    Args:
+        image: the photograph, 8-bit RGB.
+        sha256: of the photograph's file, in hexadecimal.
+        view: the view's number, 0 or more.
+        drawing: how views are drawn.
+
+    Returns:
+        Array of shape (size, size, 3), RGB, 0 to 255.
+    """
+    if view == 0:
+        return decoding.resize(image, size=drawing.image_size, resizing=drawing.resizing)
+    random = np.random.default_rng(seeding.digest(drawing.seed, sha256, view))
+    mapping = augmentation.matrix(drawing.augmentation, random)
+    return augmentation.view(
+        image, mapping, size=drawing.image_size, resizing=drawing.resizing, fill=drawing.augmentation.fill
+    )
