@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-PHOTOGRAPHS = 48
+PHOTOGRAPHS = 49  # one that this machine computes, and six batches
 SIZE = 224
+BATCH = 8
 ROUNDS = 3
 
 
@@ -91,14 +92,16 @@ def processor_seconds(process: psutil.Process) -> float:
 
 
 def measure(shots: list[Any], job: Any, processes: list[psutil.Process], address: str) -> tuple[float, float]:
-    """Return seconds from the first row of a worker to the last row, and the scheduler's share of processor time."""
+    """Return rows per second after each worker's first batch, and the scheduler's share of processor time."""
     from transfer.features import cluster
 
     stored = []
     before = [processor_seconds(process) for process in processes]
     cluster.extract(shots, address=address, job=job._replace(advance=lambda _: stored.append(time.monotonic())))
     used = [processor_seconds(process) - start for process, start in zip(processes, before, strict=True)]
-    return (len(stored) - 2) / (stored[-1] - stored[1]) * 8, used[0] / sum(used[1:])
+    workers = len(processes) - 1
+    rows = BATCH * (len(stored) - 1 - workers)
+    return rows / (stored[-1] - stored[workers]), used[0] / sum(used[1:])
 
 
 def main() -> None:
@@ -114,8 +117,8 @@ def main() -> None:
                     address = json.loads((Path(own) / "scheduler.json").read_text())["address"]
                     try:
                         time.sleep(3)
-                        measure(shots[:33], job, processes, address)  # workers import TensorFlow
-                        rate, share = measure([shots[0], *shots[8:]], job, processes, address)
+                        measure(shots[: 1 + 2 * BATCH], job, processes, address)  # workers import TensorFlow
+                        rate, share = measure(shots, job, processes, address)
                     finally:
                         for process in reversed(processes):
                             process.kill()
