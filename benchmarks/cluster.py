@@ -40,7 +40,7 @@ def start(folder: Path, workers: int) -> list[psutil.Process]:
                 stderr=subprocess.DEVNULL,
             )
         )
-        while not file.exists():
+        while not (file.exists() and file.read_text().endswith("}")):
             time.sleep(0.05)
     return processes
 
@@ -48,7 +48,7 @@ def start(folder: Path, workers: int) -> list[psutil.Process]:
 def make_job(folder: Path) -> tuple[list[Any], Any]:
     """Write photographs and weights; return the views to compute, and the job that computes and drops them."""
     from transfer.features import extraction, views
-    from transfer.features.cluster_job import Job
+    from transfer.features.cluster_job import Inputs, Job
     from transfer.images import augmentation, decoding, manifest
     from transfer.network import vgg16, weights
     from transfer.runtime import files
@@ -72,17 +72,15 @@ def make_job(folder: Path) -> tuple[list[Any], Any]:
         images = [decoding.read_photo(folder / shot.photograph.path, sha256=shot.photograph.sha256) for shot in batch]
         return compute(np.stack([decoding.resize(image, size=SIZE, resizing="crop") for image in images]))
 
-    return shots, Job(
+    inputs = Inputs(
         folder=folder,
         weights=folder / "vgg16.weights.h5",
         weights_sha256=files.sha256(folder / "vgg16.weights.h5"),
         drawing=drawing,
         network=network,
         shapes=[vgg16.shape_after(layer, image_size=SIZE) for layer in ("block4_pool", vgg16.POOLED)],
-        compute=compute_here,
-        put=lambda *_: None,
-        advance=lambda _: None,
     )
+    return shots, Job(inputs, compute=compute_here, put=lambda *_: None, advance=lambda _: None)
 
 
 def processor_seconds(process: psutil.Process) -> float:

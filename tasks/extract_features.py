@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from transfer.features import cache, cluster, extraction, store, views
 from transfer.features.cache import FeatureCache
-from transfer.features.cluster_job import Job
+from transfer.features.cluster_job import Inputs, Job
 from transfer.features.views import Shot
 from transfer.images import augmentation, contact_sheet, decoding, manifest
 from transfer.network import precision, vgg16, weights
@@ -176,7 +176,7 @@ def main() -> None:
     with disk.space_for(needed):
         files.write_json(paths.scratch(STAGE, "rows.json"), {"rows": len(rows), "reused": len(rows) - len(missing)})
         if missing:
-            _compute(missing, settings, weights_sha256, caches, computed_in)
+            _compute(missing, settings, _inputs(settings, weights_sha256, computed_in), caches)
         _write(rows, recipes, caches, example_sheet(photographs, settings, paths.artifact("subsample")))
     cache.evict_least_recently_used()
 
@@ -205,25 +205,13 @@ def _make_space(needed: dict[Path, int], *, keep: set[Path]) -> None:
         )
 
 
-def _compute(
-    missing: Sequence[Shot],
-    settings: Params,
-    weights_sha256: str,
-    caches: Sequence[FeatureCache],
-    computed_in: Precision,
-) -> None:
+def _compute(missing: Sequence[Shot], settings: Params, inputs: Inputs, caches: Sequence[FeatureCache]) -> None:
     """Compute rows, on a cluster if Dask's configuration names one, and put them into the feature cache."""
     address = cluster.scheduler_address()
-    log.info("%s: computing in %s.", STAGE, computed_in)
+    log.info("%s: computing in %s.", STAGE, inputs.network["precision"])
     extraction.use_one_thread_per_replica()
-    network: dict[str, Any] = {
-        "image_size": settings.image_size,
-        "boundary": settings.frozen_through,
-        "precision": computed_in,
-    }
-    weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
-    compute = extraction.build_network(weights.read(weights_file), **network)
-    read = partial(pixels, settings=settings, folder=paths.artifact("subsample"))
+    compute = extraction.build_network(weights.read(inputs.weights), **inputs.network)
+    read = partial(pixels, settings=settings, folder=inputs.folder)
 
     def put(shot: Shot, row: store.Row) -> None:
         caches[shot.view].put(shot.photograph.sha256, row)
@@ -232,19 +220,25 @@ def _compute(
         if address is None:
             for count in extraction.extract(missing, pixels=read, compute=compute, put=put):
                 bar.update(count)
-            return
-        job = Job(
-            folder=paths.artifact("subsample"),
-            weights=weights_file,
-            weights_sha256=weights_sha256,
-            drawing=_drawing(settings),
-            network=network,
-            shapes=row_shapes(settings),
-            compute=lambda batch: compute(read(batch)),
-            put=put,
-            advance=bar.update,
-        )
-        cluster.extract(missing, address=address, job=job)
+        else:
+            job = Job(inputs, compute=lambda batch: compute(read(batch)), put=put, advance=bar.update)
+            cluster.extract(missing, address=address, job=job)
+
+
+def _inputs(settings: Params, weights_sha256: str, computed_in: Precision) -> Inputs:
+    """Return what rows follow from, besides their photographs and views."""
+    return Inputs(
+        folder=paths.artifact("subsample"),
+        weights=paths.artifact("fetch_weights", "vgg16.weights.h5"),
+        weights_sha256=weights_sha256,
+        drawing=_drawing(settings),
+        network={
+            "image_size": settings.image_size,
+            "boundary": settings.frozen_through,
+            "precision": computed_in,
+        },
+        shapes=row_shapes(settings),
+    )
 
 
 def _write(

@@ -53,7 +53,7 @@ class Cluster:
         file = folder / "scheduler.json"
         options = ["--host", f"{protocol}://127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
         self._start("scheduler", *options)
-        wait_until(file.exists)
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"))
         self.address = str(json.loads(file.read_text())["address"])
 
     def start_worker(self, **environment: str) -> "subprocess.Popen[bytes]":

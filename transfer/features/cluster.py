@@ -64,7 +64,7 @@ async def _extract(shots: Sequence[Shot], address: str, job: Job) -> None:
     start = time.monotonic()
     rows = await asyncio.to_thread(job.compute, known)
     seconds = time.monotonic() - start
-    others = make_batches(shots[len(known) :], folder=job.folder)
+    others = make_batches(shots[len(known) :], folder=job.inputs.folder)
     client = await _connect(address) if others else None
     session = Session(job, client, known=known, expected=rows, seconds=seconds)
     try:

@@ -44,8 +44,8 @@ class Timeouts(NamedTuple):
 TIMEOUTS = Timeouts()
 
 
-class Job(NamedTuple):
-    """What all rows of an extraction follow from, and what is done with them.
+class Inputs(NamedTuple):
+    """What all rows of an extraction follow from.
 
     Args:
         folder: the folder that the manifest's paths are relative to.
@@ -54,9 +54,6 @@ class Job(NamedTuple):
         drawing: how views are drawn.
         network: the arguments of `extraction.build_network`, except for the weights, as plain data.
         shapes: the shape of each of a row's activations.
-        compute: computes rows on this machine; called from several threads.
-        put: stores a row; called from several threads.
-        advance: called with the number of rows stored since the last call.
     """
 
     folder: Path
@@ -65,6 +62,19 @@ class Job(NamedTuple):
     drawing: Drawing
     network: dict[str, Any]
     shapes: Sequence[tuple[int, ...]]
+
+
+class Job(NamedTuple):
+    """An extraction: what its rows follow from, and what is done with them.
+
+    Args:
+        inputs: what the rows follow from.
+        compute: computes rows on this machine; called from several threads.
+        put: stores a row; called from several threads.
+        advance: called with the number of rows stored since the last call.
+    """
+
+    inputs: Inputs
     compute: Callable[[Sequence[Shot]], list[store.Row]]
     put: Callable[[Shot, store.Row], None]
     advance: Callable[[int], object]

@@ -153,15 +153,15 @@ class Session:
         """
         state = await self._ask(address, cluster_worker.state, seconds=cluster_job.TIMEOUTS.state)
         check_versions(state, cluster_worker.versions())
-        if state["weights"] != self._job.weights_sha256:
+        if state["weights"] != self._job.inputs.weights_sha256:
             await self._send_weights(address)
         rows = await self._rows(address, Batch(self._known), seconds=cluster_job.TIMEOUTS.first_batch, sent=[])
-        tolerance = cluster_job.TOLERANCES[self._job.network["precision"]]
+        tolerance = cluster_job.TOLERANCES[self._job.inputs.network["precision"]]
         check_known_rows(rows, self._expected, tolerance=tolerance)
 
     async def _send_weights(self, address: str) -> None:
         async with self._sending_weights:
-            content = await asyncio.to_thread(self._job.weights.read_bytes)
+            content = await asyncio.to_thread(self._job.inputs.weights.read_bytes)
             sent = self._client.scatter([content], workers=[address], hash=False)
             try:
                 (data,) = await asyncio.wait_for(sent, cluster_job.TIMEOUTS.first_batch)
@@ -171,7 +171,7 @@ class Session:
                 address,
                 cluster_worker.receive_weights,
                 data,
-                self._job.weights_sha256,
+                self._job.inputs.weights_sha256,
                 seconds=cluster_job.TIMEOUTS.first_batch,
             )
 
@@ -194,17 +194,17 @@ class Session:
         message = await asyncio.to_thread(self._message, batch.shots)
         sent.append(batch)
         answer = await self._ask(address, cluster_worker.compute, message, seconds=seconds)
-        return to_rows(answer, count=len(batch.shots), shapes=self._job.shapes)
+        return to_rows(answer, count=len(batch.shots), shapes=self._job.inputs.shapes)
 
     def _message(self, shots: list[Shot]) -> cluster_worker.Batch:
-        drawing = self._job.drawing
+        drawing = self._job.inputs.drawing
         return cluster_worker.Batch(
             photographs={
-                shot.photograph.sha256: (self._job.folder / shot.photograph.path).read_bytes() for shot in shots
+                shot.photograph.sha256: (self._job.inputs.folder / shot.photograph.path).read_bytes() for shot in shots
             },
             views=[(shot.photograph.sha256, shot.view) for shot in shots],
             drawing=drawing._asdict() | {"augmentation": drawing.augmentation.model_dump()},
-            network=self._job.network,
+            network=self._job.inputs.network,
         )
 
     async def _ask(self, address: str, function: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
@@ -238,7 +238,7 @@ class Session:
         for part in batches:
             self._pending.put_nowait(part)
         if not batches:
-            path = self._job.folder / batch.shots[0].photograph.path
+            path = self._job.inputs.folder / batch.shots[0].photograph.path
             log.warning("%d workers ended or failed while they had %s; it is computed here.", batch.losses + 1, path)
             self._unfit.put_nowait(batch)
 

@@ -7,7 +7,7 @@ import pytest
 from tests.transfer.features.test_cluster_job import ROW, SHAPES, shots
 from tests.transfer.features.test_views import DRAWING
 from transfer.features import store
-from transfer.features.cluster_job import Job
+from transfer.features.cluster_job import Inputs, Job
 from transfer.features.cluster_session import Session
 from transfer.features.views import Shot
 from transfer.runtime.errors import DiskError
@@ -27,12 +27,7 @@ def run(job: Job) -> None:
 def job() -> Job:
     """Return a job that computes a row for each view and stores nothing."""
     return Job(
-        folder=Path("photographs"),
-        weights=Path("weights"),
-        weights_sha256="",
-        drawing=DRAWING,
-        network={},
-        shapes=SHAPES,
+        Inputs(Path("photographs"), Path("weights"), "", DRAWING, {}, SHAPES),
         compute=lambda batch: [ROW] * len(batch),
         put=lambda *_: None,
         advance=lambda _: None,
