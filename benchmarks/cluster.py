@@ -104,6 +104,8 @@ def measure(shots: list[Any], job: Any, processes: list[psutil.Process], address
 
 def main() -> None:
     """Measure one and two workers in turns, and print rates and ratios."""
+    from transfer.features import cluster
+
     rates: dict[int, list[float]] = {1: [], 2: []}
     shares = []
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +117,7 @@ def main() -> None:
                     address = json.loads((Path(own) / "scheduler.json").read_text())["address"]
                     try:
                         time.sleep(3)
-                        measure(shots[: 1 + 2 * BATCH], job, processes, address)  # workers import TensorFlow
+                        cluster.extract(shots, address=address, job=job)  # workers import TensorFlow
                         rate, share = measure(shots, job, processes, address)
                     finally:
                         for process in reversed(processes):
