@@ -56,7 +56,7 @@ def write_photographs(folder: Path) -> None:
         from transfer.sources import synthetic
 
         for number in range(PHOTOGRAPHS):
-            (folder / f"{number}.jpg").write_bytes(synthetic.draw("circle", number, size=432, seed=0))
+            (folder / f"{number}.jpg").write_bytes(synthetic.draw("cat", number, size=432, seed=0))
 
 
 def bare(precision: str) -> float:

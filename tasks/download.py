@@ -26,7 +26,7 @@ MICROSOFT_BYTES = 824_887_076
 MICROSOFT_SHA256 = Checksum("sha256", "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9")
 LABELLED = "train.zip"  # the archive with the labelled photographs in Kaggle's archive
 
-GENERATED_CLASSES = ("circle", "triangle")
+GENERATED_CLASSES = ("cat", "dog")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip archive
 _INBOX_HINT = (
     "Put photographs into one folder per class (`inbox/cats/1.jpg`, `inbox/dogs/1.jpg`), or one zip archive into "

@@ -14,7 +14,7 @@ from transfer.evaluation import names
 from transfer.network import saving
 from transfer.sources import synthetic
 
-CLASSES = sorted(synthetic.SHAPES)
+CLASSES = sorted(synthetic.CLASSES)
 PHOTOGRAPHS_PER_CLASS = 14
 PARAMS: dict[str, dict[str, Any]] = {
     **SMALLER,
@@ -22,7 +22,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "fetch_weights": {"source": "random"},
     "subsample": {"photographs": PHOTOGRAPHS_PER_CLASS * len(CLASSES)},
     "split": {"validation": 0.3, "test": 0.3},
-    "extract_features": {"image_size": 32, "views": 1},
+    "extract_features": {"image_size": 32, "views": 1, "precision": "float32"},
 }
 MODELS = ("train_head", "fine_tune")
 
@@ -39,7 +39,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(PHOTOGRAPHS_PER_CLASS):
             picture = synthetic.draw(name, index, size=40, seed=0)
             (folder / "inbox" / name / f"{index}.jpg").write_bytes(picture)
-    (folder / "inbox" / "star" / "broken & <b>.jpg").write_bytes(b"no picture")
+    (folder / "inbox" / "bear" / "broken & <b>.jpg").write_bytes(b"no picture")
     stages.run_all(folder)
     return folder / "artifacts"
 
@@ -95,7 +95,7 @@ def test_dvc_shows_the_scores_of_each_class(artifacts: Path) -> None:
 def test_the_report_has_all_five_classes(artifacts: Path) -> None:
     """The report names all classes in its title, has scores of each, and shows the broken file's name literally."""
     html = (artifacts / "evaluate/report.html").read_text()
-    assert "<h1>circle, cross, square, star or triangle?</h1>" in html
+    assert "<h1>bear, cat, dog, mouse or rabbit?</h1>" in html
     # a row in both networks' confusion and scores, and one in the table of splits
     assert all(html.count(f'<th scope="row">{name}</th>') == 5 for name in CLASSES)
     assert "Mean over classes, each against all others." in html

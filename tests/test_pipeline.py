@@ -146,7 +146,7 @@ def test_dvc_continues_when_its_cache_has_space_again(tmp_path: Path) -> None:
             copy(ROOT / name, disk.path / name)
         (disk.path / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
         sections = YAML(typ="safe").load(ROOT / "params.yaml")
-        sections["download"] |= {"source": "generated", "generated": {"photographs": 100, "size": 256, "seed": 0}}
+        sections["download"] |= {"source": "generated", "generated": {"photographs": 134, "size": 256, "seed": 0}}
         (disk.path / "params.yaml").write_text(json.dumps(sections))
 
         def repro() -> "subprocess.CompletedProcess[str]":

@@ -27,7 +27,7 @@ def photographs(tmp_path: Path) -> list[manifest.Entry]:
     """Three photographs of each of two classes, in the temporary folder."""
     entries = []
     for number in range(3):
-        for class_name in ("circle", "triangle"):
+        for class_name in ("cat", "dog"):
             data = synthetic.draw(class_name, number, size=40, seed=0)
             path = f"{class_name}.{number}.jpg"
             (tmp_path / path).write_bytes(data)
@@ -38,7 +38,7 @@ def photographs(tmp_path: Path) -> list[manifest.Entry]:
 def images(folder: Path, entries: list[manifest.Entry], *, size: int = 16, **arguments: Any) -> dataset.ImageDataset:
     """Return a dataset of the photographs in batches of four."""
     pixels = dataset.read_images(folder, entries, size=size, resizing="crop", name="test")
-    return dataset.ImageDataset(pixels, entries, classes=["circle", "triangle"], batch_size=4, **arguments)
+    return dataset.ImageDataset(pixels, entries, classes=["cat", "dog"], batch_size=4, **arguments)
 
 
 def epoch(images: dataset.ImageDataset, number: int) -> tuple[Any, list[float]]:

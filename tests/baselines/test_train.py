@@ -32,7 +32,7 @@ def test_a_model_comes_with_its_card_history_and_scores(baselines: Baselines) ->
     folder = baselines.folder / "artifacts/baselines/train/residual"
     card = json.loads((folder / "model.json").read_text())
     assert set(results(folder)) == {"model.keras", "model.json", "history.csv", "metrics.json"}
-    assert (card["classes"], card["image_size"], card["resizing"]) == (["circle", "triangle"], 16, "crop")
+    assert (card["classes"], card["image_size"], card["resizing"]) == (["cat", "dog"], 16, "crop")
     assert card["trained_on"]["photographs"] == sha256(baselines.folder / "artifacts/split/manifest.csv")
     assert card["scores"] == json.loads((folder / "metrics.json").read_text())
     assert not list((baselines.folder / ".cache/training").glob("*/*"))

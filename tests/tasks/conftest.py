@@ -78,7 +78,7 @@ def write_params(workspace: Path, changes: dict[str, dict[str, Any]]) -> None:
 
 def write_photographs(workspace: Path, *, numbers: Sequence[int]) -> list[manifest.Entry]:
     """Write a synthetic picture of each class for each number, and the manifest of the stage `split`."""
-    entries = [_draw(workspace, class_name, number) for number in numbers for class_name in ("circle", "triangle")]
+    entries = [_draw(workspace, class_name, number) for number in numbers for class_name in ("cat", "dog")]
     manifest.write(workspace / "artifacts/split/manifest.csv", entries)
     return entries
 

@@ -120,7 +120,7 @@ def test_generated(run: Run, workspace: Path) -> None:
     assert run("generated").returncode == 0
     first = _photos(workspace).read_bytes()
     names = _names(workspace)
-    assert (len(names), sum(name.startswith("circle/") for name in names)) == (11, 6)
+    assert (len(names), sum(name.startswith("cat/") for name in names)) == (11, 6)
     digest = hashlib.sha256(first).hexdigest()
     assert _source(workspace) == {
         "source": "generated",

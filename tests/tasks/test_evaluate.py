@@ -104,7 +104,7 @@ def write_workspace(classes: list[str], *, of_each: int = 8, draw: Callable[[str
     network = tiny_network(len(classes))
     recipe = {"weights": "ab" * 32, "boundary": "boundary", "image_size": SIZE, "resizing": "crop"}
     manifest.write(Path("artifacts/split/manifest.csv"), entries)
-    rejected = [manifest.Rejected("circle/&.jpg", "unreadable", "empty file")]
+    rejected = [manifest.Rejected("cat/&.jpg", "unreadable", "empty file")]
     manifest.write_rejected(Path("artifacts/subsample/rejected.csv"), rejected)
     store.write_recipes(Path("artifacts/extract_features"), [recipe])
     write_rows(entries, network, recipe)
@@ -120,7 +120,7 @@ def complete_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_workspace(["circle", "triangle"])
+        write_workspace(["cat", "dog"])
     return folder
 
 
@@ -209,7 +209,7 @@ def test_metrics_have_the_documented_names(workspace: Path) -> None:
     names += ["recall", "precision"]
     assert list(metrics) == ["train_head", "fine_tune", "mcnemar_p", "test_photographs"]
     assert list(metrics["train_head"]) == list(metrics["fine_tune"]) == names
-    assert list(metrics["fine_tune"]["recall"]) == list(metrics["fine_tune"]["precision"]) == ["circle", "triangle"]
+    assert list(metrics["fine_tune"]["recall"]) == list(metrics["fine_tune"]["precision"]) == ["cat", "dog"]
     assert sum(metrics["fine_tune"]["recall"].values()) / 2 == pytest.approx(metrics["fine_tune"]["accuracy"])
     assert metrics["test_photographs"] == 8
 
@@ -227,22 +227,20 @@ def test_predictions_from_cached_activations_equal_those_from_pixels() -> None:
         pixels = decoding.resize(image, size=SIZE, resizing="crop")
         expected = float(np.asarray(network(pixels[np.newaxis]))[0, 0])
         for model in ("train_head", "fine_tune"):
-            triangle = float(line[f"{model}_probability_triangle"])
-            assert triangle == pytest.approx(expected, abs=1e-3)
-            assert float(line[f"{model}_probability_circle"]) == pytest.approx(1 - triangle)
-            assert line[f"{model}_class"] == ("triangle" if triangle > 0.5 else "circle")
-            assert float(line[f"{model}_confidence"]) == max(triangle, float(line[f"{model}_probability_circle"]))
+            dog = float(line[f"{model}_probability_dog"])
+            assert dog == pytest.approx(expected, abs=1e-3)
+            assert float(line[f"{model}_probability_cat"]) == pytest.approx(1 - dog)
+            assert line[f"{model}_class"] == ("dog" if dog > 0.5 else "cat")
+            assert float(line[f"{model}_confidence"]) == max(dog, float(line[f"{model}_probability_cat"]))
 
 
 def test_three_classes_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With more than two classes, each has a probability, and the probabilities sum to one."""
     monkeypatch.chdir(tmp_path)
-    write_workspace(["circle", "square", "triangle"], of_each=6)
+    write_workspace(["cat", "dog", "rabbit"], of_each=6)
     evaluate.main()
     for line in predictions():
-        probabilities = {
-            name: float(line[f"fine_tune_probability_{name}"]) for name in ("circle", "square", "triangle")
-        }
+        probabilities = {name: float(line[f"fine_tune_probability_{name}"]) for name in ("cat", "dog", "rabbit")}
         assert sum(probabilities.values()) == pytest.approx(1)
         assert probabilities[line["fine_tune_class"]] == max(probabilities.values())
 
@@ -259,7 +257,7 @@ def test_photographs_of_one_colour_are_evaluated(tmp_path: Path, monkeypatch: py
         return file.getvalue()
 
     monkeypatch.chdir(tmp_path)
-    write_workspace(["circle", "triangle"], draw=flat)
+    write_workspace(["cat", "dog"], draw=flat)
     evaluate.main()
     scores = json.loads(Path("artifacts/evaluate/metrics.json").read_text())["fine_tune"]
     assert (scores["accuracy"], scores["roc_auc"]) == (0.5, 0.5)
@@ -292,7 +290,7 @@ def test_a_damaged_photograph_is_refused(workspace: Path) -> None:
 
 
 @pytest.mark.reliability("tampered", "a damaged model.json", "65 with the wrong field and what to do")
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"classes": ["circle", "triangle"]}', '{"classes": 2}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"classes": ["cat", "dog"]}', '{"classes": 2}'])
 @pytest.mark.parametrize("name", ["train_head", "fine_tune"])
 def test_a_damaged_model_card_is_refused(workspace: Path, name: str, content: str) -> None:
     """A model.json that is not JSON or incomplete is refused; the message has its path and the rerun hint."""
@@ -358,7 +356,7 @@ def test_the_report_shows_the_inputs(workspace: Path) -> None:
     assert "Training of the head: too short" in html  # three epochs
     wrong = [line for line in predictions() if line["fine_tune_class"] != line["class"]]
     assert html.count("data:image/jpeg") == 2 * (len(wrong) + 8)  # all eight are in the gallery of the least certain
-    assert "photos/circle/11.jpg" not in html
-    assert "circle/&amp;.jpg" in html
+    assert "photos/cat/11.jpg" not in html
+    assert "cat/&amp;.jpg" in html
     assert re.search(rf"Keras</th>\s*<td>{keras.__version__}<", html)
     assert "extract_features.<wbr>frozen_through" in html

@@ -44,9 +44,7 @@ def pixels_of(folder: Path, entries: list[manifest.Entry]) -> decoding.Pixels:
 
 def cached(folder: Path, entries: list[manifest.Entry]) -> dataset.FeatureDataset:
     """Return the photographs' cached boundary activations, view 0, in the given order."""
-    return dataset.FeatureDataset(
-        folder / FEATURES, entries, classes=["circle", "triangle"], part="boundary", batch_size=8
-    )
+    return dataset.FeatureDataset(folder / FEATURES, entries, classes=["cat", "dog"], part="boundary", batch_size=8)
 
 
 def untrained_head(**changes: float) -> keras.Model:
@@ -93,7 +91,7 @@ def test_the_model_takes_photographs(chain: Chain) -> None:
     model = keras.saving.load_model(chain.folder / OUTPUT / "model.keras")
     assert (model.input_shape, model.inputs[0].dtype) == ((None, 32, 32, 3), "uint8")
     probabilities = np.asarray(model(pixels_of(chain.folder, validation)), np.float64).ravel()
-    labels = np.array([entry.class_name == "triangle" for entry in validation])
+    labels = np.array([entry.class_name == "dog" for entry in validation])
     of_right_class = np.where(labels, probabilities, 1 - probabilities)
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
     scores = metrics(chain.folder)
@@ -166,7 +164,7 @@ def test_another_head_than_the_card_s_is_rejected(workspace: Path) -> None:
 def test_training_on_cached_activations_equals_training_the_model(chain: Chain) -> None:
     """The losses on cached activations are those of training the model on photographs, but for float16's rounding."""
     train, base = split(chain.folder, "train"), weights.read(chain.folder / WEIGHTS)
-    labels = np.array([[entry.class_name == "triangle"] for entry in train], np.float32)
+    labels = np.array([[entry.class_name == "dog"] for entry in train], np.float32)
     pixels = pixels_of(chain.folder, train)
 
     def top() -> list[keras.Layer]:

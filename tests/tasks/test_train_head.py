@@ -80,7 +80,7 @@ def test_the_card_describes_the_network_and_its_lineage(chain: Chain, trained: S
     """model.json has classes, image size, resizing, the SHA-256 of all inputs, parameters and scores."""
     card = read_json(chain.folder / trained.output / "model.json")
     recipes = store.read_recipes(chain.folder / FEATURES)
-    assert (card["classes"], card["image_size"], card["resizing"]) == (["circle", "triangle"], 32, "crop")
+    assert (card["classes"], card["image_size"], card["resizing"]) == (["cat", "dog"], 32, "crop")
     assert card["trained_on"] == {
         "photographs": files.sha256(chain.folder / "artifacts/split/manifest.csv"),
         "features": [store.recipe_digest(recipe) for recipe in recipes],

@@ -193,7 +193,7 @@ def yaml(value: object) -> str:
 
 
 def alternatives(names: Sequence[str]) -> str:
-    """Join names as in "circle, square or star"; if there are more than `LISTED`, return their number."""
+    """Join names as in "cat, dog or rabbit"; if there are more than `LISTED`, return their number."""
     if len(names) > LISTED:
         return f"{len(names)} classes"
     *first, last = names

@@ -35,9 +35,9 @@ def network() -> keras.Model:
 
 def drawn(folder: Path, number: int) -> manifest.Entry:
     """Write a synthetic photograph, and return its entry in the manifest."""
-    data = synthetic.draw("circle", number, size=SIZE, seed=0)
+    data = synthetic.draw("cat", number, size=SIZE, seed=0)
     (folder / f"{number}.jpg").write_bytes(data)
-    return manifest.Entry(f"{number}.jpg", "circle", hashlib.sha256(data).hexdigest(), SIZE, SIZE, "test")
+    return manifest.Entry(f"{number}.jpg", "cat", hashlib.sha256(data).hexdigest(), SIZE, SIZE, "test")
 
 
 def test_the_part_above_the_boundary_completes_the_network(network: keras.Model) -> None:
@@ -65,7 +65,7 @@ def test_every_cached_photograph_is_predicted_in_order(tmp_path: Path, network: 
         row = store.Row(activation, activation)
         path = tmp_path / "0" / f"{entry.sha256}.npz"
         store.write_row(path, row, recipe=store.recipe_digest(recipe), photo=entry.sha256)
-    batches = FeatureDataset(tmp_path, entries, classes=["circle"], part="boundary", batch_size=2)
+    batches = FeatureDataset(tmp_path, entries, classes=["cat"], part="boundary", batch_size=2)
     above = inference.above(network, "boundary")
     predicted = inference.from_cache(above, batches, description="test")
     np.testing.assert_allclose(predicted, saving.predict(above, activations.astype(np.float32)), rtol=1e-6)

@@ -263,13 +263,13 @@ def test_parameters_have_values_as_in_params_yaml() -> None:
 
 def test_a_picture_has_the_two_most_probable_classes_and_a_heat_map(tmp_path: Path) -> None:
     """A picture has its two most probable classes and an overlaid thumbnail; a changed file is refused."""
-    data = synthetic.draw("circle", 0, size=40, seed=0)
+    data = synthetic.draw("cat", 0, size=40, seed=0)
     (tmp_path / "1.jpg").write_bytes(data)
-    photograph = manifest.Entry("1.jpg", "circle", hashlib.sha256(data).hexdigest(), 40, 40, "test", "inbox/1.jpg")
+    photograph = manifest.Entry("1.jpg", "cat", hashlib.sha256(data).hexdigest(), 40, 40, "test", "inbox/1.jpg")
     prediction = photograph, np.array([0.2, 0.3, 0.5]), np.ones((4, 4), np.float32)
-    options: dict[str, Any] = {"classes": ["circle", "cross", "star"], "folder": tmp_path, "resizing": "crop"}
+    options: dict[str, Any] = {"classes": ["cat", "dog", "rabbit"], "folder": tmp_path, "resizing": "crop"}
     result = report.picture(*prediction, **options)
-    assert (result.class_name, result.choices) == ("circle", [("star", 0.5), ("cross", 0.3)])
+    assert (result.class_name, result.choices) == ("cat", [("rabbit", 0.5), ("dog", 0.3)])
     assert (result.path, result.source) == ("1.jpg", "inbox/1.jpg")
     assert result.thumbnail != result.heat
     (tmp_path / "1.jpg").write_bytes(data[:300])

@@ -44,7 +44,7 @@ def photographs(reproduced: Reproduced, tmp_path: Path, monkeypatch: pytest.Monk
     Path("artifacts").symlink_to(reproduced.workspace / "artifacts")
     originals = [
         path
-        for class_name in ("circle", "triangle")
+        for class_name in ("cat", "dog")
         for path in sorted((reproduced.workspace / "artifacts/subsample/photos" / class_name).iterdir())[:3]
     ]
     Path("mine").mkdir()
@@ -121,7 +121,7 @@ def test_every_format_has_the_same_predictions(run: Run, capsys: pytest.CaptureF
     assert len({len(line) for line in [heading, *in_table]}) == 1
     for row, record, line in zip(in_csv, in_json, in_table, strict=True):
         assert list(record) == ["file", "class", "probability", "probabilities"]
-        assert set(record["probabilities"]) == {"circle", "triangle"}
+        assert set(record["probabilities"]) == {"cat", "dog"}
         assert record["probabilities"][record["class"]] == record["probability"]
         assert (row["file"], row["class"], float(row["probability"])) == (
             record["file"],
@@ -204,7 +204,7 @@ def test_skipped_files_are_reported(run: Run, caplog: pytest.LogCaptureFixture) 
     assert len(run("other")) == 1
     messages = [record.message for record in caplog.records]
     assert messages[0] == "Skipped: 1 .txt."
-    assert messages[-1] in {"1 photograph: 1 circle, 0 triangle", "1 photograph: 0 circle, 1 triangle"}
+    assert messages[-1] in {"1 photograph: 1 cat, 0 dog", "1 photograph: 0 cat, 1 dog"}
 
 
 @pytest.mark.usefixtures("photographs")
@@ -259,7 +259,7 @@ def test_code_in_a_model_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("ran").unlink()
     card = describe(["cat", "dog"], {"image_size": 8, "resizing": "crop"}, {}, {}, {})
     write_json(Path("model.json"), {**card, "sha256": sha256(Path("model.keras"))})
-    Path("photo.jpg").write_bytes(synthetic.draw("circle", 0, size=40, seed=0))
+    Path("photo.jpg").write_bytes(synthetic.draw("cat", 0, size=40, seed=0))
     with pytest.raises(DataError, match=r"not a network this project saved: it asks for `keras\.layers\.Lambda`"):
         predict.main(["photo.jpg", "--model", "model.keras"])
     assert not Path("ran").exists()
