@@ -19,7 +19,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 help:
 	@echo "make install  create the environment in .venv, with the command dogs-vs-cats; every package is checked against its hash"
-	@echo "make demo     the whole pipeline on generated pictures, in a minute or two, without an account"
+	@echo "make demo     the whole pipeline on drawings of cats and dogs, in a minute or two, without an account"
 	@echo "make run      the real job, as params.yaml configures it"
 	@echo "make baselines   after make run: compare networks from logistic regression to fine-tuning (half an hour)"
 	@echo "make serve    Prefect on this machine: server, schedule and worker, until Ctrl-C"

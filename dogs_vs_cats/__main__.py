@@ -153,7 +153,7 @@ def baselines() -> None:
 
 @app.command()
 def demo() -> None:
-    """Run the pipeline on generated pictures, in .cache/demo/."""
+    """Run the pipeline on drawings of cats and dogs, in .cache/demo/."""
     workspace.replace(workspace.current(), "flows.demo")
 
 

@@ -44,6 +44,9 @@ def _architecture() -> dict[str, Shape]:
     return shapes
 
 
+_PIXELS = np.float32(64)  # about the deviation of photographs' pixels, so that activations are of the order of 1
+_RANDOM_PART = np.float32(0.5)  # of the filters of random weights, relative to the part that passes a channel on
+
 ARCHITECTURE = _architecture()  # shape of each convolution's kernel, from input to output
 
 
@@ -88,16 +91,40 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def random(seed: int) -> Weights:
-    """Draw untrained weights: kernels from He's normal distribution, biases of zero."""
+    """Draw untrained weights whose features tell shapes apart; from layers of He's distribution alone, they hardly do.
+
+    The first convolution detects edges: at each colour its kernels sum to zero, so plain surfaces do not matter. Every
+    other filter passes one channel on, plus a random part half as large, as in DiracNets (Zagoruyko and Komodakis,
+    2017), so that layers neither lose what earlier ones found nor change its scale. Biases are zero.
+    """
     return {
-        name: Convolution(_he_normal(np.random.default_rng([seed, number]), shape), np.zeros(shape[-1], np.float32))
+        name: Convolution(_random_kernel(np.random.default_rng([seed, number]), shape), np.zeros(shape[-1], np.float32))
         for number, (name, shape) in enumerate(ARCHITECTURE.items())
     }
 
 
-def _he_normal(generator: np.random.Generator, shape: Shape) -> Array:
-    deviation = np.float32(np.sqrt(2 / np.prod(shape[:-1])))
-    return generator.standard_normal(shape, np.float32) * deviation
+def _random_kernel(generator: np.random.Generator, shape: Shape) -> Array:
+    if shape == ARCHITECTURE["block1_conv1"]:
+        return _unit_filters(_edges(generator, shape)) / _PIXELS
+    kernel = _RANDOM_PART * _unit_filters(generator.standard_normal(shape, np.float32))
+    filters = np.arange(shape[-1])
+    kernel[1, 1, filters % shape[-2], filters] += 1
+    return _unit_filters(kernel)
+
+
+def _edges(generator: np.random.Generator, shape: Shape) -> Array:
+    """Draw kernels that sum to zero, similar for the three colours, as most edges are."""
+    height, width, colours, filters = shape
+    shared = generator.standard_normal((height, width, 1, filters), np.float32)
+    kernel = shared + generator.standard_normal((height, width, colours, filters), np.float32) / 2
+    centred: Array = kernel - kernel.mean((0, 1), keepdims=True)
+    return centred
+
+
+def _unit_filters(kernel: Array) -> Array:
+    """Return a kernel whose filters have a Euclidean norm of 1."""
+    unit: Array = kernel / np.sqrt((kernel**2).sum((0, 1, 2), keepdims=True))
+    return unit
 
 
 def _groups(file: h5py.File) -> dict[str, h5py.Group]:

@@ -1,14 +1,18 @@
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
-from transfer.network import weights
+from transfer.features import extraction
+from transfer.network import heads, weights
 from transfer.network.weights import ARCHITECTURE, Weights
 from transfer.runtime import files
 from transfer.runtime.errors import DataError
+from transfer.sources import synthetic
 
 
 @pytest.fixture(name="drawn", scope="module")
@@ -76,13 +80,55 @@ def test_the_same_weights_are_the_same_bytes(drawn: Weights, file: Path, tmp_pat
     assert _same(weights.read(file), drawn)
 
 
-def test_random_weights_have_he_s_deviation(drawn: Weights) -> None:
-    """Random kernels have the deviation of He et al., biases are zero, and another seed gives other kernels."""
-    kernel, bias = drawn["block5_conv3"]
-    assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 512)), rel=0.01)
-    assert kernel.dtype == np.float32
-    assert not bias.any()
-    assert not np.array_equal(weights.random(1)["block1_conv1"].kernel, drawn["block1_conv1"].kernel)
+def test_random_weights_are_float32_without_bias(drawn: Weights) -> None:
+    """Random kernels are float32 and biases zero; another seed gives other kernels."""
+    assert {part.dtype for convolution in drawn.values() for part in convolution} == {np.dtype(np.float32)}
+    assert not any(convolution.bias.any() for convolution in drawn.values())
+    for name, convolution in weights.random(1).items():
+        assert not np.array_equal(convolution.kernel, drawn[name].kernel)
+
+
+def test_the_first_random_convolution_detects_edges(drawn: Weights) -> None:
+    """Its kernels sum to zero at each colour, so that it sees nothing of a plain surface."""
+    kernel = drawn["block1_conv1"].kernel
+    np.testing.assert_allclose(kernel.sum((0, 1)), 0, atol=1e-6)
+    np.testing.assert_allclose((kernel**2).sum((0, 1, 2)), 1 / 64**2, rtol=1e-4)
+
+
+def test_the_other_random_convolutions_pass_channels_on(drawn: Weights) -> None:
+    """Each filter has length 1, and its largest weight is at the centre of the channel of its own number."""
+    for name, (kernel, _) in list(drawn.items())[1:]:
+        filters = np.arange(kernel.shape[-1])
+        np.testing.assert_allclose((kernel**2).sum((0, 1, 2)), 1, rtol=1e-4, err_msg=name)
+        assert (kernel[1, 1, filters % kernel.shape[2], filters] > 0.8).all(), name
+
+
+def test_random_weights_tell_drawings_apart(drawn: Weights) -> None:
+    """From 120 drawings a linear model learns to tell cats from dogs by the features, and cannot by the colours."""
+    compute = extraction.build_network(drawn, image_size=48, boundary="block4_pool")
+    pixels = np.stack([_drawing(number) for number in range(240)])
+    rows = [
+        row for start in range(0, 240, extraction.BATCH) for row in compute(pixels[start : start + extraction.BATCH])
+    ]
+    features = np.stack([heads.pool(row.pooled, "max") for row in rows])
+    assert 0.3 < features.std() < 3
+    assert _accuracy(features) >= 0.85
+    assert _accuracy(np.concatenate([pixels.mean((1, 2)), pixels.std((1, 2))], axis=1)) <= 0.65
+
+
+def _drawing(number: int) -> np.ndarray:
+    picture = synthetic.draw(("cat", "dog")[number % 2], number // 2, size=48, seed=0)
+    return np.asarray(Image.open(io.BytesIO(picture)))
+
+
+def _accuracy(features: np.ndarray) -> float:
+    """Fit ridge regression to the first half of the drawings, and return its accuracy on the other half."""
+    half = len(features) // 2
+    labels = np.resize([-1.0, 1.0], len(features))
+    scaled = (features - features[:half].mean(0)) / features[:half].std(0).clip(1e-6)
+    similarity = scaled @ scaled[:half].T / scaled.shape[1]
+    weight = np.linalg.solve(similarity[:half] + 0.1 * np.eye(half), labels[:half])
+    return float(np.mean((similarity[half:] @ weight > 0) == (labels[half:] > 0)))
 
 
 def test_the_architecture_is_vgg16_s() -> None:
