@@ -148,7 +148,9 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Pr
     from_cache = inference.from_cache(
         networks.top, _cached(sample, inputs.classes, "boundary"), description=f"{STAGE} check"
     )
-    consistency.check_agreement(sample, from_pixels, from_cache, inputs.trained[TUNED].file)
+    consistency.check_agreement(
+        sample, from_pixels, from_cache, inputs.trained[TUNED].file, precision=store.precision(inputs.recipes[0])
+    )
     pooled, boundary = (_cached(inputs.test, inputs.classes, part) for part in ("pooled", "boundary"))
     return {
         HEAD: inference.from_cache(networks.head, pooled, description=f"{STAGE} {HEAD}"),

@@ -57,19 +57,29 @@ def test_a_network_trained_on_other_inputs_is_refused(
         consistency.check_provenance("train_head", trained(**changes), classes, LINEAGE)
 
 
-@pytest.mark.parametrize(("cached", "agree"), [(0.51, True), (0.515, False), (0.49, True), (0.485, False)])
-def test_rounding_is_no_disagreement(cached: float, agree: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """Near one half, probabilities may differ by a hundredth."""
+@pytest.mark.parametrize(
+    ("precision", "cached", "agree"),
+    [
+        ("float32", 0.51, True),
+        ("float32", 0.515, False),
+        ("float32", 0.49, True),
+        ("float32", 0.485, False),
+        ("bfloat16", 0.57, True),
+        ("bfloat16", 0.58, False),
+    ],
+)
+def test_rounding_is_no_disagreement(precision: str, cached: float, agree: bool) -> None:  # noqa: FBT001 - of the test
+    """Near one half, probabilities may differ by a hundredth, and by seven with activations in bfloat16."""
     from_pixels, from_cache = iter([np.array([[0.5, 0.5]])]), np.array([[1 - cached, cached]])
     if agree:
-        consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"))
+        consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"), precision=precision)
     else:
         with pytest.raises(DataError, match=r"0\.5000 / 0\.5000 from pixels") as refusal:
-            consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"))
+            consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"), precision=precision)
         assert str(refusal.value).endswith(rerun_hint("extract_features", "fine_tune"))
 
 
 def test_probabilities_near_one_agree_though_their_log_odds_differ() -> None:
     """Beyond 0.99999 float32 has too few digits to compare log odds."""
     from_pixels, from_cache = iter([np.array([[1e-9, 1 - 1e-9]])]), np.array([[1e-6, 1 - 1e-6]])
-    consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"))
+    consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"), precision="float32")
