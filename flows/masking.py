@@ -1,6 +1,8 @@
 """Masking: replace secrets in lines of output, also if they are URL-encoded, in base64, or split over two lines."""
 
 import base64
+import html
+import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -60,8 +62,15 @@ def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
     """Return the texts to replace, longest first, as one secret may be part of another."""
     parts = {part.strip() for secret in secrets for part in secret.splitlines()} - {""}
     urls = {encode(part) for part in parts for encode in (quote, quote_plus, lambda text: quote(text, safe=""))}
+    urls |= {quote(url, safe="") for url in urls}  # an address in an address
+    texts = {encode(part) for part in parts for encode in (html.escape, _in_json, lambda text: text.encode().hex())}
+    texts |= {text.replace("/", "\\/") for text in texts}  # as some programs write JSON
     encoded = {form for secret in {*parts, *secrets} if len(secret) >= _SHORTEST_ENCODED for form in _in_base64(secret)}
-    return tuple(sorted(parts | urls | encoded, key=len, reverse=True))
+    return tuple(sorted(parts | urls | texts | encoded, key=len, reverse=True))
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
 
 
 def _in_base64(secret: str) -> set[str]:

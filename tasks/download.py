@@ -124,7 +124,7 @@ def from_inbox(folder: Path, target: Path, *, limits: archives.Limits) -> Origin
         return Origin(target, zips[0].as_posix())
     left_out = layouts.arrange(content.files, content.folders).left_out
     with disk.space_for({target.parent: sum((folder / path).stat().st_size for path in photographs)}):
-        members = ((str(path), (folder / path).open("rb")) for path in photographs)
+        members = ((str(path), inbox.open_file(folder / path)) for path in photographs)
         _pack(target, members, comment=layouts.encode_counts(left_out))
     return Origin(target, folder.as_posix())
 
@@ -195,11 +195,16 @@ def _extract_labelled(archive: Path, target: Path, *, limits: archives.Limits) -
         labelled = [member for member in members if PurePosixPath(member.filename).name == LABELLED]
         if len(labelled) != 1:
             with disk.space_for({target.parent: archive.stat().st_size}):
-                shutil.copyfile(archive, target)
+                _copy(archive, target)
             return
         name = f"{archive.name}/{labelled[0].filename}"
         archives.unpack(outer, labelled[0], target, limits=limits, name=name)
     archives.check(target, limits=limits, name=name)
+
+
+def _copy(archive: Path, target: Path) -> None:
+    with files.open_regular(archive) as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
 
 
 def _check_layout(archive: Path) -> None:

@@ -20,7 +20,7 @@ from tests import reliability
 from transfer.evaluation import diagnosis, loss_curves
 from transfer.features import cache
 from transfer.images import decoding, formats, near_duplicates, selection
-from transfer.prediction import __main__ as prediction
+from transfer.prediction import command as prediction
 from transfer.prediction import heat_maps, inputs
 from transfer.runtime import errors, signals, stage
 from transfer.sources.session import RetryPolicy

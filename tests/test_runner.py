@@ -119,6 +119,21 @@ def test_a_python_without_the_packages_is_named(tmp_path: Path, arguments: tuple
     assert "Run `make install` and `. .venv/bin/activate`" in line
 
 
+def test_predictions_in_a_python_without_the_packages(tmp_path: Path) -> None:
+    """`python -m transfer.prediction` names the Python, too."""
+    result = subprocess.run(
+        [sys.executable, "-S", "-m", "transfer.prediction", "photo.jpg"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (78, "")
+    [line] = result.stderr.splitlines()
+    assert f"Received: {sys.executable}, which lacks `" in line
+
+
 @pytest.mark.parametrize("package", ["tasks", "baselines"])
 def test_an_old_python_is_named(package: str, tmp_path: Path) -> None:
     """A stage in a Python below 3.11 ends in the one line; all code before it is valid in Python 3.8."""

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from dogs_vs_cats import __main__ as door
 from dogs_vs_cats import workspace
-from transfer.prediction import __main__ as prediction
+from transfer.prediction import command as prediction
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("transfer", "tasks", "flows", "baselines", "dogs_vs_cats", "benchmarks", "tests")

@@ -34,10 +34,13 @@ def test_each_part_of_a_secret_is_masked(line: str, masked: str) -> None:
         base64.b64encode(f"user:{SECRET}\n".encode()).decode(),
         base64.urlsafe_b64encode(f"somebody:{SECRET}".encode()).decode(),
         repr(SECRET),
+        quote(quote(SECRET, safe=""), safe=""),
+        SECRET.encode().hex(),
+        SECRET.replace("/", r"\/"),
     ],
 )
 def test_an_encoded_secret_is_masked(written: str) -> None:
-    """A secret is masked as it is written in a URL and in base64, also with a user's name before it."""
+    """A secret is masked as it is written in URLs, JSON, hexadecimal digits and base64, also after a user's name."""
     line = masking.masked(f"before {written} after", [SECRET])
     assert line.startswith("before ")
     assert line.endswith(" after")

@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,12 +14,13 @@ from subprocess import CompletedProcess
 import pytest
 from ruamel.yaml import YAML
 
+from tasks import __main__ as runner
 from tasks import download
 from tests import disks
 from tests.servers import SIGNATURE, TOKEN, Fault, StandIn, serve
-from transfer.runtime.errors import DataError
+from transfer.runtime.errors import ChangedError, DataError
 from transfer.runtime.params import parse
-from transfer.sources import archives, kaggle, layouts
+from transfer.sources import archives, inbox, kaggle, layouts
 from transfer.sources.http import Checksum
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +180,87 @@ def test_pipe_in_the_inbox(run: Run, workspace: Path) -> None:
     _fill(workspace / "inbox", "cats/1.jpg", "dogs/1.jpg")
     os.mkfifo(workspace / "inbox" / "dogs" / "2.jpg")
     _refused(run("inbox"), 65, "`inbox/dogs/2.jpg`, a pipe")
+
+
+@pytest.mark.reliability(
+    "tampered",
+    "a file of the inbox, a parameter, code or an output of an earlier stage changes while a stage runs",
+    "exit 75; the change is named, no output is left, and the next run uses the new one",
+)
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda photo: photo.write_bytes(b"another photograph"),
+        lambda photo: photo.unlink(),
+        lambda photo: photo.with_name("new.jpg").write_bytes(b"a new photograph"),
+        lambda photo: (photo.unlink(), photo.mkdir()),
+        lambda photo: (photo.unlink(), os.mkfifo(photo)),
+        lambda photo: (photo.unlink(), photo.symlink_to("/dev/zero")),
+    ],
+    ids=["replaced", "removed", "added", "folder", "pipe", "device"],
+)
+def test_inbox_that_changes_while_it_is_packed(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+) -> None:
+    """A change after the inbox was checked, also to what never ends when it is read; the next run has the new files."""
+    _prepare_inbox(workspace, monkeypatch)
+    _fill(workspace / "inbox", "cats/1.jpg", "cats/2.jpg", "dogs/1.jpg", "dogs/2.jpg")
+    photo, scan = workspace / "inbox/dogs/2.jpg", inbox.scan
+
+    def scan_and_change(folder: Path) -> inbox.Content:
+        content = scan(folder)
+        change(photo)
+        return content
+
+    monkeypatch.setattr(inbox, "scan", scan_and_change)
+    with pytest.raises(ChangedError, match=r"`inbox/` changed .*`inbox/dogs/\w+.jpg`"):
+        runner.run("download")
+    monkeypatch.setattr(inbox, "scan", scan)
+    assert list((workspace / "artifacts/download").iterdir()) == []
+    if photo.is_file():
+        runner.run("download")
+        assert set(_names(workspace)) == {str(path.relative_to("inbox")) for path in Path("inbox").rglob("*.jpg")}
+
+
+@pytest.mark.reliability(
+    "tampered",
+    "a file of the inbox, a parameter, code or an output of an earlier stage changes while a stage runs",
+    "exit 75; the change is named, no output is left, and the next run uses the new one",
+)
+def test_archive_that_is_replaced_between_check_and_copy(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that was not checked does not become the output, also if it has the size and time of the other."""
+    _prepare_inbox(workspace, monkeypatch)
+    first, second = (io.BytesIO(), io.BytesIO())
+    for file, text in ((first, "one"), (second, "two")):
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("cat/1.jpg", "dog/1.jpg"):
+                archive.writestr(zipfile.ZipInfo(name), text)
+    target, check = workspace / "inbox/photos.zip", archives.check
+    target.parent.mkdir()
+    target.write_bytes(first.getvalue())
+    status = target.stat()
+
+    def check_and_replace(path: Path, *, limits: archives.Limits, name: str | None = None) -> None:
+        check(path, limits=limits, name=name)
+        Path("new.zip").write_bytes(second.getvalue())
+        os.utime("new.zip", ns=(status.st_atime_ns, status.st_mtime_ns))
+        Path("new.zip").replace(target)
+
+    monkeypatch.setattr(archives, "check", check_and_replace)
+    with pytest.raises(ChangedError, match=r"`inbox/photos\.zip`"):
+        runner.run("download")
+    monkeypatch.setattr(archives, "check", check)
+    assert list((workspace / "artifacts/download").iterdir()) == []
+    runner.run("download")
+    assert _photos(workspace).read_bytes() == second.getvalue()
+
+
+def _prepare_inbox(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in the workspace, with the source `inbox` and the project's dvc.yaml."""
+    monkeypatch.chdir(workspace)
+    shutil.copy(ROOT / "dvc.yaml", workspace)
+    Path("params.yaml").write_text(PARAMS.format(source="inbox"), encoding="utf-8")
 
 
 def test_inbox_may_be_a_link(run: Run, workspace: Path) -> None:

@@ -2,6 +2,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
+from tasks import __main__ as runner
 from tasks import fetch_weights
 from tests import disks
 from tests.servers import Fault, StandIn, serve
 from transfer.network import weights
-from transfer.runtime.errors import DataError
+from transfer.runtime.errors import ChangedError, DataError
 from transfer.runtime.files import sha256
 from transfer.sources.http import Checksum
 
@@ -100,6 +102,35 @@ def test_inbox(run: Run, tmp_path: Path, legacy: Path) -> None:
     assert _description(tmp_path)["from"] == "inbox/mine.h5"
     expected = weights.random(5)["block4_conv2"].kernel
     assert np.array_equal(weights.read(_output(tmp_path))["block4_conv2"].kernel, expected)
+
+
+@pytest.mark.reliability(
+    "tampered",
+    "a file of the inbox, a parameter, code or an output of an earlier stage changes while a stage runs",
+    "exit 75; the change is named, no output is left, and the next run uses the new one",
+)
+@pytest.mark.parametrize("is_read", [True, False], ids=["after it is read", "before"])
+def test_weights_that_are_replaced_while_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: Path, *, is_read: bool
+) -> None:
+    """Neither the old nor the new weights become the output under the other's name."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    Path("params.yaml").write_text("fetch_weights:\n  source: inbox\n  seed: 0\n", encoding="utf-8")
+    Path("inbox").mkdir()
+    shutil.copy(legacy, "inbox/mine.h5")
+    read = weights.read
+
+    def read_and_replace(path: Path) -> weights.Weights:
+        found = read(path) if is_read else None
+        weights.write(Path("new.h5"), weights.random(6))
+        Path("new.h5").replace(path)
+        return found or read(path)
+
+    monkeypatch.setattr(weights, "read", read_and_replace)
+    with pytest.raises(ChangedError, match=r"`inbox/mine\.h5`"):
+        runner.run("fetch_weights")
+    assert list(Path("artifacts/fetch_weights").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -38,15 +38,15 @@ class FeatureCache:
     def has(self, photo: str) -> bool:
         """Return whether there is an undamaged row; mark it as used, and remove a damaged one.
 
-        Anything but a regular file, such as a pipe that never ends or a folder, is removed without being opened. Only
-        the access time is set: to DVC, a changed modification time means changed content.
+        Anything but a regular file, such as a pipe that never ends, a link or a folder, is removed unread. Only the
+        access time is set: to DVC, a changed modification time means changed content.
         """
         path = self.path(photo)
         try:
-            row = store.read_row(path, recipe=self.recipe, photo=photo) if _is_regular(path.stat()) else None
+            row = store.read_row(path, recipe=self.recipe, photo=photo)
         except FileNotFoundError:
             return False
-        except store.DamagedRow:
+        except (store.DamagedRow, files.NotRegularError):
             row = None
         if row is None or [part.shape for part in row] != self._shapes:
             _remove(path)
@@ -127,7 +127,7 @@ def _rows() -> Iterator[_RowFile]:
     """Yield every row of every recipe with its status."""
     for row in paths.cache("features").glob("*/*.npz"):
         with suppress(FileNotFoundError):  # evicted by another process in the meantime
-            status = row.stat()
+            status = row.lstat()
             if _is_regular(status):
                 yield row, status
 

@@ -142,8 +142,13 @@ def write_row(path: Path, row: Row, *, recipe: str, photo: str) -> None:
 
 
 def read_row(path: Path, *, recipe: str, photo: str) -> Row:
-    """Read a row; see `read_parts`."""
-    return Row(*read_parts(path, Row._fields, recipe=recipe, photo=photo))
+    """Read a row that is no link; see `read_parts`.
+
+    Raises:
+        NotRegularError: there is a link, a pipe, a device or a folder.
+    """
+    with files.open_regular(path, follow_links=False) as file:
+        return Row(*_parts(path, file.read(), Row._fields, recipe=recipe, photo=photo))
 
 
 def read_parts(path: Path, parts: Iterable[str], *, recipe: str, photo: str) -> list[Activation]:
@@ -159,7 +164,10 @@ def read_parts(path: Path, parts: Iterable[str], *, recipe: str, photo: str) -> 
         DamagedRow: the file is truncated or changed, belongs to another recipe or photograph, or is not a row at all.
         OSError: the file is missing or cannot be read.
     """
-    content = path.read_bytes()
+    return _parts(path, path.read_bytes(), parts, recipe=recipe, photo=photo)
+
+
+def _parts(path: Path, content: bytes, parts: Iterable[str], *, recipe: str, photo: str) -> list[Activation]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _check_extent(archive, len(content))

@@ -9,10 +9,16 @@ from functools import cache
 from PIL import Image, features
 
 MAX_PIXELS = 89_478_485  # the limit above which Pillow warns of a decompression bomb
+MAX_MEMORY = 900_000_000  # bytes that decoding one photograph may take, by estimate
 MAX_SLOW_PIXELS = 1_000_000  # of encodings that Pillow decodes in Python, as BMP's run lengths: a second and less
 MAX_SCANS = 100  # of a JPEG; ten are usual, and each one takes time over all pixels however few its bytes
 MAX_PARTS = 200_000  # that a file is read in, such as chunks, segments and blocks; a large PNG has some 30,000
 MAX_TIFF_VALUES = 200_000  # of a TIFF's tag; a photograph whose every row is a strip has some 10,000
+
+# Bytes per pixel that decoding takes at most, measured with the decoded image and a converted copy of it. Decoders of
+# WebP keep several frames, those of AVIF and HEIF planes of 16 bits.
+_BYTES_PER_PIXEL = {"WEBP": 16, "AVIF": 18, "HEIF": 18}
+_DECODED = 4  # bytes per pixel of an image in memory
 
 _JPEG_START = b"\xff\xd8"
 _END_MARKER, _SCAN_MARKER = 0xD9, 0xDA
@@ -67,10 +73,20 @@ def open_photo(data: bytes) -> Image.Image:
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise UnreadablePhoto(f"more than {MAX_PIXELS:,} pixels")
+    most = min(MAX_PIXELS, MAX_MEMORY // _bytes_per_pixel(image))
+    if pixels > most:
+        raise UnreadablePhoto(f"more than {most:,} pixels as {image.format}, whose decoding takes much memory")
     slow = [tile.codec_name for tile in getattr(image, "tile", []) if tile.codec_name in Image.DECODERS]
     if slow and pixels > MAX_SLOW_PIXELS:
         raise UnreadablePhoto(f"more than {MAX_SLOW_PIXELS:,} pixels in the slow encoding {slow[0]}")
     return image
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    """Return how many bytes per pixel decoding takes, at most; a JPEG of several scans has two more of each colour."""
+    if image.format in {"JPEG", "MPO"}:
+        return _DECODED + 2 * len(image.getbands())
+    return _BYTES_PER_PIXEL.get(image.format or "", 2 * _DECODED)
 
 
 def _registers_heif() -> bool:

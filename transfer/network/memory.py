@@ -9,6 +9,7 @@ from typing import Any
 from transfer.network.backend import keras, tf
 
 MAX_CALLS = 6_000  # of layers; the deepest network that the parameters allow has 5,600 layers
+MAX_OPERATIONS = 1 << 40  # multiplications and comparisons for one photograph; VGG16 at 1,024 pixels has 0.32 trillion
 MAX_OUTPUTS = 1 << 30  # numbers that all operations return for one photograph; VGG16 at 1,024 pixels has 0.91 billion
 
 
@@ -43,7 +44,8 @@ def check_sizes(config: dict[str, Any], *, stored: int) -> None:
         stored: the number of weights in its file.
 
     Raises:
-        ValueError: it has more weights than are stored, an input of unknown size, or more than `MAX_OUTPUTS` outputs.
+        ValueError: it has more weights than are stored, an input of unknown size, more than `MAX_OUTPUTS` outputs,
+            or more than `MAX_OPERATIONS` operations.
     """
     with tf.Graph().as_default() as graph:
         network = _build(config)
@@ -54,12 +56,29 @@ def check_sizes(config: dict[str, Any], *, stored: int) -> None:
         built = len(graph.get_operations())
         photograph = tf.compat.v1.placeholder(network.inputs[0].dtype, (1, *network.input_shape[1:]))
         network(photograph, training=False)
-        tensors = [tensor for operation in graph.get_operations()[built:] for tensor in operation.outputs]
+        operations = graph.get_operations()[built:]
+        tensors = [tensor for operation in operations for tensor in operation.outputs]
     if not all(tensor.shape.is_fully_defined() for tensor in tensors):
         raise ValueError("its input must have a fixed size")
     outputs = sum(math.prod(tensor.shape) for tensor in tensors)
     if outputs > MAX_OUTPUTS:
         raise ValueError(f"its layers return {outputs:.3g} numbers for a photograph, more than {MAX_OUTPUTS:.3g}")
+    work = sum(map(_count_work, operations))
+    if work > MAX_OPERATIONS:
+        raise ValueError(f"its layers compute {work:.3g} products for a photograph, more than {MAX_OPERATIONS:.3g}")
+
+
+def _count_work(operation: tf.Operation) -> int:
+    """Count the multiplications of a convolution or a dense layer, or the comparisons of a pooling layer."""
+    results = sum(math.prod(tensor.shape) for tensor in operation.outputs)
+    match operation.type:
+        case "Conv2D":
+            return int(results * math.prod(operation.inputs[1].shape[:-1]))
+        case "MatMul":
+            return int(results * operation.inputs[1].shape[0])
+        case "MaxPool":
+            return int(results * math.prod(operation.get_attr("ksize")))
+    return 0
 
 
 def _build(config: dict[str, Any]) -> keras.Model:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from transfer.images import decoding
+from transfer.runtime import files
 from transfer.runtime.errors import DataError
 from transfer.sources import archives
 
@@ -119,8 +120,8 @@ class _Search(NamedTuple):
             yield _unreadable(path, error)
             return
         members = archives.photographs(archive)
-        files = {member.filename for member in archive.infolist() if not member.is_dir()}
-        others = files - {member.filename for member in members}
+        names = {member.filename for member in archive.infolist() if not member.is_dir()}
+        others = names - {member.filename for member in members}
         self.skipped.update(_kind(PurePosixPath(name)) for name in others)
         for member in members:
             read = partial(archives.read_member, archive, member, most=decoding.MAX_BYTES)
@@ -173,10 +174,11 @@ def _unreadable(name: str, error: Exception) -> InputPhotograph:
 
 
 def _read_file(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe otherwise waits for a writer
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced since it was found
-            raise _special_file()
+    try:
+        file = files.open_regular(Path(path))
+    except files.NotRegularError:  # replaced since it was found
+        raise _special_file() from None
+    with file:
         return _read_limited(file)
 
 

@@ -11,15 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transfer.runtime import files, params, paths
-from transfer.runtime.errors import ChangedError, DataError, ParamsError
+from transfer.runtime import disk, files, params, paths
+from transfer.runtime.errors import ChangedError, DataError, ParamsError, StageError
 
 DVC_FILE = Path("dvc.yaml")
 _HASHED = 1 << 16  # bytes; a smaller file that was touched is unchanged if its content is
 _LISTED = 5  # changes in a message
 _ABSENT = object()
 _IGNORED = "__pycache__"  # as in .dvcignore
-_CAUSED = (FileNotFoundError, ImportError, DataError, ParamsError)  # errors that a change may have caused
 
 
 class Declared(NamedTuple):
@@ -62,8 +61,8 @@ def unchanged(stage: str, *, file: Path = DVC_FILE, item: Mapping[str, str] | No
     before = snapshot(declared)
     try:
         yield
-    except _CAUSED as error:
-        names = changes(before, snapshot(declared, known=before))
+    except Exception as error:
+        names = changes(before, snapshot(declared, known=before)) if _may_follow_from_change(error) else []
         if not names:
             raise
         raise ChangedError(_message(stage, names, "Run again.")) from error
@@ -135,6 +134,13 @@ def changes(before: Snapshot, after: Snapshot) -> list[str]:
     broken = {name for name, state in after.items() if state == "unreadable"}
     names = broken or {*before, *after}  # the parameters of an unreadable file are unknown
     return sorted(name for name in names if not _is_same(before.get(name, _ABSENT), after.get(name, _ABSENT)))
+
+
+def _may_follow_from_change(error: Exception) -> bool:
+    """Return whether a change may have caused an error: half-saved code raises anything, a full disk never."""
+    if isinstance(error, StageError):
+        return isinstance(error, DataError | ParamsError)
+    return not (isinstance(error, OSError) and disk.is_disk_error(error))
 
 
 def _is_same(before: object, after: object) -> bool:

@@ -1,6 +1,7 @@
 """Files that appear complete or not at all: written to a temporary path in the same folder, then renamed."""
 
 import csv
+import errno
 import hashlib
 import io
 import itertools
@@ -10,11 +11,12 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from transfer.runtime import disk
 
@@ -22,6 +24,7 @@ _HOST = re.sub(r"\W+", "-", platform.node()) or "-"  # only processes of this ho
 _TOKEN = secrets.token_hex(4)  # tells this process from another with its host and number, as in containers
 _NUMBERS = itertools.count()
 _STALE_AFTER = 24 * 3600  # seconds
+_NOT_REGULAR = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO})  # of a folder, a link, and a socket
 
 
 @contextmanager
@@ -120,6 +123,33 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]], *, line_e
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue()
+
+
+class NotRegularError(OSError):
+    """A path is no regular file, such as a pipe, whose reading may never end."""
+
+
+def open_regular(path: Path, *, follow_links: bool = True) -> BinaryIO:
+    """Open a regular file to read its bytes; anything else that is at the path by now is neither waited for nor read.
+
+    Args:
+        path: the path of the file.
+        follow_links: whether a link to a regular file is one.
+
+    Raises:
+        NotRegularError: it is a pipe, a socket, a device or a folder, or a link that is not followed.
+    """
+    options = os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)  # without the first a pipe waits for a writer
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | options))  # noqa: SIM115
+    except OSError as error:
+        if error.errno in _NOT_REGULAR:
+            raise NotRegularError(error.errno, "no regular file", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotRegularError(errno.EINVAL, "no regular file", str(path))
+    return file
 
 
 def link(source: Path, target: Path) -> None:

@@ -4,8 +4,9 @@ import re
 
 # A cell of several characters that begins with one of these is a formula, which can run commands and send other cells
 # elsewhere. The standard protection is an apostrophe before it, which a spreadsheet hides.
-_FORMULA = re.compile(r"'*[=+\-@\t\r].", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Spreadsheets in East Asian languages read the wide forms in the same way.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def protect(text: str) -> str:

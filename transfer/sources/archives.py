@@ -13,7 +13,7 @@ from typing import IO
 
 from pydantic import Field
 
-from transfer.runtime import disk, params
+from transfer.runtime import disk, files, params
 from transfer.runtime.errors import DataError
 
 SUFFIXES = frozenset(
@@ -75,7 +75,7 @@ def open_archive(path: Path, *, limits: Limits | None = None, name: str | None =
         LimitExceeded: the central directory exceeds the limits.
         DataError: the file is not a zip archive, or its members overlap, are links, or have a path outside the archive.
     """
-    with path.open("rb") as file, _opened(file, limits, name or path.name) as archive:
+    with files.open_regular(path) as file, _opened(file, limits, name or path.name) as archive:
         yield archive
 
 

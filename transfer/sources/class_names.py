@@ -1,5 +1,6 @@
 """Class names: which names a class may have, and which two names are one."""
 
+import re
 import unicodedata
 import zipfile
 from collections.abc import Iterable
@@ -14,7 +15,19 @@ _CYRILLIC, _AS_LATIN = (
     "acdehijlopqswxyv",
 )
 _GREEK, _AS_LATIN_TOO = "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c5\u03c7", "aikvopux"
-_LATIN = str.maketrans(_CYRILLIC + _GREEK, _AS_LATIN + _AS_LATIN_TOO)
+_PHONETIC, _AS_LATIN_AGAIN = "\u0251\u0261", "ag"
+# letters whose capitals look like Latin ones, in lower case
+_CYRILLIC_CAPITALS, _AS_CAPITALS = (
+    "\u0430\u0432\u0441\u0435\u043d\u0456\u0458\u043a\u043c\u043e\u0440\u0455\u0442\u0445\u0443",
+    "abcehijkmopstxy",
+)
+_GREEK_CAPITALS, _AS_CAPITALS_TOO = (
+    "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "abezhikmnoptyx",
+)
+_LATIN = str.maketrans(_CYRILLIC + _GREEK + _PHONETIC, _AS_LATIN + _AS_LATIN_TOO + _AS_LATIN_AGAIN)
+_LATIN_CAPITALS = str.maketrans(_CYRILLIC_CAPITALS + _GREEK_CAPITALS, _AS_CAPITALS + _AS_CAPITALS_TOO)
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
 
 def normalize(name: str) -> str:
@@ -27,20 +40,20 @@ def check(names: Iterable[str]) -> None:
 
     Raises:
         DataError: a name has other characters than letters, marks, digits (Unicode's L, M and N), spaces, `_` and `-`,
-            or begins with a space or `-`; or two names differ only in case, spaces at the end, or letters that look
-            the same.
+            or ones that are not visible, or begins with a space or `-`; or two names differ only in case, in the number
+            of spaces, or in letters that look the same.
     """
-    by_look: dict[str, str] = {}
+    by_look: dict[tuple[str, str], str] = {}
     for name in sorted(set(names)):
         if not _is_valid(name):
             raise DataError(
                 f"A class name must have letters, digits, spaces, `_` and `-` only. Received: {name!a}. "
                 "Rename its folder, or its photographs if their names have the class."
             )
-        other = by_look.setdefault(_look(name), name)
-        if other != name:
+        others = {by_look.setdefault(look, name) for look in _looks(name)} - {name}
+        for other in others:
             raise DataError(
-                "Class names must differ in more than case, spaces at the end, and letters of other alphabets that "
+                "Class names must differ in more than case, spaces, and letters of other alphabets that "
                 f"look the same. Received: {_quote(other)} and {_quote(name)}. "
                 "Use one spelling if they are one class; rename one of them if they are two."
             )
@@ -73,10 +86,14 @@ def _quote(name: str) -> str:
 
 
 def _is_valid(name: str) -> bool:
-    return name[:1] not in {"", " ", "-"} and all(
-        character in _ALLOWED or unicodedata.category(character)[0] in "LMN" for character in name
+    return (
+        name[:1] not in {"", " ", "-"}
+        and not _INVISIBLE.search(name)
+        and all(character in _ALLOWED or unicodedata.category(character)[0] in "LMN" for character in name)
     )
 
 
-def _look(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold().strip().translate(_LATIN)
+def _looks(name: str) -> list[tuple[str, str]]:
+    """Return how a name looks in small letters and in capitals, the same for names that look the same."""
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return [("small", plain.translate(_LATIN)), ("capital", plain.translate(_LATIN_CAPITALS))]

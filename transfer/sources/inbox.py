@@ -3,8 +3,9 @@
 import os
 import stat
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
+from transfer.runtime import files
 from transfer.runtime.errors import DataError
 from transfer.sources import archives
 
@@ -37,7 +38,7 @@ def scan(inbox: Path) -> Content:
         DataError: a file is a pipe, a socket, a device, or a link to one or to nothing; a folder is a link; or there is
             a `.dvc` or `.dvcignore`.
     """
-    files: list[Path] = []
+    found: list[Path] = []
     folders: list[Path] = []
     if not inbox.is_dir():
         return Content([], [])
@@ -48,8 +49,8 @@ def scan(inbox: Path) -> Content:
                 f"`{Path(parent, name).as_posix()}`. Remove or rename it."
             )
         folders += [_check_folder(inbox, Path(parent, name)) for name in folder_names]
-        files += [check_file(Path(parent, name)) for name in file_names]
-    return Content(_relative(inbox, files), _relative(inbox, folders))
+        found += [check_file(Path(parent, name)) for name in file_names]
+    return Content(_relative(inbox, found), _relative(inbox, folders))
 
 
 def check_file(path: Path) -> Path:
@@ -69,6 +70,19 @@ def check_file(path: Path) -> Path:
             return path
         kind = f"{'a link to ' if path.is_symlink() else ''}{_KINDS.get(stat.S_IFMT(mode), 'no file')}"
     raise DataError(f"The inbox must hold files and folders only. Received: `{path.as_posix()}`, {kind}. Remove it.")
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file of the inbox, which may have been replaced since it was checked.
+
+    Raises:
+        DataError: it is not a regular file or a link to one.
+    """
+    try:
+        return files.open_regular(path)
+    except files.NotRegularError:
+        check_file(path)
+        raise
 
 
 def _check_folder(inbox: Path, folder: Path) -> Path:

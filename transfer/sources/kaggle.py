@@ -61,20 +61,26 @@ def has_credentials() -> bool:
 
 
 def _check_key_file() -> None:
-    """Check the file `kaggle.json` if it has the credentials that Kaggle's client would use.
+    """Check the file `kaggle.json`, which Kaggle's client reads even if it uses other credentials.
 
     Raises:
-        AccessError: the client could not read it, or would find no user name and key in it; no content is shown.
+        AccessError: the client would fail on it, or find no user name and key in it where it has no others; no content
+            is shown.
     """
     file = next(filter(_has_content, _key_files()), None)
-    if file is None or _in_environment() or any(map(_has_content, _other_files())):
+    if file is None:
         return
+    is_used = not (_in_environment() or any(map(_has_content, _other_files())))
     try:
         match json.loads(file.read_text(encoding="utf-8")):
             case {"username": str(name), "key": str(key)} if name and key:
                 return
-        received = "JSON without these"
-    except ValueError:
+            case dict() | None if not is_used:
+                return
+        received = "JSON without these"  # the client fails on a list even if it does not use it
+    except (ValueError, RecursionError):
+        if not is_used:
+            return
         with_mark = file.read_bytes().startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         received = "a byte order mark" if with_mark else f"{file.stat().st_size} bytes, no JSON"
     raise AccessError(

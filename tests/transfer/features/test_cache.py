@@ -84,6 +84,12 @@ def replace_by_link_to_device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def replace_by_link_to_row(path: Path) -> None:
+    """Replace a row by a link to a copy of it elsewhere, where it may change."""
+    path.rename(path.with_name("row"))
+    path.symlink_to(path.with_name("row"))
+
+
 def replace_by_folder(path: Path) -> None:
     """Replace a row by a folder with a file in it."""
     path.unlink()
@@ -92,7 +98,7 @@ def replace_by_folder(path: Path) -> None:
 
 
 IRREGULAR = pytest.mark.reliability(
-    "tampered", "a pipe, a device, a link to one or a folder in the feature cache", "removed unread, and computed again"
+    "tampered", "a pipe, a device, a link or a folder in the feature cache", "removed unread, and computed again"
 )
 EXTRA = pytest.mark.reliability("tampered", "bytes before or after a row of features", "computed again")
 
@@ -106,6 +112,7 @@ EXTRA = pytest.mark.reliability("tampered", "bytes before or after a row of feat
         pytest.param(replace_by_pipe, marks=IRREGULAR),
         pytest.param(replace_by_link_to_pipe, marks=IRREGULAR),
         pytest.param(replace_by_link_to_device, marks=IRREGULAR),
+        pytest.param(replace_by_link_to_row, marks=IRREGULAR),
         pytest.param(replace_by_folder, marks=IRREGULAR),
         pytest.param(
             cut, marks=pytest.mark.reliability("tampered", "a row of features truncated or changed", "computed again")

@@ -143,6 +143,17 @@ def test_work_out_of_proportion_is_refused_at_once(data: bytes, reason: str) -> 
     assert time.process_time() - start < 4  # less than one on a machine that does nothing else
 
 
+@pytest.mark.reliability(
+    "photographs", "a photograph whose decoder would take a gigabyte", "rejected as `unreadable` before it is decoded"
+)
+def test_a_photograph_that_takes_too_much_memory_is_unreadable() -> None:
+    """Decoders of WebP hold several copies; the limit of pixels is lower for such formats."""
+    file = io.BytesIO()
+    Image.new("RGB", (7600, 7600)).save(file, "WEBP", quality=1, method=0)
+    with pytest.raises(UnreadablePhoto, match=r"^more than 56,250,000 pixels as WEBP, whose decoding takes much"):
+        formats.open_photo(file.getvalue())
+
+
 def test_a_bmp_in_run_length_encoding_is_decoded() -> None:
     """One of sensible size is read, though Pillow decodes it slowly."""
     assert decoding.decode(run_length_bmp(4_000, 249)).size == (4_000, 249)

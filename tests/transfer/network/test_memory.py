@@ -34,6 +34,16 @@ def long_sequence() -> keras.Model:
     return keras.Sequential([keras.Input((2,)), *(keras.layers.ReLU() for _ in range(78))])
 
 
+def large_pool() -> keras.Model:
+    """Return a pooling layer without weights, that compares 800 billion numbers."""
+    return keras.Sequential([keras.Input((1024, 1024, 3)), keras.layers.MaxPooling2D(900, strides=1, padding="same")])
+
+
+def large_kernel() -> keras.Model:
+    """Return a convolution whose kernel is as large as the picture, and which returns one number for each pixel."""
+    return keras.Sequential([keras.Input((700, 700, 3)), keras.layers.Conv2D(1, 900, padding="same")])
+
+
 def any_size() -> keras.Model:
     """Return a network for images of any size."""
     return keras.Sequential([keras.Input((None, None, 3)), keras.layers.ReLU()])
@@ -61,6 +71,8 @@ def nested_models() -> keras.Model:
         (many_layers, r"its layers return 1\.\d+e\+09 numbers"),
         (nested_models, r"Keras would call its layers [\d.e+]+ times to build it, more than 6,000 times"),
         (long_sequence, r"Keras would call its layers [\d.e+]+ times"),
+        (large_pool, r"its layers compute 2\.\d+e\+12 products for a photograph, more than 1\.1e\+12"),
+        (large_kernel, r"its layers compute 1\.\d+e\+12 products"),
         (any_size, "its input must have a fixed size"),
     ],
 )

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Reproduced
+from transfer.images import decoding
 from transfer.network.card import describe
-from transfer.prediction import __main__ as predict
+from transfer.prediction import command as predict
 from transfer.prediction import model
 from transfer.runtime.errors import DataError
 from transfer.runtime.files import sha256, write_json
@@ -151,6 +154,22 @@ def test_unreadable_files_are_reported_and_the_others_predicted(
     assert sorted(Path().rglob("*")) == before
 
 
+def test_one_photograph_of_a_batch_is_in_memory_at_a_time(
+    photographs: list[Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A core resizes each photograph before it decodes the next one."""
+    decode, decoded = decoding.decode, threading.local()
+
+    def decode_alone(data: bytes) -> Image.Image:
+        assert getattr(decoded, "last", lambda: None)() is None
+        photograph = decode(data)
+        decoded.last = weakref.ref(photograph)
+        return photograph
+
+    monkeypatch.setattr(decoding, "decode", decode_alone)
+    assert len(run(*photographs)) == len(photographs)
+
+
 @pytest.mark.usefixtures("photographs")
 def test_json_without_predictions_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
     """If no photograph can be predicted, the output is an empty list."""
@@ -213,7 +232,7 @@ def test_errors_in_the_arguments_are_reported_before_tensorflow_is_imported() ->
     Path("no.keras").write_bytes(b"no network")
     Path("alone.keras").write_bytes(Path("artifacts/fine_tune/model.keras").read_bytes())
     program = (
-        "import sys; from transfer.prediction import __main__ as predict\n"
+        "import sys; from transfer.prediction import command as predict\n"
         "for arguments in [], ['--help'], ['none.jpg'], ['mine', '--heatmaps', 'mine'], "
         "*(['mine', '--model', name] for name in ('none.keras', 'no.keras', 'alone.keras', 'mine')):\n"
         "    try: predict.main(arguments)\n"

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -142,21 +143,32 @@ def test_a_change_is_named_if_it_made_the_stage_fail() -> None:
     assert Path(OUTPUTS[0]).read_text() == "earlier"
 
 
-@pytest.mark.parametrize(("error", "is_hidden"), [(DataError, True), (ParamsError, True), (DiskError, False)])
-def test_an_error_that_no_change_can_cause_stays(error: type[Exception], *, is_hidden: bool) -> None:
-    """A full disk is reported as such; damaged data and bad parameters may come from the change."""
+@pytest.mark.parametrize(
+    ("error", "is_hidden"),
+    [
+        (DataError("damaged"), True),
+        (ParamsError("wrong"), True),
+        (SyntaxError("half saved"), True),
+        (TypeError("of two versions"), True),
+        (IsADirectoryError(errno.EISDIR, "a folder", "inbox/a.jpg"), True),
+        (DiskError("full"), False),
+        (OSError(errno.ENOSPC, "full", "artifacts"), False),
+    ],
+)
+def test_an_error_that_no_change_can_cause_stays(error: Exception, *, is_hidden: bool) -> None:
+    """A full disk is reported as such; damaged data and any error of half-saved code may come from the change."""
 
     def fail() -> None:
-        raise error("failed")
+        raise error
 
     def change_and_fail() -> None:
         write("params.yaml", PARAMS.replace("40", "7"))
         fail()
 
-    with pytest.raises(ChangedError if is_hidden else error):
+    with pytest.raises(ChangedError if is_hidden else type(error)):
         bake(change_and_fail)
     write("params.yaml", PARAMS)
-    with pytest.raises(error):
+    with pytest.raises(type(error)):
         bake(fail)
 
 

@@ -284,6 +284,25 @@ def test_values_that_json_does_not_have_are_rejected(tmp_path: Path, value: Any)
     assert names(tmp_path) == []
 
 
+@pytest.mark.timeout(20)
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    """A pipe, a device or a folder is not waited for; a link to a file is followed only on demand."""
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    for path in (tmp_path / "file", tmp_path / "link"):
+        with files.open_regular(path) as file:
+            assert file.read() == b"content"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name in ("pipe", "device", "."):
+        with pytest.raises(files.NotRegularError):
+            files.open_regular(tmp_path / name)
+    with pytest.raises(files.NotRegularError):
+        files.open_regular(tmp_path / "link", follow_links=False)
+    with pytest.raises(FileNotFoundError):
+        files.open_regular(tmp_path / "nothing")
+
+
 def test_a_link_is_the_same_file(tmp_path: Path) -> None:
     """A hard link needs no space."""
     (tmp_path / "source").write_bytes(b"data")

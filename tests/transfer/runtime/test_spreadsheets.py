@@ -8,7 +8,9 @@ from transfer.runtime import spreadsheets
     "names of photographs or classes that are formulas, such as `=cmd(...)`, in CSV files for spreadsheets",
     "an apostrophe before the formula, which a spreadsheet then shows as text",
 )
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1", "=\n"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1", "=\n", "\n=1", "\uff1d1+1", "\uff20a"]
+)
 def test_formulas_are_shown_as_text_and_can_be_read_back(text: str) -> None:
     """A cell that begins as a formula gets an apostrophe, which `unprotect` removes."""
     protected = spreadsheets.protect(text)
@@ -31,3 +33,4 @@ def test_control_characters_are_escaped() -> None:
     """Escape sequences and marks that reorder text are visible as codes."""
     assert spreadsheets.protect("a\x1b[2J\x9b1m\x00\u202eb") == r"a\x1b[2J\x9b1m\x00\u202eb"
     assert spreadsheets.protect("\x07=1") == r"\x07=1"
+    assert spreadsheets.protect("a\u061cb") == r"a\u061cb"

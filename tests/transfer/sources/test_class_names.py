@@ -23,6 +23,11 @@ CYRILLIC = "c\u0430t"
         (("cat", CYRILLIC), r"`cat` and `.*` \('c\\u0430t'\)"),
         (("CAT", CYRILLIC), r"`CAT` and"),
         (("cat", "\uff43at"), r"`cat` and .*uff43at"),
+        (("TAG", "\u0422AG"), r"`TAG` and .*u0422AG"),
+        (("NET", "\u039dET"), r"`NET` and .*u039dET"),
+        (("BEE", "\u0412EE"), r"`BEE` and .*u0412EE"),
+        (("dog", "do\u0261"), r"`dog` and .*do\\u0261"),
+        (("a dog", "a  dog"), "`a  dog` and `a dog`"),
     ],
 )
 def test_class_names_that_look_the_same_are_refused(names: tuple[str, ...], message: str) -> None:
@@ -32,10 +37,18 @@ def test_class_names_that_look_the_same_are_refused(names: tuple[str, ...], mess
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), [("c,s", "'c,s'"), ("cat\u200f", r"'cat\\u200f'"), ("-a", "'-a'"), ("😺", "U0")]
+    ("name", "shown"),
+    [
+        ("c,s", "'c,s'"),
+        ("cat\u200f", r"'cat\\u200f'"),
+        ("-a", "'-a'"),
+        ("😺", "U0"),
+        ("cat\ufe0f", "ufe0f"),
+        ("c\u034fat", "u034f"),
+    ],
 )
 def test_invalid_class_name_is_refused(name: str, shown: str) -> None:
-    """Marks for the direction of writing and symbols are not part of a class name."""
+    """Marks for the direction of writing, symbols and characters that are not visible are not part of a class name."""
     with pytest.raises(DataError, match=f"letters, digits, spaces, .*{shown}"):
         class_names.check([name, "dog"])
 

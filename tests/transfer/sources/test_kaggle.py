@@ -247,13 +247,32 @@ def test_invalid_key_file_is_named(
     assert not kaggle.requests
 
 
-@pytest.mark.parametrize("content", [b'{"username": "some', b"\xef\xbb\xbf{}", b'{"user": "somebody"}'])
+@pytest.mark.parametrize(
+    "content",
+    [b'{"username": "some', b"\xef\xbb\xbf{}", b'{"user": "somebody"}', b"null", b"[" * 100_000],
+    ids=["truncated", "UTF-8 with a mark", "other keys", "null", "nested"],
+)
 def test_invalid_key_file_does_not_matter_if_there_is_a_token(kaggle: StandIn, home: Path, content: bytes) -> None:
     """Kaggle's client prefers a token."""
     (home / ".kaggle").mkdir()
     (home / ".kaggle/kaggle.json").write_bytes(content)
     download(home / "archive.zip", QUICK)
     assert kaggle.gets
+
+
+@pytest.mark.reliability(
+    "network", "kaggle.json is truncated, has a byte order mark or other keys", "exit 77; the message has its path"
+)
+@pytest.mark.parametrize("content", [b'["secret"]', b"7", b'"secret"'])
+def test_key_file_that_is_no_object_is_named_even_if_there_is_a_token(
+    kaggle: StandIn, home: Path, content: bytes
+) -> None:
+    """Kaggle's client reads the file in any case, and fails on it."""
+    (home / ".kaggle").mkdir()
+    (home / ".kaggle/kaggle.json").write_bytes(content)
+    with pytest.raises(AccessError, match=r"kaggle\.json must be JSON .* Received: JSON without these"):
+        download(home / "archive.zip", QUICK)
+    assert not kaggle.requests
 
 
 def test_credentials_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,232 @@
+"""Command: predict the classes of the photographs that a command line names, and write them to standard output."""
+
+import argparse
+import io
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
+
+from transfer.images import decoding
+from transfer.images.formats import UnreadablePhoto
+from transfer.network.card import Card
+from transfer.prediction import formats, heat_maps, inputs, model_file
+from transfer.prediction.formats import Format, printable, text
+from transfer.prediction.inputs import InputPhotograph
+from transfer.runtime import paths, progress, signals
+from transfer.runtime.errors import DataError
+from transfer.runtime.stage import BROKEN_PIPE
+
+if TYPE_CHECKING:  # importing TensorFlow takes seconds: errors in the arguments are reported before
+    from transfer.prediction.model import Model, Prediction
+
+log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """The result for a photograph: a prediction or the reason for a failure, and the heat map's JPEG if requested."""
+
+    name: str
+    result: "Prediction | str"
+    heat_map: bytes | None = None
+
+
+def answers(
+    model: "Model", photographs: Sequence[InputPhotograph], *, heat_maps: bool
+) -> Generator[Sequence[Answer], None, None]:
+    """Predict photographs on all cores, and yield the answers in batches, in the order of the photographs."""
+    from transfer.features import extraction  # noqa: PLC0415 - TensorFlow, see above
+    from transfer.prediction.model import BATCH  # noqa: PLC0415 - TensorFlow, see above
+
+    return extraction.map_batches(partial(_answers, model, heat_maps=heat_maps), photographs, batch=BATCH)
+
+
+def _answers(model: "Model", batch: Sequence[InputPhotograph], *, heat_maps: bool) -> list[Answer]:
+    card = None if heat_maps else model.card  # a heat map is drawn on the photograph itself
+    decoded = [_decoded(photograph, card) for photograph in batch]
+    images = [image for image in decoded if isinstance(image, Image.Image)]
+    results = iter(_explained(model, images) if heat_maps else [(result, None) for result in model.each(images)])
+    return [
+        Answer(photograph.name, image) if isinstance(image, str) else Answer(photograph.name, *next(results))
+        for photograph, image in zip(batch, decoded, strict=True)
+    ]
+
+
+def _decoded(photograph: InputPhotograph, card: Card | None) -> Image.Image | str:
+    """Return the photograph, resized as a card says, or the reason why it cannot be read.
+
+    A resized photograph takes little memory while the others of its batch are decoded.
+    """
+    try:
+        image = decoding.decode(photograph.read())
+        return Image.fromarray(decoding.resize(image, size=card.image_size, resizing=card.resizing)) if card else image
+    except (UnreadablePhoto, DataError, OSError) as error:
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _explained(model: "Model", images: Sequence[Image.Image]) -> list[tuple["Prediction", bytes]]:
+    return [
+        (explanation.prediction, heat_maps.picture(image, explanation, resizing=model.card.resizing))
+        for image, explanation in zip(images, model.explain(images), strict=True)
+    ]
+
+
+def write(
+    batches: Iterable[Sequence[Answer]], output: Format, *, total: int, gallery: heat_maps.Gallery | None
+) -> Counter[str]:
+    """Write predictions to standard output, heat maps to files and failures to standard error, batch by batch.
+
+    Args:
+        batches: the answers in batches.
+        output: the format of the predictions.
+        total: the number of answers.
+        gallery: the folder for heat maps, if answers have them.
+
+    Returns:
+        The number of photographs predicted as each class.
+    """
+    counts: Counter[str] = Counter()
+    sys.stdout.write(output.header)
+    with progress.bar(total=total, description="predict", unit="photographs") as bar:
+        for batch in batches:
+            with progress.paused():
+                for name, result, heat_map in batch:
+                    if isinstance(result, str):
+                        _log_failure(name, result)
+                        continue
+                    sys.stdout.write((output.separator if counts else "") + output.row(text(name), result))
+                    counts[result.class_name] += 1
+                    if gallery and heat_map is not None:
+                        gallery.add(name, result, heat_map)
+                sys.stdout.flush()
+            bar.update(len(batch))
+    sys.stdout.write(output.footer)
+    sys.stdout.flush()
+    return counts
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Predict the photographs that the command line names.
+
+    Raises:
+        DataError: the model cannot be used, or some photographs cannot be read; the others are predicted.
+    """
+    arguments = _parser().parse_args(argv)
+    card = model_file.check(arguments.model)
+    with inputs.photographs(arguments.photographs) as (found, skipped):
+        _log_unreadable(found, skipped)
+        readable = [photograph for photograph in found if photograph.error is None]
+        output = _output_format(arguments.format, [photograph.name for photograph in readable], card.classes)
+        counts = _predict(arguments.model, readable, output, heat_map_folder=arguments.heatmaps)
+    summary = ", ".join(f"{counts[class_name]} {printable(class_name)}" for class_name in card.classes)
+    log.info("%s: %s", _counted(counts.total()), summary)
+    if counts.total() < len(found):
+        raise DataError(
+            f"{len(found) - counts.total()} of {_counted(len(found))} could not be predicted; the reasons are above."
+        )
+
+
+def _log_unreadable(found: Iterable[InputPhotograph], skipped: Counter[str]) -> None:
+    """Log the files that will not be predicted, as far as this is known without reading them."""
+    if skipped:
+        log.info("Skipped: %s.", printable(inputs.skipped_text(skipped)))
+    for photograph in found:
+        if photograph.error is not None:
+            _log_failure(photograph.name, _reason(photograph.error))
+
+
+def _predict(
+    model: Path, photographs: Sequence[InputPhotograph], output: Format, *, heat_map_folder: Path | None
+) -> Counter[str]:
+    """Load the model and write the predictions; without photographs TensorFlow is not imported."""
+    if not photographs:
+        return write([], output, total=0, gallery=None)
+    from transfer.features import extraction  # noqa: PLC0415 - TensorFlow, see above
+    from transfer.prediction.model import load  # noqa: PLC0415 - TensorFlow, see above
+
+    with suppress(RuntimeError):  # if this process has used TensorFlow before
+        extraction.use_one_thread_per_replica()
+    loaded = load(model)
+    names = [photograph.name for photograph in photographs]
+    with (
+        heat_maps.gallery(heat_map_folder, names) if heat_map_folder else nullcontext() as gallery,
+        closing(answers(loaded, photographs, heat_maps=heat_map_folder is not None)) as batches,
+    ):
+        return write(batches, output, total=len(names), gallery=gallery)
+
+
+def _log_failure(name: str, reason: str) -> None:
+    log.warning("%s: %s", printable(name), printable(reason))
+
+
+def _counted(photographs: int) -> str:
+    return f"{photographs} photograph{'' if photographs == 1 else 's'}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m transfer.prediction", description="Predict the classes of photographs."
+    )
+    parser.add_argument(
+        "photographs",
+        nargs="+",
+        metavar="PHOTOGRAPH",
+        help="a file, a folder, a pattern in quotes, a zip archive, or - for one photograph on standard input",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("table", "csv", "json"),
+        help="of the predictions; the default is table in a terminal, csv elsewhere",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        default=paths.artifact("fine_tune", "model.keras"),
+        help="a network with its model.json in the same folder; the default is %(default)s",
+    )
+    parser.add_argument(
+        "--heatmaps",
+        type=heat_maps.folder,
+        metavar="FOLDER",
+        help="write a heat map of each photograph, which shows the regions that support its class, and an index.html",
+    )
+    return parser
+
+
+def _output_format(name: str | None, names: Sequence[str], classes: Sequence[str]) -> Format:
+    """Return the requested format, and set the encoding of standard output so that any name can be written."""
+    chosen = name or ("table" if sys.stdout.isatty() else "csv")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=None if chosen == "table" else "utf-8", errors="backslashreplace")
+    match chosen:
+        case "table":
+            return formats.as_table(names, classes)
+        case "json":
+            return formats.as_json()
+        case _:
+            return formats.as_csv()
+
+
+def run() -> None:
+    """Run the command as a process that ends without a message when the reader of its output, as `head`, has ended."""
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes standard output on exit
+        sys.exit(BROKEN_PIPE)
+    except signals.Interrupted as interruption:
+        log.warning("Interrupted. The predictions so far are complete; the same command starts from the beginning.")
+        sys.exit(interruption.exit_code)
