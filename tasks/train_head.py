@@ -17,9 +17,10 @@ from transfer.training.settings import Params as TrainingParams
 
 
 class Params(params.Section):
-    """The head, how it is trained, and the seed of its first weights, dropout, order and views."""
+    """The head, how many there are and how they are trained, and the seed of weights, dropout, order and views."""
 
     head: heads.Params
+    heads: int = Field(ge=1, le=heads.MAX_NUMBER, description="heads whose log odds are averaged")
     training: TrainingParams
     seed: int = Field(ge=0)
 
@@ -34,7 +35,9 @@ def main() -> None:
     scratch = resume.scratch_folder("train_head", settings.model_dump(), inputs, entry=Path(__file__))
 
     feature_map = vgg16.shape_after(vgg16.POOLED, image_size=recipes[0]["image_size"])
-    head = heads.build(settings.head, feature_map=feature_map, classes=len(classes), seed=settings.seed)
+    head = heads.build(
+        settings.head, feature_map=feature_map, classes=len(classes), seed=settings.seed, number=settings.heads
+    )
     history = train(head, photographs, settings, scratch=scratch)
 
     scores = summary(history, settings.training)

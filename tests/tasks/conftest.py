@@ -51,6 +51,7 @@ PARAMS: dict[str, Any] = {
             "l1": 0.0,
             "l2": 1e-4,
         },
+        "heads": 1,
         "training": training_params("train_head", learning_rate=1e-3, batch_size=8, epochs=3, patience=3),
         "seed": 0,
     },

@@ -118,6 +118,26 @@ def test_a_killed_stage_ends_with_the_same_bytes(chain: Chain, workspace: Path, 
     assert not list(Path(".cache/training").glob("*/*"))
 
 
+@pytest.mark.reliability("killed", "a killed training run", "the next run goes on after the last complete epoch")
+def test_a_killed_run_of_several_heads_ends_with_the_same_bytes(workspace: Path) -> None:
+    """With three heads, a run that was killed writes the files of an undisturbed run, and fine-tuning takes them."""
+    write_params(workspace, {"train_head": {"heads": 3}})
+    run("train_head", workspace)
+    undisturbed = without_seconds(OUTPUT)
+    shutil.rmtree(OUTPUT)
+    photographs = manifest.read(Path("artifacts/split/manifest.csv"))
+    training, _ = dataset.train_and_validation(FEATURES, photographs, part="pooled", batch_size=8, seed=0)
+    kill_in_the_third_epoch("train_head", workspace, training)
+    run("train_head", workspace)
+    assert without_seconds(OUTPUT) == undisturbed
+    run("fine_tune", workspace)
+    tuned = saving.load(Path("artifacts/fine_tune/model.keras"))
+    assert {layer.name for layer in tuned.layers[-1].layers} >= {"head_1_dense_1", "head_2_dense_1", "head_3_dense_1"}
+    assert read_json(Path("artifacts/fine_tune/metrics.json"))["head_val_loss"] == pytest.approx(
+        read_json(OUTPUT / "metrics.json")["val_loss"], rel=1e-3
+    )
+
+
 def test_the_scores_are_those_of_the_best_epoch(chain: Chain) -> None:
     """history.csv has a row for each epoch; metrics.json has the scores of the one with the lowest validation loss."""
     epochs = history(chain.folder / OUTPUT)
@@ -164,6 +184,7 @@ def test_a_loss_of_nan_changes_no_file(capsys: pytest.CaptureFixture[str]) -> No
     ("changes", "name", "allowed"),
     [
         ({"head": {**PARAMS["train_head"]["head"], "dropout": 1.5}}, "train_head.head.dropout", "less than 1"),
+        ({"heads": 0}, "train_head.heads", "greater than or equal to 1"),
         ({"training": {**PARAMS["train_head"]["training"], "epoch": 3}}, "train_head.training.epoch", "`epochs`"),
     ],
 )

@@ -26,11 +26,14 @@ _OPACITY = 0.6  # above 0.5, the coldest white pixel stays darker than the hotte
 
 
 class Parts(NamedTuple):
-    """The parts of a network: up to the last convolution, from there to the last hidden layer, and the last layer."""
+    """The parts of a network: up to the last convolution, from there to the input of the last layer, and that layer.
+
+    The last layer is dense, or an activation of the averaged log odds of several heads.
+    """
 
     below: keras.Model
     above: keras.Model
-    last: keras.layers.Dense
+    last: keras.layers.Dense | keras.layers.Activation
 
 
 class _Box(NamedTuple):
@@ -57,7 +60,7 @@ def grad_cam(network: keras.Model, rows: NDArray[Any], classes: Sequence[int]) -
     gradient vanishes at high confidence.
 
     Args:
-        network: a sequential network as `fine_tune` saves it; its last layer is a head that ends in a dense layer.
+        network: a sequential network as `fine_tune` saves it; its last layer is one head or several.
         rows: the network's input, pixels or activations, shape (photographs, height, width, channels).
         classes: for each photograph, the number of the class to explain.
 
@@ -77,7 +80,7 @@ def grad_cam_from_activations(network_parts: Parts, activations: Any, classes: S
     activations = tf.convert_to_tensor(activations)
     with tf.GradientTape() as tape:
         tape.watch(activations)
-        logits = network_parts.above(activations, training=False) @ network_parts.last.kernel + network_parts.last.bias
+        logits = _logits(network_parts, activations)
         scores = tf.concat([-logits, logits], axis=1) if logits.shape[1] == 1 else logits
         chosen = tf.gather(scores, np.asarray(classes), axis=1, batch_dims=1)
     weights = tf.reduce_mean(tape.gradient(chosen, activations), axis=(1, 2), keepdims=True)
@@ -87,16 +90,22 @@ def grad_cam_from_activations(network_parts: Parts, activations: Any, classes: S
     return normalized
 
 
+def _logits(network_parts: Parts, activations: tf.Tensor) -> tf.Tensor:
+    """Return the log odds or logits, before the last activation; shape (photographs, outputs)."""
+    above, last = network_parts.above(activations, training=False), network_parts.last
+    return above @ last.kernel + last.bias if isinstance(last, keras.layers.Dense) else above
+
+
 def parts(network: keras.Model) -> Parts:
     """Split a network at its last convolution and before its last layer; the parts share the network's weights.
 
     Raises:
-        DataError: the network has no convolution or does not end in a head with a dense layer.
+        DataError: the network has no convolution or does not end in a head.
     """
     convolutions = [n for n, layer in enumerate(network.layers) if isinstance(layer, keras.layers.Conv2D)]
     head = network.layers[-1]
     last = head.layers[-1] if isinstance(head, keras.Model) else None
-    if not convolutions or not isinstance(last, keras.layers.Dense):
+    if not convolutions or not isinstance(last, keras.layers.Dense | keras.layers.Activation):
         raise DataError(
             "Heat maps need a network that has a convolution and ends in a head with a dense layer. "
             f"Received: {', '.join(layer.name for layer in network.layers)}. Use a network that `fine_tune` saved."

@@ -10,7 +10,10 @@ from transfer.network.backend import keras
 from transfer.runtime import seeding
 from transfer.runtime.params import Section
 
+MAX_NUMBER = 12  # of heads: with more and deeper ones, `memory.MAX_CALLS` would reject a network of the parameters
+
 _MOMENTUM = 0.9  # Keras's 0.99 needs hundreds of batches to settle; 2,000 photographs make 40 batches an epoch
+_AVERAGED = "log_odds"  # the layer that averages several heads
 
 Pooling = Literal["average", "max", "average_max", "flatten"]
 
@@ -27,35 +30,51 @@ class Params(Section):
     l2: float = Field(ge=0)
 
 
-def build(settings: Params, *, feature_map: tuple[int, int, int], classes: int, seed: int) -> keras.Model:
-    """Build a head.
+def build(
+    settings: Params, *, feature_map: tuple[int, int, int], classes: int, seed: int, number: int = 1
+) -> keras.Model:
+    """Build a network of one head, or of several whose log odds (logits, for more than two classes) are averaged.
+
+    The heads have the same layers, and each its own initial weights and dropout: a small ensemble, whose members err in
+    different ways (Lakshminarayanan, Pritzel and Blundell, 2017, "Simple and Scalable Predictive Uncertainty Estimation
+    using Deep Ensembles"). A head does not depend on how many there are.
 
     Args:
-        settings: the layers.
+        settings: the layers of each head.
         feature_map: shape (height, width, channels) of the input.
         classes: number of classes, two or more.
         seed: of the initial weights and of dropout.
+        number: of heads, 1 to `MAX_NUMBER`.
 
     Returns:
         A network that ends in one sigmoid, the probability of the second class, for two classes, and in a softmax for
         more.
     """
     features = keras.Input(feature_map, name="feature_map")
-    signal = _pooled(features, settings.pooling)
-    if settings.batch_normalization:
-        signal = keras.layers.BatchNormalization(momentum=_MOMENTUM, name="batch_normalization")(signal)
-    for number, units in enumerate(settings.dense, start=1):
-        signal = _dropout(settings, number=number, seed=seed)(signal)
-        signal = _dense(settings, units, settings.activation, name=f"dense_{number}", seed=seed)(signal)
-    signal = _dropout(settings, number=len(settings.dense) + 1, seed=seed)(signal)
+    pooled = _pooled(features, settings.pooling)
     units, activation = (1, "sigmoid") if classes == 2 else (classes, "softmax")
-    probabilities = _dense(settings, units, activation, name="probabilities", seed=seed)(signal)
+    if number == 1:
+        hidden = _hidden(pooled, settings, seed=seed)
+        probabilities = _dense(settings, units, activation, name="probabilities", seed=seed)(hidden)
+    else:
+        log_odds = [_log_odds(pooled, settings, units, name=f"head_{each + 1}_", seed=seed) for each in range(number)]
+        probabilities = keras.layers.Activation(activation, name="probabilities")(
+            keras.layers.Average(name=_AVERAGED)(log_odds)
+        )
     return keras.Model(features, probabilities, name="head")
 
 
 def above_pooling(head: keras.Model, pooling: Pooling) -> keras.Model:
-    """Return the part of a head above its pooling, which takes the output of `pool` and shares the head's layers."""
-    return keras.Model(head.get_layer(pooling).output, head.output, name="above_pooling")
+    """Return the part of a head above its pooling, which takes the output of `pool` and shares the head's layers.
+
+    Returns:
+        A network with the head's output; if there are several heads, with the log odds of each, shape (photographs,
+        heads, units), by which each can be trained on its own.
+    """
+    output = head.output
+    if isinstance(head.layers[-1], keras.layers.Activation):
+        output = keras.ops.stack(head.get_layer(_AVERAGED).input, axis=1)
+    return keras.Model(head.get_layer(pooling).output, output, name="above_pooling")
 
 
 def pool(feature_map: NDArray[np.float16], pooling: Pooling) -> NDArray[np.float32]:
@@ -87,6 +106,21 @@ def _pooled(features: keras.KerasTensor, pooling: Pooling) -> keras.KerasTensor:
             return keras.layers.Flatten(name="flatten")(features)
 
 
+def _log_odds(pooled: keras.KerasTensor, settings: Params, units: int, *, name: str, seed: int) -> keras.KerasTensor:
+    hidden = _hidden(pooled, settings, seed=seed, prefix=name)
+    return _dense(settings, units, "linear", name=f"{name}log_odds", seed=seed)(hidden)
+
+
+def _hidden(signal: keras.KerasTensor, settings: Params, *, seed: int, prefix: str = "") -> keras.KerasTensor:
+    """Apply a head's layers between its pooling and its last dense layer; their names and seeds have the prefix."""
+    if settings.batch_normalization:
+        signal = keras.layers.BatchNormalization(momentum=_MOMENTUM, name=f"{prefix}batch_normalization")(signal)
+    for number, units in enumerate(settings.dense, start=1):
+        signal = _dropout(settings, name=f"{prefix}dropout_{number}", seed=seed)(signal)
+        signal = _dense(settings, units, settings.activation, name=f"{prefix}dense_{number}", seed=seed)(signal)
+    return _dropout(settings, name=f"{prefix}dropout_{len(settings.dense) + 1}", seed=seed)(signal)
+
+
 def _dense(settings: Params, units: int, activation: str, *, name: str, seed: int) -> keras.layers.Dense:
     return keras.layers.Dense(
         units,
@@ -97,6 +131,5 @@ def _dense(settings: Params, units: int, activation: str, *, name: str, seed: in
     )
 
 
-def _dropout(settings: Params, *, number: int, seed: int) -> keras.layers.Dropout:
-    name = f"dropout_{number}"
+def _dropout(settings: Params, *, name: str, seed: int) -> keras.layers.Dropout:
     return keras.layers.Dropout(settings.dropout, seed=seeding.digest(seed, name) % 2**31, name=name)

@@ -18,7 +18,9 @@ from transfer.network import hdf5, memory
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = [_CONFIG, "metadata.json", _WEIGHTS]
 _CONVOLUTIONAL = {"Conv2D", "Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "MaxPooling2D", "Rescaling"}
-_OTHER_LAYERS = {"Add", "BatchNormalization", "Concatenate", "Dense", "Dropout", "InputLayer", "ReLU"}
+_OTHER_LAYERS = {
+    *("Activation", "Add", "Average", "BatchNormalization", "Concatenate", "Dense", "Dropout", "InputLayer", "ReLU")
+}
 _ALLOWED: dict[str | None, set[str]] = {  # class names by module
     None: {"__keras_tensor__"},
     "keras": {"DTypePolicy", "Sequential"},

@@ -13,7 +13,7 @@ from transfer.network import saving
 from transfer.network.backend import keras, tf
 from transfer.runtime import progress
 from transfer.runtime.errors import DataError
-from transfer.training import callbacks, optimizers, resume
+from transfer.training import callbacks, losses, optimizers, resume
 from transfer.training.history import History, best_epoch
 from transfer.training.settings import Params
 
@@ -24,11 +24,10 @@ def compile_model(model: keras.Model, settings: Params, *, batches: int) -> None
     Keras's `loss` includes L1 and L2 penalties and smoothed labels; the metric `log_loss` does not.
 
     Args:
-        model: changed in place.
+        model: changed in place; its output is as `losses.build` takes it.
         settings: optimizer, learning rate, schedule, label smoothing and epochs are used here.
         batches: number of batches of an epoch.
     """
-    sigmoid = model.output_shape[-1] == 1
     model.compile(
         optimizer=optimizers.build(
             settings.optimizer,
@@ -37,26 +36,10 @@ def compile_model(model: keras.Model, settings: Params, *, batches: int) -> None
             schedule=settings.learning_rate_schedule,
             steps=settings.epochs * batches,
         ),
-        loss=_loss(model.output_shape[-1], settings.label_smoothing),
-        metrics=[
-            (keras.metrics.BinaryAccuracy if sigmoid else keras.metrics.SparseCategoricalAccuracy)("accuracy"),
-            (keras.metrics.BinaryCrossentropy if sigmoid else keras.metrics.SparseCategoricalCrossentropy)("log_loss"),
-        ],
+        loss=losses.build(model.output_shape, label_smoothing=settings.label_smoothing),
+        metrics=losses.metrics(model.output_shape),
     )
     model.optimizer.build(model.trainable_variables)
-
-
-def _loss(units: int, label_smoothing: float) -> Callable[[Any, Any], Any]:
-    """Return the log loss with smoothed labels for an output of `units` units; labels are class numbers."""
-    if units == 1:
-        loss: Callable[[Any, Any], Any] = keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing)
-        return loss
-
-    def categorical_crossentropy(numbers: Any, probabilities: Any) -> Any:
-        labels = keras.ops.one_hot(keras.ops.cast(numbers[..., 0], "int32"), units)
-        return keras.losses.categorical_crossentropy(labels, probabilities, label_smoothing=label_smoothing)
-
-    return categorical_crossentropy
 
 
 def validation_loss(model: keras.Model, validation: Dataset) -> float:

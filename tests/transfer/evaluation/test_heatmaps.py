@@ -4,7 +4,7 @@ from PIL import Image
 
 from transfer.evaluation import heatmaps
 from transfer.images import decoding
-from transfer.network import saving
+from transfer.network import heads, saving
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError
 
@@ -77,6 +77,26 @@ def test_the_map_shows_the_evidence_for_one_of_three_classes() -> None:
     assert support(red) == (slice(0, 8), slice(0, 8))
     assert support(blue) == (slice(24, 32), slice(24, 32))
     assert not green.any()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_map_of_several_heads_shows_their_common_evidence(classes: int) -> None:
+    """The score is the mean of the heads' log odds, so one head that sees only red and one that sees blue show both."""
+    settings = heads.Params(
+        pooling="average", batch_normalization=False, dense=[], activation="relu", dropout=0.0, l1=0.0, l2=0.0
+    )
+    two = heads.build(settings, feature_map=(SIZE // 2, SIZE // 2, 3), classes=classes, seed=0, number=2)
+    for number, colour in ((1, 0), (2, 1)):
+        kernel, bias = two.get_layer(f"head_{number}_log_odds").get_weights()
+        kernel[:] = 0
+        kernel[colour, -1] = 1e3
+        two.get_layer(f"head_{number}_log_odds").set_weights([kernel, bias])
+    base = network([[0.0]] * 3).layers[:-1]
+    model = keras.Sequential([keras.Input((SIZE, SIZE, 3), dtype="uint8"), *base, two])
+    [heat] = heatmaps.grad_cam(model, BOTH[np.newaxis], [classes - 1])
+    assert heat[:8, :8].all()
+    assert heat[24:, 24:].all()
+    assert (heat > 0).sum() == 2 * 8 * 8
 
 
 def test_a_map_without_evidence_is_zero() -> None:

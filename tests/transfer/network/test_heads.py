@@ -16,10 +16,15 @@ PLAIN = {
 }
 
 
-def head(classes: int = 2, seed: int = 0, **changes: object) -> heads.keras.Model:
+def head(classes: int = 2, seed: int = 0, number: int = 1, **changes: object) -> heads.keras.Model:
     """Build a plain head with some settings changed."""
     settings = heads.Params.model_validate(PLAIN | changes)
-    return heads.build(settings, feature_map=MAP, classes=classes, seed=seed)
+    return heads.build(settings, feature_map=MAP, classes=classes, seed=seed, number=number)
+
+
+def maps() -> np.ndarray:
+    """Five feature maps."""
+    return np.random.default_rng(0).normal(size=(5, *MAP)).astype(np.float32)
 
 
 @pytest.mark.parametrize("pooling", ["average", "max", "average_max", "flatten"])
@@ -76,6 +81,27 @@ def test_regularization_adds_to_the_loss() -> None:
     kernels.append(regularized.get_layer("probabilities").get_weights()[0])
     expected = sum(0.1 * np.abs(kernel).sum() + 0.01 * (kernel**2).sum() for kernel in kernels)
     assert float(sum(regularized.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_several_heads_are_averaged(classes: int) -> None:
+    """The probabilities are those of the mean log odds, or logits, of the heads, which training gets one by one."""
+    three = head(classes, number=3)
+    rows = np.stack([heads.pool(feature_map, "average") for feature_map in maps().astype(np.float16)])
+    log_odds = heads.above_pooling(three, "average").predict(rows, verbose=0)
+    assert log_odds.shape == (5, 3, 1 if classes == 2 else classes)
+    mean = log_odds.mean(axis=1)
+    expected = 1 / (1 + np.exp(-mean)) if classes == 2 else np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(three.predict(maps(), verbose=0), expected, rtol=1e-2)
+
+
+def test_each_of_several_heads_has_its_own_weights_and_dropout() -> None:
+    """Weights and dropout of a head follow from the seed and its number, not from how many heads there are."""
+    two, three = head(number=2), head(number=3)
+    kernels = [three.get_layer(f"head_{number}_dense_1").get_weights()[0] for number in (1, 2, 3)]
+    assert not any(np.array_equal(kernels[first], kernels[second]) for first, second in [(0, 1), (0, 2), (1, 2)])
+    np.testing.assert_array_equal(two.get_layer("head_2_dense_1").get_weights()[0], kernels[1])
+    assert len({three.get_layer(f"head_{number}_dropout_1").seed for number in (1, 2, 3)}) == 3
 
 
 @pytest.mark.parametrize(("name", "value"), [("dropout", 1.0), ("dense", [0]), ("pooling", "mean"), ("l2", -1.0)])

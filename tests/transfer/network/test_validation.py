@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from baselines import networks
-from transfer.network import heads, saving
+from transfer.network import heads, saving, vgg16
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError
 
@@ -371,6 +371,21 @@ def test_every_head_is_loaded(tmp_path: Path, pooling: heads.Pooling) -> None:
     head = heads.build(settings, feature_map=(2, 2, 8), classes=3, seed=1)
     saving.save(head, tmp_path / "head.keras")
     assert saving.load(tmp_path / "head.keras").count_params() == head.count_params()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_several_heads_are_loaded(tmp_path: Path, classes: int) -> None:
+    """The most and deepest heads that the parameters allow, above the complete base, are not too many layers."""
+    settings = heads.Params(
+        pooling="average_max", batch_normalization=True, dense=[2] * 8, activation="relu", dropout=0.5, l1=0.0, l2=0.0
+    )
+    head = heads.build(settings, feature_map=(1, 1, 4), classes=classes, seed=1, number=heads.MAX_NUMBER)
+    base = [keras.layers.ReLU() for _ in range(len(vgg16.layer_names()))]
+    network = keras.Sequential([keras.Input((1, 1, 4)), keras.layers.Rescaling(1.0), *base, head])
+    saving.save(network, tmp_path / "model.keras")
+    loaded = saving.load(tmp_path / "model.keras")
+    rows = np.ones((1, 1, 1, 4), np.float32)
+    np.testing.assert_array_equal(loaded(rows), network(rows))
 
 
 @pytest.mark.parametrize(
