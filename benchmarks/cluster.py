@@ -5,6 +5,7 @@ own, whose workers have computed before they are measured; this machine needs tw
 """
 
 import hashlib
+import argparse
 import json
 import os
 import statistics
@@ -134,4 +135,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.cluster", description="Measure extraction on a Dask cluster of this machine."
+    ).parse_args()
     main()
