@@ -4,8 +4,8 @@ The scheduler's own cost is its processor time as a share of the workers'. Each 
 own, whose workers have computed before they are measured; this machine needs two cores that do nothing else.
 """
 
-import hashlib
 import argparse
+import hashlib
 import json
 import os
 import statistics
