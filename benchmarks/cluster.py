@@ -57,9 +57,9 @@ def make_job(folder: Path) -> tuple[list[Any], Any]:
 
     shots = []
     for number in range(PHOTOGRAPHS):
-        data = synthetic.draw("circle", number, size=432, seed=0)
+        data = synthetic.draw("cat", number, size=432, seed=0)
         (folder / f"{number}.jpg").write_bytes(data)
-        entry = manifest.Entry(f"{number}.jpg", "circle", hashlib.sha256(data).hexdigest(), 432, 432)
+        entry = manifest.Entry(f"{number}.jpg", "cat", hashlib.sha256(data).hexdigest(), 432, 432)
         shots.append(views.Shot(entry, 0))
     weights.write(folder / "vgg16.weights.h5", weights.random(seed=0))
     extraction.use_one_thread_per_replica()

@@ -11,7 +11,7 @@ from transfer.images import decoding
 from transfer.network import weights
 from transfer.sources import synthetic
 
-FILES = [synthetic.draw("circle", number, size=40, seed=0) for number in (0, 1)]
+FILES = [synthetic.draw("cat", number, size=40, seed=0) for number in (0, 1)]
 PHOTOGRAPHS = {hashlib.sha256(data).hexdigest(): data for data in FILES}
 VIEWS = [(sha256, view) for sha256 in PHOTOGRAPHS for view in (0, 1)]
 BATCH = Batch(
