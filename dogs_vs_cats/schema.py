@@ -1,26 +1,25 @@
 """Schema: params.yaml as JSON Schema, for editors: `python -m dogs_vs_cats.schema > params.schema.json`."""
 
 import argparse
-import importlib
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from tasks.__main__ import stages
+from tasks.__main__ import sections
 
 
-def schema(names: Iterable[str]) -> dict[str, Any]:
-    """Return the JSON Schema of a file with a section for each of these stages."""
-    sections: dict[str, Any] = {name: (importlib.import_module(f"tasks.{name}").Params, ...) for name in names}
-    model: type[BaseModel] = create_model("Parameters", __config__=ConfigDict(extra="forbid"), **sections)
+def schema(models: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """Return the JSON Schema of a file with these sections, by their names."""
+    fields: dict[str, Any] = {name: (model, ...) for name, model in models.items()}
+    model: type[BaseModel] = create_model("Parameters", __config__=ConfigDict(extra="forbid"), **fields)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
 
 
 def text() -> str:
     """Return the content of params.schema.json."""
-    return json.dumps(schema(stages()), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(schema(sections()), indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transfer.runtime import paths, stage
 from transfer.runtime.errors import ParamsError
@@ -36,6 +37,14 @@ def stages() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
+def sections() -> dict[str, type[Any]]:
+    """Return the model of each section of params.yaml: that of each stage, and that of promotion, which is no stage."""
+    from transfer.evaluation import promotion  # noqa: PLC0415 - it needs packages
+
+    of_stages = {name: importlib.import_module(f"tasks.{name}").Params for name in stages()}
+    return {**of_stages, promotion.SECTION: promotion.Params}
+
+
 def check(files: Sequence[Path]) -> None:
     """Check every section of some files of parameters, or of params.yaml if none is given.
 
@@ -54,13 +63,13 @@ def mistakes_in(file: Path) -> list[str]:
     with stage.packages_required():
         from transfer.runtime import params  # noqa: PLC0415 - it needs packages
 
-        known = {name: importlib.import_module(f"tasks.{name}").Params for name in stages()}
+        known = sections()
     try:
         document = params.read(file)
     except ParamsError as error:
         return [str(error)]
     names = ", ".join(f"`{name}`" for name in known)
-    mistakes = [f"`{name}` is not a stage; there are {names}." for name in document if name not in known]
+    mistakes = [f"`{name}` is not a section; there are {names}." for name in document if name not in known]
     for name, section in known.items():
         try:
             params.parse(name, document.get(name), section, file=file)

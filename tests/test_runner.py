@@ -54,12 +54,12 @@ def test_an_unknown_stage_is_rejected_with_the_known_ones(tmp_path: Path) -> Non
 
 def test_every_mistake_in_params_yaml_is_reported(tmp_path: Path) -> None:
     """`python -m tasks --check` exits with 78 and has a line for each mistake, in whatever section."""
-    mistaken = PARAMS.replace("frozen_through:", "frozen_trough:").replace("confidence: 0.95", "confidence: 95")
+    mistaken = PARAMS.replace("frozen_through:", "frozen_trough:").replace("confidence: 0.95", "confidence: 95", 1)
     (tmp_path / "params.yaml").write_text(mistaken + "guess: {seed: 1}\n")
     result = tasks("--check", folder=tmp_path)
     assert result.returncode == 78
     unknown, confidence, missing, typo = result.stderr.splitlines()
-    assert unknown.startswith("`guess` is not a stage; there are `download`, ")
+    assert unknown.startswith("`guess` is not a section; there are `download`, ")
     assert confidence == "`evaluate.confidence` must be less than 1. Received: 95"
     assert missing == "`extract_features.frozen_through` is missing from params.yaml."
     assert typo.startswith("`extract_features.frozen_trough` is not a parameter; `extract_features` has ")
@@ -70,7 +70,7 @@ def test_several_files_are_checked_at_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     good, bad, missing = map(Path, ("good.yaml", "bad.yaml", "missing.yaml"))
     good.write_text(PARAMS)
-    bad.write_text(PARAMS.replace("confidence: 0.95", "confidence: 95"))
+    bad.write_text(PARAMS.replace("confidence: 0.95", "confidence: 95", 1))
     with pytest.raises(ParamsError) as caught:
         runner.check([good, bad, missing])
     assert str(caught.value) == (

@@ -15,7 +15,7 @@ FILE = ROOT / "params.schema.json"
 @pytest.fixture(scope="module")
 def validator() -> Any:
     """A validator of the schema."""
-    return jsonschema.Draft202012Validator(schema.schema(schema.stages()))
+    return jsonschema.Draft202012Validator(schema.schema(schema.sections()))
 
 
 def params() -> dict[str, Any]:
