@@ -9,9 +9,8 @@ no entry of dvc.lock changes, even if the process is killed.
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,12 @@ from typing import Any, Literal, NamedTuple
 
 from dvc.repo import Repo
 
+from flows import git
+from flows.git import GitError
 from transfer.runtime import paths
 
 _TRAILER = "Flow-run"
 _OUTPUTS = (":!dvc.lock", ":!baselines/dvc.lock", ":!artifacts")  # patterns of Git that leave out what stages write
-
-
-class GitError(Exception):
-    """Git failed; the text has its message."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def baseline() -> str | None:
     """Return the commit that experiments start from; None without a commit, or if DVC does not use Git."""
     if _dvc_uses_git():
         with suppress(GitError, FileNotFoundError):
-            return _git("rev-parse", "--verify", "HEAD")
+            return git.run("rev-parse", "--verify", "HEAD")
     return None
 
 
@@ -60,7 +57,7 @@ def obstacle() -> str:
     if not _dvc_uses_git():
         return needed
     try:
-        _git("rev-parse", "--verify", "HEAD")
+        git.run("rev-parse", "--verify", "HEAD")
     except FileNotFoundError:
         return f"{needed} Received: no program `git`. Install it."
     except GitError as error:
@@ -88,21 +85,21 @@ def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Pa
     Raises:
         GitError: Git cannot write the commit.
     """
-    head = _git("rev-parse", "--verify", "HEAD")
+    head = git.run("rev-parse", "--verify", "HEAD")
     message = f"Flow run {name}\n\n{_TRAILER}: {run}" if run else name
-    commit = _git("commit-tree", _tree(files, folder), "-p", head, "-m", message, environment=_identity())
+    commit = git.run("commit-tree", _tree(files, folder), "-p", head, "-m", message, environment=git.identity())
     proper = allowed(name)
     existing = _refs_of(proper)
     if run is None:
         for ref in existing:
-            _git("update-ref", "-d", ref)
+            git.run("update-ref", "-d", ref)
     saved = Saved(f"{proper}-{run[:8]}" if existing and run else proper, commit)
-    _git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{saved.name}", commit, "")
+    git.run("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{saved.name}", commit, "")
     return saved
 
 
 def _refs_of(name: str) -> list[str]:
-    listed = _git("for-each-ref", "--format=%(refname) %(refname:lstrip=4)", "refs/exps").splitlines()
+    listed = git.run("for-each-ref", "--format=%(refname) %(refname:lstrip=4)", "refs/exps").splitlines()
     return [ref for ref, _, experiment in (line.partition(" ") for line in listed) if experiment == name]
 
 
@@ -114,10 +111,17 @@ def allowed(name: str) -> str:
 def latest() -> Saved | None:
     """Return the flow run that was saved last, from any baseline; None if there is none."""
     form = f"%(objectname) %(refname:lstrip=4) %(contents:trailers:key={_TRAILER},valueonly,separator=%2C)"
-    listed = _git("for-each-ref", "--sort=-committerdate", f"--format={form}", "refs/exps")
+    listed = git.run("for-each-ref", "--sort=-committerdate", f"--format={form}", "refs/exps")
     fields = [line.split(" ") for line in listed.splitlines()]
     complete = (entry for entry in fields if len(entry) == 3 and all(entry))  # others are not flow runs
     return next((Saved(name, commit) for commit, name, _ in complete), None)
+
+
+def find(name: str) -> Saved | None:
+    """Return the experiment of a name, the one that was saved last if there are several; None if there is none."""
+    listed = git.run("for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname:lstrip=4)", "refs/exps")
+    entries = (line.partition(" ") for line in listed.splitlines())
+    return next((Saved(name, commit) for commit, _, experiment in entries if experiment == name), None)
 
 
 def differences(kind: Literal["metrics", "params"], commit: str, *, everything: bool) -> list[Difference]:
@@ -141,17 +145,17 @@ def differences(kind: Literal["metrics", "params"], commit: str, *, everything: 
 
 def uncommitted() -> list[str]:
     """Return the tracked files that differ from HEAD, except outputs of stages."""
-    return _git("diff", "--name-only", "--relative", "HEAD", "--", ".", *_OUTPUTS).splitlines()
+    return git.run("diff", "--name-only", "--relative", "HEAD", "--", ".", *_OUTPUTS).splitlines()
 
 
 def untracked(files: Iterable[Path]) -> list[str]:
     """Return those of these files that Git neither tracks nor ignores, so that no experiment contains them."""
-    return _git("ls-files", "--others", "--exclude-standard", "--", *map(str, files)).splitlines()
+    return git.run("ls-files", "--others", "--exclude-standard", "--", *map(str, files)).splitlines()
 
 
 def git_remote() -> str | None:
     """Return the remote that experiments are pushed to: `origin`, or the only remote; None without one of these."""
-    remotes = _git("remote").splitlines()
+    remotes = git.run("remote").splitlines()
     return "origin" if "origin" in remotes else remotes[0] if len(remotes) == 1 else None
 
 
@@ -159,42 +163,15 @@ def _tree(files: Iterable[Path], folder: Path) -> str:
     """Write a Git tree of the workspace and of these files of a folder, through a copy of the index; return its id."""
     with tempfile.TemporaryDirectory() as scratch:
         index = Path(scratch) / "index"
-        current = Path(_git("rev-parse", "--path-format=absolute", "--git-path", "index"))
+        current = Path(git.run("rev-parse", "--path-format=absolute", "--git-path", "index"))
         if current.exists():
             shutil.copyfile(current, index)
         copied = {"GIT_INDEX_FILE": str(index)}
-        _git("add", "--update", "--", ".", environment=copied)
+        git.run("add", "--update", "--", ".", environment=copied)
         if existing := [path for path in files if (folder / path).exists()]:
-            prefix = _git("rev-parse", "--show-prefix")
-            blobs = _git("hash-object", "-w", "--", *(str(folder / path) for path in existing)).splitlines()
+            prefix = git.run("rev-parse", "--show-prefix")
+            blobs = git.run("hash-object", "-w", "--", *(str(folder / path) for path in existing)).splitlines()
             entries = [f"100644,{blob},{prefix}{path.as_posix()}" for path, blob in zip(existing, blobs, strict=True)]
             cacheinfo = [argument for entry in entries for argument in ("--cacheinfo", entry)]
-            _git("update-index", "--add", *cacheinfo, environment=copied)
-        return _git("write-tree", environment=copied)
-
-
-def _identity() -> dict[str, str]:
-    """Return variables of author and committer: the project's name for each field that Git's configuration lacks."""
-    missing = [field for field in ("name", "email") if not _configured(f"user.{field}")]
-    names = [f"GIT_{role}_{field.upper()}" for role in ("AUTHOR", "COMMITTER") for field in missing]
-    return {name: "dogs-vs-cats" for name in names if not os.environ.get(name)}
-
-
-def _configured(name: str) -> str:
-    try:
-        return _git("config", name)
-    except GitError:
-        return ""
-
-
-def _git(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    result = subprocess.run(  # noqa: S603 - no shell, and the project's own arguments
-        ["git", "-c", "core.quotePath=false", *arguments],  # noqa: S607 - the user's Git
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        raise GitError(f"`git {arguments[0]}` failed: {result.stderr.strip()}")
-    return result.stdout.strip()
+            git.run("update-index", "--add", *cacheinfo, environment=copied)
+        return git.run("write-tree", environment=copied)

@@ -28,6 +28,7 @@ from flows import (
     credentials,
     experiments,
     failure,
+    git,
     graph,
     parameters,
     preconditions,
@@ -83,7 +84,7 @@ def pipeline(
         return failed(str(error), REFUSED)
     except StageError as error:
         return failed(str(error), error.exit_code)
-    except (workspace.WorkspaceBusyError, experiments.GitError, DvcException) as error:
+    except (workspace.WorkspaceBusyError, git.GitError, DvcException) as error:
         return failed(str(error), 1)
 
 

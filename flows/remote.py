@@ -10,6 +10,7 @@ another clone would repeat a run. The functions here push and pull an earlier ru
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from dvc.exceptions import CollectCacheError, DvcException
 from dvc.repo import Repo
 from dvc.stage.cache import RunCacheNotFoundError, RunCacheNotSupported
 from dvc.stage.decorators import rwlocked
+
+from transfer.runtime.errors import ParamsError
 
 
 def push() -> int:
@@ -39,6 +42,43 @@ def push() -> int:
                     outputs.update(*repo.stage_cache.get_used_objs([run]).values())
             sent += len(repo.cloud.push(outputs).transferred)
     return sent
+
+
+def check_shared(git_remote: str | None) -> None:
+    """Check that what Git shares can be shared by DVC, too.
+
+    Raises:
+        ParamsError: Git has a remote, DVC has none.
+    """
+    with Repo(os.curdir) as repo:
+        if git_remote and not repo.config["core"].get("remote"):
+            raise ParamsError(
+                f"DVC must have a remote, as Git has one, `{git_remote}`: a version that others know needs its data. "
+                "Received: none. Run `dvc remote add -d store ADDRESS` once."
+            )
+
+
+def push_revision(commit: str, needed: Iterable[str], log: Callable[[str], None]) -> None:
+    """Push the data of a commit to DVC's remote, if there is one, and check that it has the files that are needed.
+
+    Args:
+        commit: the commit.
+        needed: paths of outputs of single files.
+        log: called with a message about the files that were sent.
+
+    Raises:
+        DvcException: the remote refuses, cannot be reached, or lacks a needed file.
+    """
+    with Repo(os.curdir) as repo:
+        if not repo.config["core"].get("remote"):
+            return
+        sent = int(repo.push(revs=[commit], workspace=False))
+        log(f"{sent} files pushed to DVC's remote.")
+    with Repo(os.curdir, rev=commit) as repo:
+        store = repo.cloud.get_remote_odb()
+        missing = [path for path in needed if not store.exists(repo.dvcfs.info(path)["dvc_info"]["md5"])]
+    if missing:
+        raise DvcException(f"DVC's remote must have {', '.join(missing)} of commit {commit[:10]}. Received: none.")
 
 
 def push_experiment(name: str, git_remote: str) -> None:

@@ -20,6 +20,7 @@ from dvc.repo import Repo
 from flows import (
     comparison,
     experiments,
+    git,
     graph,
     parameters,
     processes,
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StageError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except (StoppedError, experiments.GitError, workspace.WorkspaceBusyError) as error:
+    except (StoppedError, git.GitError, workspace.WorkspaceBusyError) as error:
         code = error.exit_code if isinstance(error, StoppedError) else 1
         advice = "" if code in _PERMANENT else "; run the same command to continue"
         print(f"{error}\nCompleted points are saved{advice}.", file=sys.stderr)

@@ -6,6 +6,7 @@ import pytest
 
 from flows import experiments, graph
 from flows.experiments import Difference
+from flows.git import GitError
 from tests.flows.conftest import TASK, add_remote, dvc, git, number, set_number, write_task
 
 RUN = "0b7f3c52-9d7e-4a66-9a0e-5d1e6f1f1a2b"
@@ -283,7 +284,7 @@ def test_without_the_program_git_there_is_no_baseline(tmp_path: Path, monkeypatc
 def test_an_error_of_git_has_its_message() -> None:
     """The error has the command and Git's message."""
     Path(".git/index").write_text("damaged")
-    with pytest.raises(experiments.GitError, match=r"^`git add` failed: .*index"):
+    with pytest.raises(GitError, match=r"^`git add` failed: .*index"):
         save()
 
 
