@@ -66,14 +66,20 @@ def run(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="With --flow: run the named stages anyway.")] = False,
     push: Annotated[bool, typer.Option("--push", help="With --flow: send data and results to the remotes.")] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="With --flow: put the network into production if it is better.")
+    ] = False,
 ) -> None:
     """Check all parameters, then run the stages that have changed."""
     folder, named = workspace.current(), stages or []
     if flow:
-        options = [option for option, given in (("--force", force), ("--push", push)) if given]
+        given = {"--force": force, "--push": push, "--promote": promote}
+        options = [option for option, chosen in given.items() if chosen]
         workspace.replace(folder, "flows.pipeline", *options, *named)
-    if force or push:
-        raise typer.BadParameter(f"`--force` and `--push` need `--flow`, as in `{NAME} run --flow --push`.")
+    if force or push or promote:
+        raise typer.BadParameter(
+            f"`--force`, `--push` and `--promote` need `--flow`, as in `{NAME} run --flow --push`."
+        )
     _reproduce(folder, *named)
     print(hints.keep(folder), end="")
 
@@ -117,8 +123,12 @@ def predict(
         typer.Option("--format", help="Of the predictions; by default table in a terminal, csv elsewhere."),
     ] = None,
     model: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A network with its model.json beside it; by default that of fine_tune."),
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A network with its model.json beside it, or a version such as v2.0.0; by default the version in "
+            "production, or else the newest network.",
+        ),
     ] = None,
     heatmaps: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write a heat map of each photograph to this folder.")
@@ -126,8 +136,7 @@ def predict(
 ) -> None:
     """Predict the classes of photographs, in any folder."""
     project = workspace.find(Path.cwd()) or workspace.INSTALLED
-    network = model or project / paths.artifact("fine_tune", "model.keras")
-    arguments = ["--model", str(network)]
+    arguments = ["--model", model] if model else []
     arguments += ["--format", output] if output else []
     arguments += ["--heatmaps", str(heatmaps)] if heatmaps else []
     workspace.replace_here(project, "transfer.prediction", *arguments, "--", *photographs)
@@ -139,6 +148,23 @@ def sweep(
 ) -> None:
     """Train with varied parameters, and compare the results."""
     workspace.replace(workspace.current(), "flows.sweep", name)
+
+
+@app.command()
+def promote(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A saved run, the last one by default; with --rollback, a version."),
+    ] = None,
+    *,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Put an earlier version into production: NAME, or the one before.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show what is and was in production, and why.")] = False,
+) -> None:
+    """Put the network of a saved run into production if it is better."""
+    options = [option for option, chosen in (("--rollback", rollback), ("--show", show)) if chosen]
+    workspace.replace(workspace.current(), "flows.promote", *options, *([name] if name else []))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The pipeline as a Prefect flow: a task run for each of DVC's stages, then the results saved as an experiment.
 
-`python -m flows.pipeline [STAGE ...] [--force] [--push]` runs it without a deployment.
+`python -m flows.pipeline [STAGE ...] [--force] [--push] [--promote]` runs it without a deployment.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from flows import (
     workspace,
 )
 from flows.failure import failed
+from flows.promote import promote_run
 from flows.reproduction import Outcome
 from transfer.runtime import progress
 from transfer.runtime.errors import StageError
@@ -58,6 +59,7 @@ def pipeline(
     stages: tuple[graph.Stage, ...] = (),
     force: bool = False,  # noqa: FBT001, FBT002
     push: bool = False,  # noqa: FBT001, FBT002
+    promote: bool = False,  # noqa: FBT001, FBT002
 ) -> State[Any]:
     """Bring stages up to date, each after those it needs, and save the results as an experiment.
 
@@ -65,6 +67,7 @@ def pipeline(
         stages: names of stages; they and the stages they need are brought up to date. All, if none is named.
         force: run the named stages (all, if none is named) even if nothing has changed.
         push: send data, models and the experiment to the remotes.
+        promote: put the network into production if it is better than the one there.
     """
     log = get_run_logger().warning
     try:
@@ -79,7 +82,7 @@ def pipeline(
             workspace.remove_dead_holders()
             parameters.check()  # a stage would find out only after DVC has removed its outputs
             forced = set(stages or plan) if force else set()
-            return run(plan, forced=forced, pull=remote, push=push)
+            return run(plan, forced=forced, pull=remote, push=push, promote=promote)
     except graph.UnknownStageError as error:
         return failed(str(error), REFUSED)
     except StageError as error:
@@ -88,8 +91,8 @@ def pipeline(
         return failed(str(error), 1)
 
 
-def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool) -> State[Any]:
-    """Reproduce every stage of a plan, save and push the results; return the flow run's state."""
+def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool, promote: bool) -> State[Any]:
+    """Reproduce every stage of a plan, save, push and promote the results; return the flow run's state."""
     states = reproduce_all(plan, forced=forced, pull=pull)
     outcomes = {stage: outcome_of(state) for stage, state in states.items()}
     show(summary.stages(outcomes), key="stages", description=f"Stages of {flow_run.get_name()}")
@@ -99,9 +102,12 @@ def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool) -> State
     show_results(outcomes)
     last = set(plan) - {needed for upstream in plan.values() for needed in upstream}
     final = [save(list(plan), wait_for=[states[stage] for stage in plan if stage in last], return_state=True)]
-    if push and final[0].is_completed():
-        saved: Any = final[0].result()
-        final.append(push_to_remotes(saved.unwrap() if saved else None, wait_for=final[:1], return_state=True))
+    saved: Any = final[0].result(raise_on_failure=False) if final[0].is_completed() else None
+    experiment = saved.unwrap() if isinstance(saved, quote) else None
+    if push and final[-1].is_completed():
+        final.append(push_to_remotes(experiment, wait_for=final[:1], return_state=True))
+    if promote and experiment and final[-1].is_completed():
+        final.append(promote_run(experiment.name, wait_for=final[-1:], return_state=True))
     if not final[-1].is_completed():
         return failed(str(final[-1].message), 1)
     messages = [f"{summary.counted(outcomes.values())}.", *(str(state.message) for state in final)]
@@ -254,6 +260,7 @@ def main() -> int:
     )
     parser.add_argument("--force", action="store_true", help="run the named stages even if nothing has changed")
     parser.add_argument("--push", action="store_true", help="send data, models and the experiment to the remotes")
+    parser.add_argument("--promote", action="store_true", help="put the network into production if it is better")
     arguments = parser.parse_args()
     try:
         preconditions.check()
@@ -264,15 +271,15 @@ def main() -> int:
     processes.interrupt_on_signals()
     try:
         with server.connected():
-            return _run(tuple(arguments.stages), force=arguments.force, push=arguments.push)
+            return _run(vars(arguments))
     except server.NotStartedError as error:
         print(error, file=sys.stderr)
         return error.exit_code
 
 
-def _run(stages: tuple[str, ...], *, force: bool, push: bool) -> int:
-    """Run the flow and print its message; return the exit code."""
-    state = pipeline(stages=stages, force=force, push=push, return_state=True)
+def _run(parameters: dict[str, Any]) -> int:
+    """Run the flow with these parameters and print its message; return the exit code."""
+    state = pipeline(**parameters, return_state=True)
     print(state.message, file=sys.stderr)
     return failure.exit_code(state)
 

@@ -1,12 +1,11 @@
 """Promotion: judge a saved run's network against the one in production, and put the better one into production.
 
-`python -m flows.promotion [RUN] --report FD` does that as a process; its report is one line of JSON. Its steps are in
+`python -m flows.promotion [RUN] --report FILE` does that as a process; its report is JSON. Its steps are in
 an order in which it can be killed anywhere: the judgement, the data's way to the remote, the tags, the record.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -208,12 +207,12 @@ def main() -> None:
     """Promote the run that the command line names, and write the report."""
     parser = argparse.ArgumentParser(prog="python -m flows.promotion", description="Promote a saved run's network.")
     parser.add_argument("run", nargs="?", metavar="RUN", help="its name; the one saved last by default")
-    parser.add_argument("--report", type=int, default=1, metavar="FD", help="file descriptor for the report")
+    parser.add_argument("--report", type=Path, required=True, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args()
     with errors_of_tools():
         result = promote(options.run, lambda line: print(line, file=sys.stderr, flush=True))
-    report = asdict(result) | {"record": result.record and result.record._asdict()}
-    os.write(options.report, f"{json.dumps(report, ensure_ascii=False)}\n".encode())
+    record = result.record._asdict() if result.record else None
+    files.write_json(options.report, {**asdict(result), "record": record})
 
 
 if __name__ == "__main__":

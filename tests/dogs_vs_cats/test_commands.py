@@ -127,15 +127,18 @@ def test_commands_start_the_project_s_modules() -> None:
     assert started("push") == ("flows.remote", "push")
     assert started("push", "--experiment", "x", "origin") == ("flows.remote", "push", "--experiment", "x", "origin")
     assert started("run", "--flow", "--force", "split") == ("flows.pipeline", "--force", "split")
+    assert started("run", "--flow", "--promote") == ("flows.pipeline", "--promote")
+    assert started("promote", "brave-otter") == ("flows.promote", "brave-otter")
+    assert started("promote", "--rollback", "v1.0.0") == ("flows.promote", "--rollback", "v1.0.0")
 
 
 def test_prediction_takes_the_options_of_its_module(project: Path) -> None:
-    """`predict` has the options of `python -m transfer.prediction`, and the project's own model by default."""
+    """`predict` has the options of `python -m transfer.prediction`, which selects the model by default."""
     own = {option for action in prediction._parser()._actions for option in action.option_strings} - {"-h", "--help"}
     command = typer.main.get_command(door.app).commands["predict"]  # type: ignore[attr-defined]
     assert {option for parameter in command.params for option in parameter.opts if option.startswith("-")} == own
-    model = str(project / "artifacts/fine_tune/model.keras")
-    assert started("predict", "-") == ("transfer.prediction", "--model", model, "--", "-")
+    assert project
+    assert started("predict", "-") == ("transfer.prediction", "--", "-")
     given = ("--model", "m.keras", "--format", "csv", "--heatmaps", "maps")
     assert started("predict", *given, "--", "-x.jpg") == ("transfer.prediction", *given, "--", "-x.jpg")
 

@@ -8,6 +8,9 @@ from tests.flows.test_promotion import Train, train, workspace  # noqa: F401 - f
 from transfer.runtime.errors import DataError
 
 
+@pytest.mark.reliability(
+    "tampered", "a version's network in DVC's cache or remote has other bytes", "it is refused by its hash in dvc.lock"
+)
 def test_a_damaged_copy_is_not_used(train: Train) -> None:  # noqa: F811 - the fixture
     """A file with other bytes than dvc.lock says is refused, and leaves nothing."""
     commit = train("first", 2.0).commit

@@ -45,7 +45,7 @@ def workspace(reproduced: Reproduced, tmp_path: Path, monkeypatch: pytest.Monkey
     Path("params.yaml").unlink()
     Path("params.yaml").write_text(json.dumps(params | {"promote": SETTINGS}))
     git.run("init", "--quiet", "--initial-branch=main")
-    git.run("init", "--quiet", "--bare", str(tmp_path / "bare"))
+    git.run("init", "--quiet", "--bare", "--initial-branch=main", str(tmp_path / "bare"))
     git.run("remote", "add", "origin", str(tmp_path / "bare"))
     git.run("add", ".")
     git.run("commit", "--quiet", "--message=Start", environment=git.identity())
@@ -133,6 +133,9 @@ def test_the_second_of_two_decides_again(train: Train, monkeypatch: pytest.Monke
     assert production.commit == theirs.commit
 
 
+@pytest.mark.reliability(
+    "network", "DVC's remote fails during a promotion", "no tag is created anywhere, and the next promotion is complete"
+)
 def test_no_tag_without_its_data(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the data cannot be pushed, no tag is created, here or in the remote, and no verdict is recorded."""
     saved = train("first", 3.0)

@@ -48,6 +48,11 @@ def test_verdicts_are_kept_in_order_of_time() -> None:
     assert ",-0.03,-0.01," in text
 
 
+@pytest.mark.reliability(
+    "killed",
+    "a promotion, between its tag and its row in promotions.csv",
+    "the next command takes the row from the tag",
+)
 def test_a_promotion_s_row_is_in_its_tag() -> None:
     """A row that was never written, as its process was killed, comes from the tag; other texts in tags give none."""
     texts = [RECORD.details, "", "[1]", '{"time": 1}', "no JSON", '{"time": "x"}']

@@ -82,6 +82,9 @@ def test_head_index_and_tree_stay(shared: Path, commits: list[str]) -> None:
     assert after == before
 
 
+@pytest.mark.reliability(
+    "two at once", "two promotions on two machines", "the second tag is refused, and the second decides again"
+)
 def test_of_two_at_once_one_wins(shared: Path, commits: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Decided on the same state, the second promotion fails whole, and knows what the first has promoted."""
     decided = registry.read()
@@ -125,6 +128,9 @@ def test_a_remote_that_refuses_leaves_nothing(shared: Path, commits: list[str]) 
     assert git.run("ls-remote", "--tags", "origin") == ""
 
 
+@pytest.mark.reliability(
+    "network", "the connection ends after Git's remote has taken a promotion's tags", "the promotion counts"
+)
 def test_a_lost_answer_is_no_failure(shared: Path, commits: list[str]) -> None:
     """If the connection ends after the remote has taken the tags, the promotion counts."""
     hook = shared / "bare/hooks/post-receive"

@@ -17,10 +17,10 @@ from PIL import Image
 from transfer.images import decoding
 from transfer.images.formats import UnreadablePhoto
 from transfer.network.card import Card
-from transfer.prediction import formats, heat_maps, inputs, model_file
+from transfer.prediction import formats, heat_maps, inputs, model_file, versions
 from transfer.prediction.formats import Format, printable, text
 from transfer.prediction.inputs import InputPhotograph
-from transfer.runtime import paths, progress, signals
+from transfer.runtime import progress, signals
 from transfer.runtime.errors import DataError
 from transfer.runtime.stage import BROKEN_PIPE
 
@@ -123,12 +123,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         DataError: the model cannot be used, or some photographs cannot be read; the others are predicted.
     """
     arguments = _parser().parse_args(argv)
-    card = model_file.check(arguments.model)
+    model = versions.select(versions.project(), arguments.model)
+    card = model_file.check(model.file)
+    if model.description != arguments.model:
+        log.info("Model: %s.", model.description)
     with inputs.photographs(arguments.photographs) as (found, skipped):
         _log_unreadable(found, skipped)
         readable = [photograph for photograph in found if photograph.error is None]
         output = _output_format(arguments.format, [photograph.name for photograph in readable], card.classes)
-        counts = _predict(arguments.model, readable, output, heat_map_folder=arguments.heatmaps)
+        counts = _predict(model.file, readable, output, heat_map_folder=arguments.heatmaps)
     summary = ", ".join(f"{counts[class_name]} {printable(class_name)}" for class_name in card.classes)
     log.info("%s: %s", _counted(counts.total()), summary)
     if counts.total() < len(found):
@@ -191,10 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model",
-        type=Path,
         metavar="FILE",
-        default=paths.artifact("fine_tune", "model.keras"),
-        help="a network with its model.json in the same folder; the default is %(default)s",
+        help="a network with its model.json in the same folder, or a version such as v2.0.0; by default the version in "
+        "production, or the newest network if none is",
     )
     parser.add_argument(
         "--heatmaps",

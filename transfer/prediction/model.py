@@ -14,7 +14,7 @@ from transfer.images import decoding
 from transfer.network import saving
 from transfer.network.backend import keras, tf
 from transfer.network.card import Card
-from transfer.prediction import model_file
+from transfer.prediction import model_file, versions
 from transfer.runtime.errors import DataError
 
 # Photographs computed at once. Every batch is padded to this size, so that the last bits of a prediction do not depend
@@ -45,10 +45,12 @@ class Model:
         network: a network as `fine_tune` saves it; its input is RGB pixels from 0 to 255, of shape
             (photographs, card.image_size, card.image_size, 3).
         card: the content of the network's `model.json`.
+        name: which network it is, for the user.
     """
 
-    def __init__(self, network: keras.Model, card: Card) -> None:
+    def __init__(self, network: keras.Model, card: Card, *, name: str = "") -> None:
         self.card = card
+        self.name = name
         self._network = network
         self._compute = _as_graph(network)
 
@@ -110,17 +112,21 @@ class Model:
         return Prediction(self.card.classes[best], float(row[best]), probabilities)
 
 
-def load(path: str | Path) -> Model:
+def load(model: str | Path | None = None) -> Model:
     """Read a trained network and the `model.json` in its folder.
 
+    Args:
+        model: a file, or a version such as `v2.0.0`; None for the version in production, or the newest network if none
+            is in production. The result's `name` tells which it is.
+
     Raises:
-        DataError: a file is missing or damaged, or the two do not belong together.
+        DataError: there is no such version, a file is missing or damaged, or the two do not belong together.
     """
-    file = Path(path)
-    card = model_file.check(file)
-    network = saving.load(file)
-    _check_shapes(network, card, file)
-    return Model(network, card)
+    selected = versions.select(versions.project(), None if model is None else str(model))
+    card = model_file.check(selected.file)
+    network = saving.load(selected.file)
+    _check_shapes(network, card, selected.file)
+    return Model(network, card, name=selected.description)
 
 
 def _check_shapes(network: keras.Model, card: Card, file: Path) -> None:

@@ -62,6 +62,12 @@ class Selected(NamedTuple):
     description: str
 
 
+def project() -> Path:
+    """Return the project's folder: the current one if it holds a project, or else the one of this module."""
+    marks = ("dvc.yaml", "tasks/__main__.py")
+    return Path() if all(Path(mark).is_file() for mark in marks) else Path(__file__).resolve().parents[2]
+
+
 def read(project: Path) -> Registry:
     """Read the registry from the tags of the project's Git repository; it is empty without one."""
     artifact = tag_prefix(project)
@@ -101,17 +107,17 @@ def select(project: Path, model: str | None) -> Selected:
     Raises:
         DataError: there is no such version, or its files cannot be fetched.
     """
-    if model and not VERSION.fullmatch(model):
+    if model is not None and not VERSION.fullmatch(model):
         return Selected(Path(model), model)
     registry = read(project)
-    if model:
+    if model is not None:
         if model not in registry.versions:
             known = ", ".join(sorted(registry.versions, key=order)) or "none"
             raise DataError(
                 f"A version must be registered: {known}. Received: {model}. Run `git fetch --tags`, or "
                 "`dogs-vs-cats promote --show` for those that were in production."
             )
-        return Selected(_file(project, registry.versions[model], model), model)
+        return Selected(_file(project, registry.versions[model], model), f"version {model}")
     if current := registry.production:
         file = _file(project, current.commit, current.version)
         return Selected(file, f"{current.version}, in production since {current.since:%Y-%m-%d %H:%M}")
