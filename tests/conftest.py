@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from absl import logging as absl_logging
 from hypothesis import settings
 from ruamel.yaml import YAML
 
@@ -27,6 +29,10 @@ settings.register_profile("suite", max_examples=300, derandomize=True, deadline=
 settings.register_profile("quick", max_examples=30, derandomize=True, deadline=None, database=None)
 settings.register_profile("long", max_examples=20_000, deadline=None, database=None, print_blob=True)
 settings.load_profile("suite")
+
+# TensorFlow's log handler closes the standard error of its import when logging is configured anew, as Prefect and GTO
+# do when they are imported; in a test process it is pytest's
+absl_logging.PythonHandler.close = logging.Handler.close
 
 ROOT = Path(__file__).parent.parent
 

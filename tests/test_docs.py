@@ -14,7 +14,7 @@ from dvc.cli import DvcParserError, parse_args
 from ruamel.yaml import YAML
 
 from dogs_vs_cats import __main__ as door
-from flows import credentials
+from flows import credentials, records
 from tasks import download
 from tests import reliability
 from transfer.evaluation import diagnosis, loss_curves
@@ -237,8 +237,8 @@ def test_every_parameter_in_a_document_exists() -> None:
 
 
 def test_every_artifact_in_a_document_is_an_output() -> None:
-    """Every `artifacts/<stage>/...` is an output of a stage, a part of one, or a folder of some."""
-    made = [*outputs(STAGES), *outputs(BASELINES)]
+    """Every `artifacts/<stage>/...` is an output of a stage, a part of one, or a folder of some; or the verdicts."""
+    made = [*outputs(STAGES), *outputs(BASELINES), records.FILE]
     for document in DOCUMENTS:
         text = "\n".join([*spans(document), *fenced(document, "python")])
         for path in map(Path, re.findall(r"artifacts/[\w./]*\w", text)):

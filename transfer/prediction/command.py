@@ -125,14 +125,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     model = versions.select(versions.project(), arguments.model)
     card = model_file.check(model.file)
-    if model.description != arguments.model:
-        log.info("Model: %s.", model.description)
     with inputs.photographs(arguments.photographs) as (found, skipped):
         _log_unreadable(found, skipped)
         readable = [photograph for photograph in found if photograph.error is None]
         output = _output_format(arguments.format, [photograph.name for photograph in readable], card.classes)
         counts = _predict(model.file, readable, output, heat_map_folder=arguments.heatmaps)
     summary = ", ".join(f"{counts[class_name]} {printable(class_name)}" for class_name in card.classes)
+    if model.description != arguments.model:
+        log.info("Model: %s.", model.description)
     log.info("%s: %s", _counted(counts.total()), summary)
     if counts.total() < len(found):
         raise DataError(

@@ -63,9 +63,9 @@ class Selected(NamedTuple):
 
 
 def project() -> Path:
-    """Return the project's folder: the current one if it holds a project, or else the one of this module."""
-    marks = ("dvc.yaml", "tasks/__main__.py")
-    return Path() if all(Path(mark).is_file() for mark in marks) else Path(__file__).resolve().parents[2]
+    """Return the project's folder: the current one if it has a dvc.yaml or artifacts, or else that of this module."""
+    is_project = Path("dvc.yaml").is_file() or paths.ARTIFACTS.is_dir()
+    return Path() if is_project else Path(__file__).resolve().parents[2]
 
 
 def read(project: Path) -> Registry:

@@ -89,11 +89,11 @@ def test_another_manifest_is_not_believed(entries: list[manifest.Entry]) -> None
 def test_other_classes_are_refused(entries: list[manifest.Entry]) -> None:
     """A network of other classes is not scored."""
     folder = network("good", entries, logit=2)
-    renamed = [entry._replace(class_name=entry.class_name.replace("circle", "square")) for entry in entries]
+    renamed = [entry._replace(class_name=entry.class_name.replace("cat", "rabbit")) for entry in entries]
     manifest.write(MANIFEST, renamed)
     verdict = judge(folder)
     assert not verdict.promoted
-    assert "square, triangle. Received: circle, triangle" in verdict.reason
+    assert "dog, rabbit. Received: cat, dog" in verdict.reason
 
 
 def test_a_test_split_has_a_digest(entries: list[manifest.Entry]) -> None:
