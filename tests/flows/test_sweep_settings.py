@@ -1,4 +1,3 @@
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +6,7 @@ from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from flows import sweep_settings
+from tasks.__main__ import sections
 from tests.conftest import ROOT
 from transfer.runtime import params
 from transfer.runtime.errors import ParamsError
@@ -141,9 +141,9 @@ def test_a_grid_has_every_combination() -> None:
 def test_the_projects_sweeps_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stages accept the parameters of every point of every sweep in sweeps.yaml."""
     monkeypatch.chdir(ROOT)
-    sweep = sweep_settings.read(name)
+    sweep, known = sweep_settings.read(name), sections()
     assert len({point.name for point in sweep_settings.points(sweep)}) == len(sweep_settings.points(sweep)) > 2
     for point in sweep_settings.points(sweep):
         document = sweep_settings.changed(of_yaml(ROOT / "params.yaml"), {**sweep.given, **point.changes})
         for stage, section in document.items():
-            params.parse(stage, section, importlib.import_module(f"tasks.{stage}").Params)
+            params.parse(stage, section, known[stage])

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -58,6 +59,6 @@ def test_without_a_promotion_the_newest_is_selected(project: Path, tmp_path_fact
 
 def test_files_that_cannot_be_fetched_are_reported(project: Path) -> None:
     """If the network of the version in production is nowhere, no other one is used in its place."""
-    register("v1.0.0", 1).unlink()
+    shutil.rmtree(register("v1.0.0", 1).parent)
     with pytest.raises(DataError, match=r"The files of v1\.0\.0 cannot be fetched: "):
         versions.select(project, None)
