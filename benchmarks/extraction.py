@@ -44,13 +44,19 @@ KINDS = (
 )
 
 
+def open_photographs(archive: str | Path) -> tuple[zipfile.ZipFile, list[str]]:
+    """Open the labelled photographs in Kaggle's archive; return them and their names, sorted."""
+    with zipfile.ZipFile(archive) as outer:
+        photographs = zipfile.ZipFile(io.BytesIO(outer.read("train.zip")))
+    return photographs, sorted(name for name in photographs.namelist() if name.endswith(".jpg"))
+
+
 def write_photographs(folder: Path) -> None:
     """Write real photographs into `folder` if `DOGS_VS_CATS_PHOTOS` names an archive, else drawn ones of their size."""
     archive = os.environ.get("DOGS_VS_CATS_PHOTOS")
     if archive:
-        with zipfile.ZipFile(archive) as outer:
-            photographs = zipfile.ZipFile(io.BytesIO(outer.read("train.zip")))
-        for name in sorted(name for name in photographs.namelist() if name.endswith(".jpg"))[:PHOTOGRAPHS]:
+        photographs, names = open_photographs(archive)
+        for name in names[:PHOTOGRAPHS]:
             (folder / Path(name).name).write_bytes(photographs.read(name))
     else:
         from transfer.sources import synthetic
@@ -83,28 +89,11 @@ def extract(folder: Path, *, views: bool, precision: Literal["float32", "bfloat1
     """Return photographs per second of the stage: read, decode, resize or augment, compute, write rows."""
     from tasks import extract_features
     from transfer.features import extraction, store
-    from transfer.images import augmentation, manifest
+    from transfer.images import manifest
     from transfer.network import weights
-    from transfer.runtime import files
+    from transfer.runtime import files, params
 
-    settings = extract_features.Params(
-        image_size=SIZE,
-        resizing="crop",
-        frozen_through="block4_pool",
-        views=1,
-        augmentation=augmentation.Params(
-            horizontal_flip=True,
-            vertical_flip=False,
-            rotation=36.0,
-            shift=0.0,
-            zoom=1.2,
-            shear=0.0,
-            stretch=1.0,
-            fill="reflect",
-        ),
-        precision=precision,
-        seed=0,
-    )
+    settings = params.load("extract_features", extract_features.Params).model_copy(update={"image_size": SIZE})
     shots = [
         extract_features.Shot(manifest.Entry(path.name, "", files.sha256(path), 0, 0), int(views))
         for path in folder.glob("*.jpg")

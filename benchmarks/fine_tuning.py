@@ -15,7 +15,7 @@ import numpy as np
 from tasks import fine_tune, train_head
 from transfer.features import dataset, store
 from transfer.images import manifest
-from transfer.network import heads, vgg16, weights
+from transfer.network import heads, precision, vgg16, weights
 from transfer.network.backend import keras
 from transfer.runtime import params
 from transfer.training import fit
@@ -34,10 +34,11 @@ def head() -> keras.Model:
     return heads.build(settings, feature_map=feature_map, classes=2, seed=0)
 
 
-def top_in(policy: str, imagenet: weights.Weights) -> keras.Model:
-    """Build the layers above the boundary, with a dtype policy of Keras for those of the base."""
+def top_in(computed_in: precision.Precision, imagenet: weights.Weights) -> keras.Model:
+    """Build the layers above the boundary, with those of the base computing in a precision."""
+    dtype = precision.training_policy(computed_in)
     activations = keras.Input(vgg16.shape_after(BOUNDARY, image_size=SIZE))
-    return keras.Sequential([activations, *vgg16.top_layers(imagenet, above=BOUNDARY, dtype=policy), head()])
+    return keras.Sequential([activations, *vgg16.top_layers(imagenet, above=BOUNDARY, dtype=dtype), head()])
 
 
 def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) -> dataset.FeatureDataset:
@@ -65,7 +66,7 @@ def main() -> None:
     imagenet = weights.random(seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPHS, SIZE, SIZE, 3), dtype=np.uint8)
     labels = (np.arange(PHOTOGRAPHS) % 2).astype(np.float32)[:, None]
-    top, top_bfloat16 = (top_in(policy, imagenet) for policy in ("float32", "mixed_bfloat16"))
+    top, top_bfloat16 = top_in("float32", imagenet), top_in("bfloat16", imagenet)
     full = keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 3), dtype="uint8"),

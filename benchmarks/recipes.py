@@ -19,7 +19,6 @@ import statistics
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from benchmarks.extraction import open_photographs
 from benchmarks.pipeline import run, set_params
 from flows import demo
 from transfer.network import vgg16, weights
@@ -55,21 +55,16 @@ class Part(NamedTuple):
 
 
 def base(imagenet: weights.Weights, *, trainable: Sequence[str] = ()) -> list[keras.Layer]:
-    """Return VGG16's layers after preprocessing; only those named are trainable."""
-    layers = vgg16.frozen_layers(imagenet, through=vgg16.POOLED)[1:]
+    """Return preprocessing and VGG16's layers; only those named are trainable."""
+    layers = vgg16.frozen_layers(imagenet, through=vgg16.POOLED)
     for layer in layers:
         layer.trainable = layer.name in trainable
     return layers
 
 
-def subtract_means() -> keras.Layer:
-    """Return `keras.applications.vgg16.preprocess_input` as a layer, for weights whose first kernel takes RGB."""
-    return keras.layers.Rescaling(1.0, offset=[-mean for mean in vgg16.MEAN_RGB])
-
-
 def book(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> Iterator[Part]:
     """Yield the parts of the book's recipe for a batch of pixels, shape (batch, 180, 180, 3)."""
-    preprocessed = keras.Sequential([keras.Input(pixels.shape[1:]), subtract_means(), *base(imagenet)])
+    preprocessed = keras.Sequential([keras.Input(pixels.shape[1:]), *base(imagenet)])
     yield _pass("features", preprocessed, pixels)
     features = preprocessed.predict_on_batch(pixels)
     yield _training("head on features", 20, _dense_head(features.shape[1:], [], "rmsprop"), features, labels)
@@ -78,7 +73,7 @@ def book(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> I
         keras.layers.RandomRotation(0.1),
         keras.layers.RandomZoom(0.2),
     ]
-    before = [keras.Input(pixels.shape[1:]), *augmentation, subtract_means()]
+    before = [keras.Input(pixels.shape[1:]), *augmentation]
     frozen = _dense_head(None, [*before, *base(imagenet)], "rmsprop")
     yield _training("frozen base, augmented", 50, frozen, pixels, labels)
     last_four = ("block5_conv1", "block5_conv2", "block5_conv3", "block5_pool")
@@ -92,7 +87,7 @@ def book(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> I
 
 def bottleneck(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> Iterator[Part]:
     """Yield the parts of the script of bottleneck features for a batch of pixels, shape (batch, 150, 150, 3)."""
-    divided = [keras.Input(pixels.shape[1:]), keras.layers.Rescaling(1 / 255), *base(imagenet)]
+    divided = [keras.Input(pixels.shape[1:]), keras.layers.Rescaling(1 / 255), *base(imagenet)[1:]]
     extractor = keras.Sequential(divided)
     yield _pass("features", extractor, pixels)
     features = extractor.predict_on_batch(pixels)
@@ -174,9 +169,7 @@ def whole_seconds(name: str, archive: Path, imagenet: weights.Weights) -> float:
 
 def read_batch(archive: Path, *, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Read one batch of both classes from Kaggle's archive: pixels from 0 to 255, float32, and labels."""
-    with zipfile.ZipFile(archive) as outer:
-        photographs = zipfile.ZipFile(io.BytesIO(outer.read("train.zip")))
-    names = sorted(name for name in photographs.namelist() if name.endswith(".jpg"))
+    photographs, names = open_photographs(archive)
     chosen = [*names[: BATCH // 2], *names[-BATCH // 2 :]]
     pixels = [
         np.asarray(Image.open(io.BytesIO(photographs.read(name))).convert("RGB").resize((size, size)), np.float32)

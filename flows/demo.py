@@ -13,8 +13,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from tabulate import tabulate
 
-from flows import sandbox
-from transfer.runtime import disk, locks, params, paths, stage, users
+from flows import processes, sandbox
+from transfer.runtime import disk, locks, params, paths, users
 
 WORKSPACE = Path(".cache/demo")
 
@@ -92,8 +92,4 @@ if __name__ == "__main__":
     argparse.ArgumentParser(
         prog="python -m flows.demo", description="Run the pipeline on drawings of cats and dogs, in .cache/demo/."
     ).parse_args()
-    try:
-        with stage.errors_in_one_line():
-            main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    processes.exit_with(main)

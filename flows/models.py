@@ -6,15 +6,14 @@ its remote, into `.cache/models/<commit>/`. `python -m flows.models COMMIT` does
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from flows import remote
+from flows import processes, remote
 from transfer.prediction import versions
-from transfer.runtime import files, paths, stage
+from transfer.runtime import files, paths
 from transfer.runtime.errors import DataError
 
 FILES = {
@@ -84,8 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        with stage.errors_in_one_line():
-            main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    processes.exit_with(main)

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
 from flows import masking
-from transfer.runtime import signals
+from transfer.runtime import signals, stage
 
 GRACE = signals.GRACE + 1  # seconds from SIGTERM to SIGKILL
 _KILLING = 10.0  # seconds to wait for the end of a process after SIGKILL, on a busy machine
@@ -24,6 +25,15 @@ _PAUSE = 0.1  # seconds between two checks
 _LOOPBACK = ("127.0.0.1", "::1")  # the addresses of Prefect's server
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def exit_with(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command's `main` and exit with its code, with that of an error in one line, or with 130 after SIGINT."""
+    try:
+        with stage.errors_in_one_line():
+            sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def environment() -> dict[str, str]:

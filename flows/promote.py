@@ -19,7 +19,6 @@ from tabulate import tabulate
 
 from flows import credentials, failure, git, processes, promotion, records, registry, server, workspace
 from flows.failure import failed
-from transfer.runtime import stage
 from transfer.runtime.errors import NetworkError
 
 REFUSED = 1  # exit code of a promotion that was refused
@@ -142,8 +141,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        with stage.errors_in_one_line():
-            sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    processes.exit_with(main)

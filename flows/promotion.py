@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 from dvc.exceptions import DvcException
 
-from flows import experiments, models, records, registry, remote, workspace
+from flows import experiments, models, processes, records, registry, remote, workspace
 from flows.git import GitError
 from flows.records import Record
 from transfer.prediction import versions
 from transfer.prediction.versions import Registry
-from transfer.runtime import files, stage
+from transfer.runtime import files
 from transfer.runtime.errors import DataError, LockedError, ParamsError, StageError
 
 SCORES = (
@@ -216,8 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        with stage.errors_in_one_line():
-            main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    processes.exit_with(main)

@@ -162,14 +162,19 @@ def copy_workspace(chain: Chain, target: Path) -> Path:
     return target
 
 
+def prepare_workspace(folder: Path, *, numbers: Sequence[int]) -> None:
+    """Make a workspace with parameters, photographs of both classes for each number, and random weights."""
+    write_photographs(folder, numbers=numbers)
+    write_params(folder, {})
+    (folder / "artifacts/fetch_weights").mkdir()
+    weights.write(folder / "artifacts/fetch_weights/vgg16.weights.h5", weights.random(seed=0))
+
+
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Return the workspace in which extract_features, train_head and fine_tune have run; not to be changed."""
     folder = tmp_path_factory.mktemp("chain") / "with a space"
-    write_photographs(folder, numbers=range(20))
-    write_params(folder, {})
-    (folder / "artifacts/fetch_weights").mkdir()
-    weights.write(folder / "artifacts/fetch_weights/vgg16.weights.h5", weights.random(seed=0))
+    prepare_workspace(folder, numbers=range(20))
     return Chain(folder, {stage: run(stage, folder) for stage in STAGES})
 
 

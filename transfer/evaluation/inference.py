@@ -70,6 +70,5 @@ def from_pixels(
         DataError: a file differs from the manifest's sha256.
     """
     for photograph in photographs:
-        image = decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
-        pixels = decoding.resize(image, size=recipe["image_size"], resizing=recipe["resizing"])
+        pixels = decoding.read_square(folder, photograph, size=recipe["image_size"], resizing=recipe["resizing"])
         yield saving.predict(network, pixels[np.newaxis])

@@ -129,13 +129,13 @@ def predict(file: Path, card: Card, test: TestSplit, *, description: str) -> Pro
 
 
 def _batches(photographs: Sequence[manifest.Entry], card: Card) -> Iterator[decoding.Pixels]:
+    folder = paths.artifact("subsample")
     for start in range(0, len(photographs), _BATCH):
-        decoded = [
-            decoding.read_photo(paths.artifact("subsample") / photograph.path, sha256=photograph.sha256)
+        pictures = [
+            decoding.read_square(folder, photograph, size=card.image_size, resizing=card.resizing)
             for photograph in photographs[start : start + _BATCH]
         ]
-        resized = [decoding.resize(image, size=card.image_size, resizing=card.resizing) for image in decoded]
-        yield np.stack(resized)
+        yield np.stack(pictures)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,10 +16,9 @@ import pytest
 
 from tasks import extract_features
 from tests import clusters
-from tests.tasks.conftest import environment, file_contents, hanging, kill_once, write_params, write_photographs
+from tests.tasks.conftest import environment, file_contents, hanging, kill_once, prepare_workspace
 from transfer.features import cache, cluster, cluster_job, extraction, store
 from transfer.images import manifest
-from transfer.network import weights
 from transfer.runtime.errors import ParamsError
 
 ROOT = Path(__file__).parents[3]
@@ -31,10 +30,7 @@ FEATURES = Path(".cache/features")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a workspace with photographs and weights, not to be changed."""
     folder = tmp_path_factory.mktemp("prepared") / "a workspace"
-    write_photographs(folder, numbers=range(25))
-    write_params(folder, {})
-    (folder / "artifacts/fetch_weights").mkdir()
-    weights.write(folder / "artifacts/fetch_weights/vgg16.weights.h5", weights.random(seed=0))
+    prepare_workspace(folder, numbers=range(25))
     return folder
 
 

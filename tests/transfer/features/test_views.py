@@ -1,22 +1,14 @@
 import numpy as np
 from PIL import Image
 
+from tests.tasks.conftest import PARAMS
 from transfer.features import views
 from transfer.images import augmentation, decoding
 
 DRAWING = views.Drawing(
     image_size=32,
     resizing="crop",
-    augmentation=augmentation.Params(
-        horizontal_flip=True,
-        vertical_flip=False,
-        rotation=36.0,
-        shift=0.0,
-        zoom=1.2,
-        shear=0.0,
-        stretch=1.0,
-        fill="reflect",
-    ),
+    augmentation=augmentation.Params.model_validate(PARAMS["extract_features"]["augmentation"]),
     seed=0,
 )
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
