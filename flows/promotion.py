@@ -115,15 +115,13 @@ def decide(saved: experiments.Saved, state: Registry) -> Record:
     champion = state.production
     candidate = models.fetch(saved.commit)
     verdict = judge(candidate, models.fetch(champion.commit) if champion else None)
-    registered = {commit: version for version, commit in state.versions.items()}
-    version = registered.get(saved.commit) or registry.next_version(state)
     numbers = {name: records.number(verdict[name]) for name in SCORES}
     return Record(
         time=f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
         verdict="promoted" if verdict["promoted"] else "refused",
         run=saved.name,
         commit=saved.commit,
-        version=version if verdict["promoted"] else "",
+        version=registry.version_of(state, saved.commit) if verdict["promoted"] else "",
         champion=champion.version if champion else "",
         difference_low=records.number(verdict["low"]),
         difference_high=records.number(verdict["high"]),

@@ -140,8 +140,3 @@ def _parse(details: str) -> Record | None:
 def judgements(records: Iterable[Record], test_split: str) -> int:
     """Count the verdicts that were scored on a test split: each makes its scores a little more optimistic."""
     return sum(record.test_split == test_split and bool(record.accuracy) for record in records)
-
-
-def rows(records: Iterable[Record], columns: Iterable[str]) -> list[dict[str, str]]:
-    """Return some columns of the records, for a table."""
-    return [{column: getattr(record, column) for column in columns} for record in records]

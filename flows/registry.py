@@ -64,19 +64,21 @@ def promote(registry: Registry, commit: str, *, reason: str, details: str = "") 
         OutdatedError: another process has put a version into production since the registry was read.
         GitError: Git or its remote failed; nothing is in production that was not before.
     """
-    registered = {known: version for version, known in registry.versions.items()}
-    version = registered.get(commit) or next_version(registry)
+    version = version_of(registry, commit)
     artifact = versions.tag_prefix(Path())
     number = registry.production.number + 1 if registry.production else 1
     tags = {f"{artifact}#{versions.STAGE}#{number}": _text(reason, details)}
-    if commit not in registered:
+    if version not in registry.versions:
         tags[f"{artifact}@{version}"] = f"Version {version}"
     _create({name: _tag(name, commit, text, _timestamp(registry)) for name, text in tags.items()})
     return version
 
 
-def next_version(registry: Registry) -> str:
-    """Return the version after the highest one; each promoted network is a major version."""
+def version_of(registry: Registry, commit: str) -> str:
+    """Return a commit's version, or else the one after the highest; each promoted network is a major version."""
+    registered = {known: version for version, known in registry.versions.items()}
+    if commit in registered:
+        return registered[commit]
     highest = max((versions.order(version)[0] for version in registry.versions), default=0)
     return f"v{highest + 1}.0.0"
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -121,18 +120,13 @@ def space_needed(settings: Params, *, rows: int, missing: int) -> dict[Path, int
 
 
 def pixels(batch: Sequence[Shot], *, settings: Params, folder: Path) -> decoding.Pixels:
-    """Return the pictures of a few shots, an array of shape (shots, size, size, 3).
-
-    Each photograph is read once if its shots are neighbours, and only one is in memory at a time.
-    """
-    pictures: list[decoding.Pixels] = []
-    for photograph, group in groupby(batch, key=lambda shot: shot.photograph):
-        image = decoding.read_photo(folder / photograph.path, sha256=photograph.sha256)
-        pictures.extend(
-            views.draw(image, sha256=photograph.sha256, view=shot.view, drawing=_drawing(settings)) for shot in group
-        )
-        del image  # before the next one is read
-    return np.stack(pictures)
+    """Return the pictures of a few shots, an array of shape (shots, size, size, 3); see `views.draw_batch`."""
+    photographs = {shot.photograph.sha256: shot.photograph for shot in batch}
+    return views.draw_batch(
+        ((shot.photograph.sha256, shot.view) for shot in batch),
+        read=lambda sha256: decoding.read_photo(folder / photographs[sha256].path, sha256=sha256),
+        drawing=_drawing(settings),
+    )
 
 
 def _drawing(settings: Params) -> views.Drawing:
@@ -159,7 +153,6 @@ def main() -> None:
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
     weights_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
     weights_sha256 = files.sha256(weights_file)
-
     computed_in = precision.choose(settings.precision)
 
     recipes = [

@@ -7,16 +7,15 @@ own, because a worker must answer its scheduler during the seconds that this tak
 import hashlib
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
-from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 import distributed
-import numpy as np
+from PIL import Image
 
 from transfer.features import views
 from transfer.images import augmentation, decoding
@@ -120,27 +119,19 @@ def compute(batch: Batch) -> list[list[Part]]:
 
 
 def draw(batch: Batch) -> decoding.Pixels:
-    """Return the pictures of a batch, an array of shape (views, size, size, 3).
-
-    Each photograph is decoded once if its views are neighbours, and only one is in memory at a time.
+    """Return the pictures of a batch, an array of shape (views, size, size, 3); see `views.draw_batch`.
 
     Raises:
         ValueError: a photograph has another sha256.
         UnreadablePhoto: a photograph cannot be decoded.
     """
     settings = batch.drawing | {"augmentation": augmentation.Params(**batch.drawing["augmentation"])}
-    drawing = views.Drawing(**settings)
-    pictures: list[decoding.Pixels] = []
-    for sha256, group in groupby(batch.views, key=_photograph):
+
+    def read(sha256: str) -> Image.Image:
         _check("the photograph", batch.photographs[sha256], sha256)
-        image = decoding.decode(batch.photographs[sha256])
-        pictures.extend(views.draw(image, sha256=sha256, view=view, drawing=drawing) for _, view in group)
-        del image  # before the next one is decoded
-    return np.stack(pictures)
+        return decoding.decode(batch.photographs[sha256])
 
-
-def _photograph(view: Sequence[Any]) -> str:
-    return str(view[0])
+    return views.draw_batch(batch.views, read=read, drawing=views.Drawing(**settings))
 
 
 def _check(subject: str, content: bytes, sha256: str) -> None:

@@ -1,5 +1,8 @@
 """Views: the pictures of a photograph that the network receives; view 0 is the photograph itself."""
 
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +33,27 @@ class Drawing(NamedTuple):
     resizing: decoding.Resizing
     augmentation: augmentation.Params
     seed: int
+
+
+def draw_batch(
+    batch: Iterable[tuple[str, int]], *, read: Callable[[str], Image.Image], drawing: Drawing
+) -> decoding.Pixels:
+    """Draw a few views; a photograph is read once if its views are neighbours, and only one is in memory at a time.
+
+    Args:
+        batch: for each view the sha256 of its photograph, in hexadecimal, and its number.
+        read: returns the photograph with a sha256, 8-bit RGB.
+        drawing: how views are drawn.
+
+    Returns:
+        Array of shape (views, size, size, 3), RGB, 0 to 255.
+    """
+    pictures: list[decoding.Pixels] = []
+    for sha256, group in groupby(batch, key=itemgetter(0)):
+        image = read(sha256)
+        pictures.extend(draw(image, sha256=sha256, view=view, drawing=drawing) for _, view in group)
+        del image  # before the next one is read
+    return np.stack(pictures)
 
 
 def draw(image: Image.Image, *, sha256: str, view: int, drawing: Drawing) -> decoding.Pixels:

@@ -47,7 +47,8 @@ def started(command: list[str], **variables: str) -> Iterator["subprocess.Popen[
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
-        assert process.stdout.readline() == "started\n"
+        line = process.stdout.readline()
+        assert line == "started\n", process.communicate(timeout=10)[1]
         try:
             yield process
         finally:
