@@ -197,9 +197,9 @@ def project_seconds(archive: Path, weights_file: Path, *, photographs: int) -> f
         for file in (archive, weights_file):
             (workspace / "inbox" / file.name).write_bytes(file.read_bytes())
         for stage in STAGES:
-            seconds, megabytes = run(workspace, "tasks", stage)
+            seconds, _ = run(workspace, "tasks", stage)  # its memory would be this process's, which has TensorFlow
             total += seconds
-            print(f"project    {stage:26}{seconds:8.1f} s, {megabytes:6.0f} MB", flush=True)
+            print(f"project    {stage:26}{seconds:8.1f} s", flush=True)
     return total
 
 
