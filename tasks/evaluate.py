@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from pydantic import Field
 
 from transfer.evaluation import (
@@ -13,32 +12,34 @@ from transfer.evaluation import (
     diagnosis,
     heatmaps,
     inference,
+    linear_probe,
     names,
     provenance,
     remedies,
     report,
     results,
     scores,
+    suspects,
 )
 from transfer.evaluation.consistency import TrainedNetwork
 from transfer.evaluation.diagnosis import Diagnosis
-from transfer.evaluation.scores import Comparison, Evaluation, Labels, Probabilities
+from transfer.evaluation.inputs import HEAD, TUNED, Inputs, load
+from transfer.evaluation.linear_probe import Rows
+from transfer.evaluation.scores import Comparison, Evaluation, Probabilities
+from transfer.evaluation.suspects import Suspect
 from transfer.features import dataset, store
 from transfer.images import manifest
 from transfer.network import saving
 from transfer.network.backend import keras
-from transfer.network.card import verified_card
 from transfer.runtime import files, params, paths
-from transfer.runtime.errors import rerun_hint
 from transfer.training import history
 
 log = logging.getLogger(__name__)
 
 STAGE = "evaluate"
-HEAD, TUNED = "train_head", "fine_tune"  # the stages whose networks are evaluated, in the order in which they run
-NETWORK_FILES = {HEAD: "head.keras", TUNED: "model.keras"}
 BATCH = 32  # photographs predicted at once
-PICTURES = 12  # photographs in each gallery of the report
+PICTURES = 12  # photographs in each gallery of the report with heat maps
+SUSPECTS = 24  # photographs in the gallery of suspects
 
 
 class Params(params.Section):
@@ -47,33 +48,6 @@ class Params(params.Section):
     confidence: float = Field(gt=0, lt=1, description="of the intervals")
     bins: int = Field(ge=1, le=100, description="of confidence, in the reliability diagram")
     checked: int = Field(ge=1, le=1000, description="photographs on which the saved network must agree with the cache")
-
-
-class Inputs(NamedTuple):
-    """The inputs of the stage, except the photographs' files, the cached activations and the networks.
-
-    Attributes:
-        photographs: the manifest's entries of all splits.
-        test: the entries of the test split, by path.
-        rejected: the candidates that `subsample` rejected.
-        classes: class names, in the order of their numbers.
-        recipes: the recipe of each view's features.
-        lineage: hashes of the manifest and of the recipes, by name.
-        trained: the network of each training stage, by the stage.
-    """
-
-    photographs: list[manifest.Entry]
-    test: list[manifest.Entry]
-    rejected: list[manifest.Rejected]
-    classes: list[str]
-    recipes: list[store.Recipe]
-    lineage: dict[str, Any]
-    trained: dict[str, TrainedNetwork]
-
-    @property
-    def labels(self) -> Labels:
-        """The class numbers of the test photographs."""
-        return np.array([self.classes.index(photograph.class_name) for photograph in self.test])
 
 
 class Networks(NamedTuple):
@@ -85,38 +59,17 @@ class Networks(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The results for each network, by the stage that trained it, their comparison, and all epochs in order."""
+    """The results for each network, by the stage that trained it, their comparison, and all epochs in order.
+
+    `suspects` are photographs of all splits whose class may be wrong.
+    """
 
     probabilities: dict[str, Probabilities]
     evaluations: dict[str, Evaluation]
     diagnoses: dict[str, Diagnosis]
     comparison: Comparison
     epochs: list[history.CurvePoint]
-
-
-def load_inputs() -> Inputs:
-    """Read the inputs and check that they belong together.
-
-    Raises:
-        DataError: a file is damaged, a class has no test photograph, or a network was trained on other inputs.
-    """
-    manifest_file = paths.artifact("split", "manifest.csv")
-    photographs = manifest.read(manifest_file)
-    recipes = store.read_recipes(paths.artifact("extract_features"))
-    inputs = Inputs(
-        photographs=photographs,
-        test=sorted((entry for entry in photographs if entry.split == "test"), key=lambda entry: entry.path),
-        rejected=manifest.read_rejected(paths.artifact("subsample", "rejected.csv")),
-        classes=manifest.classes(photographs),
-        recipes=recipes,
-        lineage=store.lineage(manifest_file, recipes),
-        trained={stage: _trained(stage) for stage in NETWORK_FILES},
-    )
-    consistency.check_classes(inputs.test, inputs.classes)
-    head, tuned = inputs.trained[HEAD], inputs.trained[TUNED]
-    consistency.check_provenance(HEAD, head, inputs.classes, inputs.lineage)
-    consistency.check_provenance(TUNED, tuned, inputs.classes, {**inputs.lineage, "head": files.sha256(head.file)})
-    return inputs
+    suspects: list[Suspect]
 
 
 def load_networks(inputs: Inputs) -> Networks:
@@ -158,8 +111,15 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Pr
     }
 
 
-def evaluate(inputs: Inputs, probabilities: dict[str, Probabilities], settings: Params) -> Outcome:
-    """Score and compare both networks, and diagnose their training runs."""
+def evaluate(inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities], settings: Params) -> Outcome:
+    """Score and compare both networks, diagnose their training runs, and look for wrong labels.
+
+    Args:
+        inputs: the stage's inputs.
+        rows: features of the photographs of all splits, as `linear_probe.read_rows` returns them.
+        probabilities: the networks' predictions for the test photographs.
+        settings: how scores are computed.
+    """
     diagnoses = {stage: _diagnosis(stage, inputs) for stage in inputs.trained}
     phases = [
         _phase(stage, trained)._replace(over_fits_from=diagnoses[stage].over_fits_from)
@@ -174,6 +134,7 @@ def evaluate(inputs: Inputs, probabilities: dict[str, Probabilities], settings: 
         diagnoses=diagnoses,
         comparison=scores.compare(inputs.labels, probabilities[HEAD], probabilities[TUNED]),
         epochs=history.concatenate(phases),
+        suspects=suspects.find(inputs.photographs, rows, inputs.classes),
     )
 
 
@@ -193,6 +154,8 @@ def build_report(inputs: Inputs, top: keras.Model, outcome: Outcome, *, confiden
         figures=[report.roc(outcome.evaluations), report.reliability(outcome.evaluations)],
         errors=_pictures(inputs, top, predicted, errors),
         uncertain=_pictures(inputs, top, predicted, scores.least_certain(predicted)[:PICTURES]),
+        suspects=[report.suspect_picture(each, paths.artifact("subsample")) for each in outcome.suspects[:SUSPECTS]],
+        suspected=len(outcome.suspects),
         params=provenance.parameters(inputs.recipes, inputs.trained),
         hashes=provenance.hashes(inputs.lineage["photographs"], inputs.recipes, inputs.trained),
         versions=provenance.versions(),
@@ -200,35 +163,32 @@ def build_report(inputs: Inputs, top: keras.Model, outcome: Outcome, *, confiden
 
 
 def write(folder: Path, inputs: Inputs, outcome: Outcome, page: report.Report) -> None:
-    """Write metrics.json, predictions.csv, plots/ and report.html."""
+    """Write metrics.json, predictions.csv, suspects.csv, plots/ and report.html."""
     metrics = results.metrics(outcome.evaluations, outcome.comparison, inputs.classes, photographs=len(inputs.test))
     files.write_json(folder / "metrics.json", metrics)
     predictions = results.predictions(inputs.test, outcome.probabilities, inputs.classes)
     files.write_text(folder / "predictions.csv", predictions)
+    files.write_text(folder / "suspects.csv", suspects.table(outcome.suspects))
     for name, rows in results.plots(outcome.epochs, outcome.evaluations, inputs.classes).items():
         files.write_json(folder / "plots" / f"{name}.json", rows)
     files.write_text(folder / "report.html", report.render(page))
 
 
 def main() -> None:
-    """Write artifacts/evaluate/: metrics.json, predictions.csv, plots/ and report.html."""
+    """Write artifacts/evaluate/: metrics.json, predictions.csv, suspects.csv, plots/ and report.html."""
     settings = params.load(STAGE, Params)
-    inputs = load_inputs()
+    inputs = load()
     networks = load_networks(inputs)
 
     probabilities = predict(networks, inputs, checked=settings.checked)
-    outcome = evaluate(inputs, probabilities, settings)
+    pooled = _cached(inputs.photographs, inputs.classes, "pooled")
+    rows = linear_probe.read_rows(pooled, description=f"{STAGE} features")
+    outcome = evaluate(inputs, rows, probabilities, settings)
     page = build_report(inputs, networks.top, outcome, confidence=settings.confidence)
 
     with files.atomic_folder(paths.artifact(STAGE)) as folder:
         write(folder, inputs, outcome, page)
     _log_summary(inputs, outcome, confidence=settings.confidence)
-
-
-def _trained(stage: str) -> TrainedNetwork:
-    file = paths.artifact(stage, NETWORK_FILES[stage])
-    card = verified_card(file, hint=rerun_hint(stage))
-    return TrainedNetwork(file, card, history.read_history(paths.artifact(stage, "history.csv")))
 
 
 def _cached(

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tasks import evaluate
 from tests import disks
+from transfer.evaluation.inputs import NETWORK_FILES
 from transfer.features import store
 from transfer.images import decoding, manifest
 from transfer.network import saving
@@ -170,7 +171,7 @@ def test_the_outputs_are_complete_and_reproducible(workspace: Path) -> None:
     assert first.returncode == 0, first.stderr
     files = outputs(workspace)
     plots = {f"plots/{name}.json" for name in ("learning_curves", "confusion", "roc", "reliability")}
-    assert set(files) == {"metrics.json", "predictions.csv", "report.html", *plots}
+    assert set(files) == {"metrics.json", "predictions.csv", "suspects.csv", "report.html", *plots}
     *_, report, model, metrics = first.stderr.splitlines()
     assert report.endswith("artifacts/evaluate/report.html")
     assert model.endswith("artifacts/fine_tune/model.keras")
@@ -338,7 +339,7 @@ def test_a_retrained_head_is_refused(workspace: Path) -> None:
 @pytest.mark.parametrize("name", ["train_head", "fine_tune"])
 def test_a_network_with_another_sha256_than_its_card_is_refused(workspace: Path, name: str) -> None:
     """A replaced model file is not scored, even if its architecture is the same."""
-    file = workspace / "artifacts" / name / evaluate.NETWORK_FILES[name]
+    file = workspace / "artifacts" / name / NETWORK_FILES[name]
     network = saving.load(file)
     network.set_weights([weights * 2 for weights in network.get_weights()])
     saving.save(network, file)
@@ -355,7 +356,10 @@ def test_the_report_shows_the_inputs(workspace: Path) -> None:
     html = (workspace / "artifacts/evaluate/report.html").read_text()
     assert "Training of the head: too short" in html  # three epochs
     wrong = [line for line in predictions() if line["fine_tune_class"] != line["class"]]
-    assert html.count("data:image/jpeg") == 2 * (len(wrong) + 8)  # all eight are in the gallery of the least certain
+    suspected = (workspace / "artifacts/evaluate/suspects.csv").read_text().splitlines()[1:]
+    assert suspected
+    # all eight are in the gallery of the least certain; suspects have no heat map
+    assert html.count("data:image/jpeg") == 2 * (len(wrong) + 8) + len(suspected)
     assert "photos/cat/11.jpg" not in html
     assert "cat/&amp;.jpg" in html
     assert re.search(rf"Keras</th>\s*<td>{keras.__version__}<", html)

@@ -18,6 +18,7 @@ from PIL import Image
 from transfer.evaluation import figures, heatmaps, names
 from transfer.evaluation.diagnosis import Diagnosis, verdict_text
 from transfer.evaluation.scores import Comparison, Evaluation
+from transfer.evaluation.suspects import Suspect
 from transfer.images import decoding, manifest
 from transfer.images.manifest import Rejected
 from transfer.training.history import CurvePoint
@@ -58,6 +59,17 @@ class Picture(NamedTuple):
     heat: str
 
 
+class SuspectPicture(NamedTuple):
+    """A photograph whose class may be wrong, as `Picture`, with its split and the suggested class."""
+
+    path: str
+    source: str
+    split: str
+    class_name: str
+    suggested: Choice
+    thumbnail: str
+
+
 class Reason(NamedTuple):
     """A reason for rejection, the number of candidates rejected for it, and some of them."""
 
@@ -80,6 +92,8 @@ class Report(NamedTuple):
     figures: Sequence[Figure]
     errors: Sequence[Picture]
     uncertain: Sequence[Picture]
+    suspects: Sequence[SuspectPicture]  # the first of them
+    suspected: int  # how many there are
     params: Mapping[str, object]
     hashes: Mapping[str, str]
     versions: Mapping[str, str]
@@ -179,6 +193,24 @@ def picture(
         choices=[Choice(classes[number], float(probabilities[number])) for number in most_probable],
         thumbnail=data_uri(small),
         heat=data_uri(heatmaps.overlay(small, heat, resizing=resizing)),
+    )
+
+
+def suspect_picture(suspect: Suspect, folder: Path) -> SuspectPicture:
+    """Read a photograph whose class may be wrong from a folder, and return it as the report shows it.
+
+    Raises:
+        DataError: the file differs from the manifest's sha256.
+    """
+    photograph = suspect.photograph
+    small = thumbnail(decoding.read_photo(folder / photograph.path, sha256=photograph.sha256))
+    return SuspectPicture(
+        path=photograph.path,
+        source=photograph.source,
+        split=photograph.split,
+        class_name=photograph.class_name,
+        suggested=Choice(suspect.suggested, suspect.probability),
+        thumbnail=data_uri(small),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.evaluation import report, scores
+from transfer.evaluation import report, scores, suspects
 from transfer.evaluation.diagnosis import Diagnosis
 from transfer.evaluation.remedies import Remedy
 from transfer.images import manifest
@@ -47,6 +47,13 @@ def picture(*, shows: str, predicted: str, other: str) -> report.Picture:
     return report.Picture(f"photos/{shows}/1.jpg", "", shows, choices, uri, uri)
 
 
+def suspect(*, labelled: str, suggested: str) -> report.SuspectPicture:
+    """A photograph whose class may be wrong."""
+    uri = report.data_uri(Image.new("RGB", (240, 180), "teal"))
+    choice = report.Choice(suggested, 0.998)
+    return report.SuspectPicture(f"photos/{labelled}/2.jpg", "inbox/2.jpg", "train", labelled, choice, uri)
+
+
 def page(*, classes: tuple[str, ...] = ("cat", "dog"), p: float = 0.5, **changes: Any) -> report.Report:
     """A report of two models."""
     first, second = classes[:2]
@@ -65,6 +72,8 @@ def page(*, classes: tuple[str, ...] = ("cat", "dog"), p: float = 0.5, **changes
         figures=[report.Figure("ROC", "Rates", "<svg><path/></svg>", "Dotted: chance level.")],
         errors=[picture(shows=first, predicted=second, other=first)],
         uncertain=[picture(shows=second, predicted=second, other=first)],
+        suspects=[suspect(labelled=first, suggested=second)],
+        suspected=1,
         params={"fine_tune.training.epochs": 20, "fine_tune.seed": 7},
         hashes={"photographs": "ab" * 32},
         versions={"Python": "3.11.2"},
@@ -114,9 +123,30 @@ def test_photographs_have_their_prediction_as_text() -> None:
         "heat map of the same photograph for dog",
         "dog, correctly predicted",
         "heat map of the same photograph for dog",
+        "cat, or dog?",
     ]
     assert "cat, predicted as dog with 98.7 % (cat: 1.3 %)" in text(html)
     assert "dog, correctly predicted with 98.7 % (cat: 1.3 %)" in text(html)
+
+
+def test_suspects_have_their_suggestion_and_file() -> None:
+    """A photograph whose class may be wrong stands beside the class that is suggested, its split and its file."""
+    visible = text(report.render(page()))
+    assert "without labels that it doubts: 1 of 12." in visible
+    assert "cat, or dog (99.8 %)? train photos/cat/2.jpg from inbox/2.jpg" in visible
+    assert text(report.render(page(suspects=[], suspected=0))).count("None.") == 1
+
+
+def test_a_suspect_is_read_from_its_file(tmp_path: Path) -> None:
+    """The picture of a suspect has its suggestion and thumbnail; a changed file is refused."""
+    data = synthetic.draw("cat", 0, size=40, seed=0)
+    (tmp_path / "1.jpg").write_bytes(data)
+    photograph = manifest.Entry("1.jpg", "dog", hashlib.sha256(data).hexdigest(), 40, 40, "train")
+    result = report.suspect_picture(suspects.Suspect(photograph, "cat", 0.9), tmp_path)
+    assert (result.class_name, result.suggested, result.split) == ("dog", ("cat", 0.9), "train")
+    (tmp_path / "1.jpg").write_bytes(data[:300])
+    with pytest.raises(DataError, match=r"1\.jpg must be"):
+        report.suspect_picture(suspects.Suspect(photograph, "cat", 0.9), tmp_path)
 
 
 def test_a_model_without_errors_has_a_report() -> None:
@@ -198,7 +228,7 @@ def test_the_result_is_stated_first() -> None:
     tags = Page(html).tags
     links = [attributes["href"] for tag, attributes in tags if tag == "a"]
     assert links == [f"#{attributes['id']}" for tag, attributes in tags if tag == "section" and "id" in attributes]
-    assert len(links) == 9
+    assert len(links) == 10
 
 
 def test_the_networks_have_one_pair_of_names() -> None:
