@@ -11,7 +11,6 @@ from transfer.evaluation import (
     consistency,
     diagnosis,
     heatmaps,
-    inference,
     linear_probe,
     names,
     provenance,
@@ -32,7 +31,7 @@ from transfer.images import manifest
 from transfer.network import saving
 from transfer.network.backend import keras
 from transfer.runtime import files, params, paths
-from transfer.training import history
+from transfer.training import history, inference
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +101,7 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Pr
         networks.top, _cached(sample, inputs.classes, "boundary"), description=f"{STAGE} check"
     )
     consistency.check_agreement(
-        sample, from_pixels, from_cache, inputs.trained[TUNED].file, precision=store.precision(inputs.recipes[0])
+        sample, from_pixels, from_cache, inputs.trained[TUNED], precision=store.precision(inputs.recipes[0])
     )
     pooled, boundary = (_cached(inputs.test, inputs.classes, part) for part in ("pooled", "boundary"))
     return {
@@ -142,6 +141,7 @@ def build_report(inputs: Inputs, top: keras.Model, outcome: Outcome, *, confiden
     """Return the content of the report; `top` is the fine-tuned network above the boundary."""
     predicted = outcome.probabilities[TUNED]
     errors = scores.most_confident_errors(inputs.labels, predicted)[:PICTURES]
+    temperature = inputs.trained[TUNED].card.temperature
     return report.Report(
         classes=inputs.classes,
         photographs=results.split_counts(inputs.photographs, inputs.classes),
@@ -151,7 +151,7 @@ def build_report(inputs: Inputs, top: keras.Model, outcome: Outcome, *, confiden
         comparison=outcome.comparison,
         diagnoses=outcome.diagnoses,
         learning_curves=report.learning_curves(outcome.epochs),
-        figures=[report.roc(outcome.evaluations), report.reliability(outcome.evaluations)],
+        figures=[report.roc(outcome.evaluations), report.reliability(outcome.evaluations, temperature)],
         errors=_pictures(inputs, top, predicted, errors),
         uncertain=_pictures(inputs, top, predicted, scores.least_certain(predicted)[:PICTURES]),
         suspects=[report.suspect_picture(each, paths.artifact("subsample")) for each in outcome.suspects[:SUSPECTS]],

@@ -3,18 +3,20 @@
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from transfer.features import dataset, store
 from transfer.images import manifest
-from transfer.network import precision, saving, vgg16, weights
+from transfer.network import heads, precision, saving, vgg16, weights
 from transfer.network.backend import keras
 from transfer.network.card import describe, verified_card
 from transfer.network.precision import Precision, PrecisionChoice
 from transfer.runtime import disk, files, params, paths
 from transfer.runtime.errors import DataError, rerun_hint
-from transfer.training import fit, results, resume
+from transfer.training import calibration, fit, inference, results, resume
 from transfer.training.history import History, summary
 from transfer.training.settings import Params as TrainingParams
 
@@ -22,10 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class Params(params.Section):
-    """How the top of the network is trained, and the seed of dropout, order and views."""
+    """How the top of the network is trained and calibrated, and the seed of dropout, order and views."""
 
     precision: PrecisionChoice = Field(description="number format in which the unfrozen layers of the base compute")
     training: TrainingParams
+    temperature: Literal["auto", "none"] = Field(description="by which the network divides its log odds")
     seed: int = Field(ge=0)
 
 
@@ -53,10 +56,11 @@ def main() -> None:
         log.warning(
             "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", head_loss
         )
-    card = describe(manifest.classes(photographs), recipes[0], inputs, used, scores)
-    metrics = {"head_val_loss": head_loss, **scores}
+    temperature = calibrate(deployed(top, model), photographs, recipes[0], settings)
+    card = describe(manifest.classes(photographs), recipes[0], inputs, used, scores, temperature=temperature)
+    metrics = {"head_val_loss": head_loss, **scores, "temperature": temperature}
     file = paths.artifact("fine_tune", "model.keras")
-    results.write_run(file, deployed(top, model), history, metrics=metrics, card=card, scratch=scratch)
+    results.write_run(file, model, history, metrics=metrics, card=card, scratch=scratch)
 
 
 def check_weights(file: Path, recipe: store.Recipe) -> None:
@@ -132,3 +136,31 @@ def train(
         exported=partial(deployed, top, model),
     )
     return history, head_loss
+
+
+def calibrate(model: keras.Model, photographs: list[manifest.Entry], recipe: store.Recipe, settings: Params) -> float:
+    """Divide the log odds of a model by a temperature, in place, if this clearly improves its probabilities.
+
+    Returns:
+        The temperature; 1 if the model is unchanged.
+    """
+    if settings.temperature == "none":
+        return 1.0
+    validation = [photograph for photograph in photographs if photograph.split == "validation"]
+    classes = manifest.classes(photographs)
+    batches = dataset.FeatureDataset(
+        paths.artifact("extract_features"),
+        validation,
+        classes=classes,
+        part="boundary",
+        batch_size=settings.training.batch_size,
+    )
+    predicted = inference.from_cache(
+        inference.above(model, recipe["boundary"]), batches, description="fine_tune calibration"
+    )
+    labels = np.array([classes.index(photograph.class_name) for photograph in validation])
+    temperature = calibration.choose_temperature(labels, predicted)
+    if temperature != 1:
+        heads.divide_log_odds(model.layers[-1], temperature)
+        log.info("The log odds are divided by the temperature %.3g, which improves the probabilities.", temperature)
+    return temperature

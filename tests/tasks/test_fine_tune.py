@@ -11,12 +11,12 @@ import pytest
 
 from tasks import fine_tune
 from tests.tasks.conftest import PARAMS, Chain, file_contents, write_params
-from transfer.features import dataset
+from transfer.features import dataset, store
 from transfer.images import decoding, manifest
 from transfer.network import heads, saving, vgg16, weights
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError, rerun_hint
-from transfer.training import fit
+from transfer.training import calibration, fit
 from transfer.training.settings import Params as TrainingParams
 
 OUTPUT = Path("artifacts/fine_tune")
@@ -105,6 +105,20 @@ def test_layers_below_the_boundary_are_unchanged(chain: Chain) -> None:
     model = saving.load(chain.folder / OUTPUT / "model.keras")
     changed = changed_layers(model, weights.read(chain.folder / WEIGHTS))
     assert changed == {"block5_conv1", "block5_conv2", "block5_conv3"}
+
+
+def test_a_temperature_changes_the_model_and_no_prediction(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network itself divides its log odds, so whatever loads it has the better probabilities."""
+    monkeypatch.chdir(chain.folder)
+    monkeypatch.setattr(calibration, "choose_temperature", lambda *_: 2.0)
+    model, photographs = saving.load(OUTPUT / "model.keras"), manifest.read(Path("artifacts/split/manifest.csv"))
+    pixels = pixels_of(Path(), split(Path(), "validation"))
+    before = saving.predict(model, pixels)
+    settings = fine_tune.Params.model_validate(PARAMS["fine_tune"])
+    recipe = store.read_recipe(FEATURES / "0/recipe.json")
+    assert fine_tune.calibrate(model, photographs, recipe, settings) == 2.0
+    np.testing.assert_allclose(saving.predict(model, pixels), calibration.at_temperature(before, 2.0), rtol=1e-4)
+    assert fine_tune.calibrate(model, photographs, recipe, settings.model_copy(update={"temperature": "none"})) == 1.0
 
 
 def test_a_model_trained_in_bfloat16_is_deployed_in_float32(workspace: Path) -> None:

@@ -74,7 +74,7 @@ def check_agreement(
     photographs: Sequence[manifest.Entry],
     from_pixels: Iterable[Probabilities],
     from_cache: Probabilities,
-    file: Path,
+    trained: TrainedNetwork,
     *,
     precision: str,
 ) -> None:
@@ -84,18 +84,20 @@ def check_agreement(
         photographs: the photographs to compare.
         from_pixels: for each photograph, the prediction from its pixels, shape (1, classes).
         from_cache: the predictions from cached activations, shape (photographs, classes).
-        file: the network's file.
+        trained: the network; differences in log odds grow as its temperature falls.
         precision: of the cached activations.
 
     Raises:
         DataError: the predictions for a photograph differ; the message names the first one.
     """
+    tolerance = TOLERANCES[precision] / trained.card.temperature
     for photograph, [direct], cached in zip(photographs, from_pixels, from_cache, strict=True):
-        if np.abs(_log_odds(direct) - _log_odds(cached)).max() > TOLERANCES[precision]:
+        if np.abs(_log_odds(direct) - _log_odds(cached)).max() > tolerance:
             raise DataError(
-                f"{file} must predict the same for {photograph.path} from its pixels and from its cached activations, "
-                f"up to rounding. Received: {_listed(direct)} from pixels, {_listed(cached)} from the cache. The "
-                f"network or the cache is not the output of its stage. {rerun_hint('extract_features', 'fine_tune')}"
+                f"{trained.file} must predict the same for {photograph.path} from its pixels and from its cached "
+                f"activations, up to rounding. Received: {_listed(direct)} from pixels, {_listed(cached)} from the "
+                "cache. The network or the cache is not the output of its stage. "
+                f"{rerun_hint('extract_features', 'fine_tune')}"
             )
 
 

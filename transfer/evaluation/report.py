@@ -151,14 +151,22 @@ def roc(evaluations: Mapping[str, Evaluation]) -> Figure:
     )
 
 
-def reliability(evaluations: Mapping[str, Evaluation]) -> Figure:
-    """Return the reliability diagrams of all networks, by the stages that trained them."""
+def reliability(evaluations: Mapping[str, Evaluation], temperature: float = 1.0) -> Figure:
+    """Return the reliability diagrams of all networks, by the stages that trained them.
+
+    Args:
+        evaluations: the final network's last.
+        temperature: of the final network.
+    """
     caption = (
         "Above the dotted line a network is under-confident, below it over-confident. Larger dots: more photographs."
     )
     bins = names.by_network({stage: evaluation.bins for stage, evaluation in evaluations.items()})
     if any(group.photographs < figures.FEW for groups in bins.values() for group in groups):
         caption += f" Grey: fewer than {figures.FEW} photographs, too few to conclude anything."
+    if temperature != 1:
+        *_, last = bins
+        caption += f" The {last} network's log odds are divided by the temperature {temperature:.3g}."
     return Figure("Reliability", "Accuracy over confidence of each network", figures.reliability(bins), caption)
 
 

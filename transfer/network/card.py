@@ -22,6 +22,7 @@ class Card(BaseModel):
     classes: list[str] = Field(min_length=2)
     image_size: int = Field(ge=1, le=MAX_SIZE)
     resizing: Resizing
+    temperature: float = Field(1.0, gt=0, description="by which the network divides its log odds")
     precision: str = Field("float32", description="number format of the activations that the network was trained on")
     trained_on: dict[str, Any]
     params: dict[str, Any]
@@ -34,6 +35,8 @@ def describe(
     trained_on: dict[str, Any],
     settings: dict[str, Any],
     scores: dict[str, float],
+    *,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Return the content of a `model.json` except the network's SHA-256, which `saving.write` adds.
 
@@ -43,11 +46,13 @@ def describe(
         trained_on: SHA-256 of the inputs of training.
         settings: the stage's parameters.
         scores: of the training run.
+        temperature: by which the network divides its log odds, see `calibration.choose_temperature`.
     """
     return {
         "classes": list(classes),
         "image_size": recipe["image_size"],
         "resizing": recipe["resizing"],
+        "temperature": temperature,
         "precision": recipe.get("precision", "float32"),
         "trained_on": trained_on,
         "params": settings,

@@ -77,6 +77,16 @@ def above_pooling(head: keras.Model, pooling: Pooling) -> keras.Model:
     return keras.Model(head.get_layer(pooling).output, output, name="above_pooling")
 
 
+def divide_log_odds(head: keras.Model, temperature: float) -> None:
+    """Divide a head's log odds, or logits, by a temperature, in place; its predictions stay the same, up to rounding.
+
+    The weights of the last dense layers take the factor, so that the network keeps its layers.
+    """
+    for layer in head.layers:
+        if isinstance(layer, keras.layers.Dense) and layer.name.endswith(("probabilities", "log_odds")):
+            layer.set_weights([weights / np.float32(temperature) for weights in layer.get_weights()])
+
+
 def pool(feature_map: NDArray[np.float16], pooling: Pooling) -> NDArray[np.float32]:
     """Apply a head's pooling, which has no weights, to one feature map of shape (height, width, channels)."""
     average: NDArray[np.float32] = feature_map.mean(axis=(0, 1), dtype=np.float32)

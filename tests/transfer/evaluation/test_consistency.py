@@ -72,14 +72,21 @@ def test_rounding_is_no_disagreement(precision: str, cached: float, agree: bool)
     """Near one half, probabilities may differ by a hundredth, and by seven with activations in bfloat16."""
     from_pixels, from_cache = iter([np.array([[0.5, 0.5]])]), np.array([[1 - cached, cached]])
     if agree:
-        consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"), precision=precision)
+        consistency.check_agreement([CAT], from_pixels, from_cache, trained(), precision=precision)
     else:
         with pytest.raises(DataError, match=r"0\.5000 / 0\.5000 from pixels") as refusal:
-            consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"), precision=precision)
+            consistency.check_agreement([CAT], from_pixels, from_cache, trained(), precision=precision)
         assert str(refusal.value).endswith(rerun_hint("extract_features", "fine_tune"))
 
 
 def test_probabilities_near_one_agree_though_their_log_odds_differ() -> None:
     """Beyond 0.99999 float32 has too few digits to compare log odds."""
     from_pixels, from_cache = iter([np.array([[1e-9, 1 - 1e-9]])]), np.array([[1e-6, 1 - 1e-6]])
-    consistency.check_agreement([CAT], from_pixels, from_cache, Path("model.keras"), precision="float32")
+    consistency.check_agreement([CAT], from_pixels, from_cache, trained(), precision="float32")
+
+
+def test_differences_in_log_odds_grow_as_the_temperature_falls() -> None:
+    """A network whose log odds are divided by one half may differ twice as much."""
+    sharp = trained()._replace(card=trained().card.model_copy(update={"temperature": 0.5}))
+    from_pixels, from_cache = iter([np.array([[0.5, 0.5]])]), np.array([[0.48, 0.52]])
+    consistency.check_agreement([CAT], from_pixels, from_cache, sharp, precision="float32")

@@ -13,6 +13,7 @@ CARD = {
     "classes": ["cat", "dog"],
     "image_size": 32,
     "resizing": "crop",
+    "temperature": 1.5,
     "precision": "bfloat16",
     "trained_on": {"photographs": "ab" * 32},
     "params": {"seed": 0},
@@ -32,16 +33,19 @@ def network(value: float = 0.0) -> keras.Model:
 def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     """The content that a stage writes to model.json is the content that is read."""
     recipe = {name: CARD[name] for name in ("image_size", "resizing", "precision")}
-    content = card.describe(["cat", "dog"], recipe, {"photographs": "ab" * 32}, {"seed": 0}, {"epochs": 3})
+    content = card.describe(
+        ["cat", "dog"], recipe, {"photographs": "ab" * 32}, {"seed": 0}, {"epochs": 3}, temperature=1.5
+    )
     files.write_json(tmp_path / "model.json", {"sha256": CARD["sha256"], **content})
     assert card.read_card(tmp_path / "model.json", hint=HINT).model_dump() == CARD
 
 
-def test_a_card_from_before_precision_was_a_parameter_means_float32(tmp_path: Path) -> None:
-    """Networks of earlier versions are still read."""
-    earlier = {name: value for name, value in CARD.items() if name != "precision"}
+def test_a_card_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Without the newer fields a network computed in float32, at the temperature 1."""
+    earlier = {name: value for name, value in CARD.items() if name not in ("precision", "temperature")}
     files.write_json(tmp_path / "model.json", earlier)
-    assert card.read_card(tmp_path / "model.json", hint=HINT).precision == "float32"
+    read = card.read_card(tmp_path / "model.json", hint=HINT)
+    assert (read.precision, read.temperature) == ("float32", 1)
 
 
 def test_a_network_is_written_with_its_card(tmp_path: Path) -> None:

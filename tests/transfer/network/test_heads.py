@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from transfer.network import heads
+from transfer.network import heads, saving
+from transfer.training import calibration
 
 MAP = (3, 3, 16)
 PLAIN = {
@@ -93,6 +94,19 @@ def test_several_heads_are_averaged(classes: int) -> None:
     mean = log_odds.mean(axis=1)
     expected = 1 / (1 + np.exp(-mean)) if classes == 2 else np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(three.predict(maps(), verbose=0), expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_log_odds_are_divided_by_a_temperature(classes: int, number: int) -> None:
+    """Probabilities move towards each other, predictions and layers stay."""
+    network = head(classes, number=number)
+    before, names = saving.predict(network, maps()), [layer.name for layer in network.layers]
+    heads.divide_log_odds(network, 2.0)
+    after = saving.predict(network, maps())
+    np.testing.assert_allclose(after, calibration.at_temperature(before, 2.0), rtol=1e-4)
+    np.testing.assert_array_equal(after.argmax(axis=1), before.argmax(axis=1))
+    assert [layer.name for layer in network.layers] == names
 
 
 def test_each_of_several_heads_has_its_own_weights_and_dropout() -> None:

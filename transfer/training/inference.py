@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.evaluation.scores import Probabilities
 from transfer.features import dataset, store
 from transfer.images import decoding, manifest
 from transfer.network import saving
 from transfer.network.backend import keras
 from transfer.runtime import progress
 from transfer.runtime.errors import DataError, rerun_hint
+from transfer.training.calibration import Probabilities
 
 
 def above(network: keras.Model, boundary: str) -> keras.Model:

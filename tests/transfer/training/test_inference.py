@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.evaluation import inference
 from transfer.features import store
 from transfer.features.dataset import FeatureDataset
 from transfer.images import decoding, manifest
@@ -12,6 +11,7 @@ from transfer.network import saving
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError
 from transfer.sources import synthetic
+from transfer.training import inference
 
 SIZE = 16
 RECIPE = {"image_size": SIZE, "resizing": "squash"}
