@@ -184,9 +184,21 @@ def demo() -> None:
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    *,
+    on_arrival: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            envvar="DOGS_VS_CATS_ON_ARRIVAL",
+            help="Photographs in the inbox start a run when none has arrived for so long.",
+        ),
+    ] = None,
+) -> None:
     """Run Prefect's server, schedule and worker until Ctrl-C."""
-    workspace.replace(workspace.current(), "flows.serve")
+    options = ["--on-arrival", str(on_arrival)] if on_arrival else []
+    workspace.replace(workspace.current(), "flows.serve", *options)
 
 
 @app.command()

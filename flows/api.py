@@ -4,6 +4,7 @@ A page of any site may send some requests to 127.0.0.1, and a site whose name re
 also read the responses. The first has a foreign `Origin`, the second a foreign `Host`.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ def create() -> App:
     """Return Prefect's server with its pages and services, for requests from this machine; Uvicorn's factory."""
     from prefect.server.api.server import create_app  # noqa: PLC0415 - only the server's process needs it
 
+    for name in ("httpx", "httpcore"):  # they log the addresses of webhooks, which are secrets
+        logging.getLogger(name).setLevel(logging.WARNING)
     return only_own_pages(create_app(final=True), PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value().split(","))
 
 

@@ -15,11 +15,12 @@ def block(variable: str) -> str:
 
 def read() -> dict[str, str]:
     """Return the credentials by variable; a variable of the environment takes precedence over its Secret block."""
-    values = {variable: os.environ.get(variable) or _load(block(variable)) for variable in VARIABLES}
+    values = {variable: os.environ.get(variable) or load(block(variable)) for variable in VARIABLES}
     return {variable: value.strip() for variable, value in values.items() if value and value.strip()}
 
 
-def _load(name: str) -> str | None:
+def load(name: str) -> str | None:
+    """Return the value of a Secret block; None without it."""
     try:
         secret: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg] # added by a decorator of Prefect's
     except ValueError:  # no such block

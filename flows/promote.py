@@ -1,6 +1,6 @@
 """Promote: a saved run's network into production if it is better, as a Prefect flow; roll back; show what holds.
 
-`python -m flows.promote [RUN]`, `--rollback [VERSION]` and `--show`. What promotion does is in `flows/promotion.py`.
+`python -m flows.promote [RUN]`, `--rollback [VERSION]` and `--show`. What promotion does is in `flows/production.py`.
 """
 
 import argparse
@@ -14,10 +14,22 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.events import emit_event
 from prefect.states import Completed
 from tabulate import tabulate
 
-from flows import credentials, failure, git, processes, promotion, records, registry, server, workspace
+from flows import (
+    credentials,
+    failure,
+    git,
+    notifications,
+    processes,
+    production,
+    records,
+    registry,
+    server,
+    workspace,
+)
 from flows.failure import failed
 from transfer.runtime.errors import NetworkError
 
@@ -48,17 +60,32 @@ def promote_run(run: str | None) -> State[Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "flows.promotion", "--report", str(report), *([run] if run else [])]
+        command = [sys.executable, "-m", "flows.production", "--report", str(report), *([run] if run else [])]
         log = get_run_logger().info
         code, output = processes.run(command, workspace.environment(), secrets=credentials.read(), log=log)
         if code:
             return failed(f"promote: {output[-1] if output else f'it ended with exit code {code}'}", code)
         content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    if record := content["record"]:
-        row = {"verdict": content["name"], **{name: record[name] for name in _COLUMNS}}
-        judged = f"judgement {content['judgements']} of this test split"
-        create_table_artifact([row], key="promotion", description=f"{content['name']}: {record['run']}, {judged}")
+    if content["record"]:
+        publish(content)
     return Completed(name=content["name"], message=content["message"])
+
+
+def publish(content: dict[str, Any]) -> None:
+    """Publish a verdict: an artifact on the run's page, and an event to which automations can react.
+
+    Args:
+        content: the report of `flows.production`, with a record.
+    """
+    verdict, record = content["name"], content["record"]
+    row = {"verdict": verdict, **{name: record[name] for name in _COLUMNS}}
+    judged = f"judgement {content['judgements']} of this test split"
+    create_table_artifact([row], key="promotion", description=f"{verdict}: {record['run']}, {judged}")
+    subject = {
+        "prefect.resource.id": f"{notifications.PROMOTION}.{record['run']}",
+        "prefect.resource.name": record["run"],
+    }
+    emit_event(f"{notifications.PROMOTION}.{verdict.lower()}", subject, payload={**row, "message": content["message"]})
 
 
 @flow(name="promote", persist_result=False)
@@ -132,11 +159,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if not (arguments.rollback or arguments.show):
         return run(arguments.name)
-    with promotion.errors_of_tools():
+    with production.errors_of_tools():
         if arguments.show:
             show()
         else:
-            print(promotion.roll_back(arguments.name))
+            print(production.roll_back(arguments.name, production.log_line))
     return 0
 
 

@@ -74,6 +74,35 @@ def promote(registry: Registry, commit: str, *, reason: str, details: str = "") 
     return version
 
 
+def unshared() -> dict[str, str]:
+    """Return the commits of tags that the Git remote lacks, by the tags' names; those made before there was a remote.
+
+    Raises:
+        GitError: the remote cannot be reached.
+    """
+    remote = experiments.git_remote()
+    if remote is None:
+        return {}
+    artifact = versions.tag_prefix(Path())
+    patterns = [f"refs/tags/{artifact}{kind}*" for kind in ("@", f"#{versions.STAGE}#")]
+    listed = git.run("for-each-ref", "--format=%(refname) %(*objectname)", *patterns).splitlines()
+    if not listed:
+        return {}
+    shared = {line.split("\t")[1] for line in git.run("ls-remote", "--refs", remote, *patterns).splitlines()}
+    tags = dict(line.split(" ", 1) for line in listed)
+    return {name: commit for name, commit in tags.items() if name not in shared}
+
+
+def share(tags: Iterable[str]) -> None:
+    """Push tags to the Git remote, all or none.
+
+    Raises:
+        GitError: the remote refuses, or cannot be reached.
+    """
+    if (remote := experiments.git_remote()) and (refs := list(tags)):
+        git.run("push", "--quiet", "--atomic", remote, *(f"{ref}:{ref}" for ref in refs))
+
+
 def version_of(registry: Registry, commit: str) -> str:
     """Return a commit's version, or else the one after the highest; each promoted network is a major version."""
     registered = {known: version for version, known in registry.versions.items()}

@@ -7,42 +7,42 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any
 
-from prefect.automations import Automation
-from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import EventTrigger, Posture
-from prefect.events.schemas.events import ResourceSpecification
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows import ownership, processes, server, worker
+from flows import arrival, automations, notifications, ownership, processes, server, worker
+from transfer.runtime.errors import StageError
 
-AUTOMATION = "A run that has gone silent has crashed"  # its name on the server
 _PAUSE = 1.0  # seconds between two checks of server and worker
-_SILENCE = timedelta(minutes=7)  # a run sends a heartbeat every three
 
 
 class NotServedError(Exception):
     """Server or deployments cannot be set up; the text is the message for the user."""
 
 
-def main() -> int:
-    """Serve until a signal ends the process; return the exit code."""
+def main(quiet: float | None = None) -> int:
+    """Serve until a signal ends the process; return the exit code.
+
+    Args:
+        quiet: seconds without a change of the inbox after which photographs that have arrived start a run; if None,
+            they start none.
+    """
     processes.interrupt_on_signals()
     address = server.address()
     if line := server.ignored():
         print(line, file=sys.stderr, flush=True)
     processes.bypass_proxy(address)
     try:
+        webhook = notifications.take_address()
         with running_server(address) as own, temporary_settings({PREFECT_API_URL: address}):
             ownership.check()
             create_pool(address)
             with ownership.owned():
                 create_deployments(address)
-                ended = _work(address, own)
-    except (NotServedError, ownership.OwnedError, server.NotStartedError) as error:
+                if notifications.set_up(webhook):
+                    print("Notifications are sent to the webhook that was named.", flush=True)
+                ended = _work(address, own, quiet)
+    except (NotServedError, ownership.OwnedError, server.NotStartedError, StageError) as error:
         print(error, file=sys.stderr)
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
@@ -51,9 +51,10 @@ def main() -> int:
     return 1
 
 
-def _work(address: str, own: "subprocess.Popen[bytes] | None") -> str:
+def _work(address: str, own: "subprocess.Popen[bytes] | None", quiet: float | None) -> str:
     """Run a worker until it ends or the server that this process has started; return which of them has ended."""
-    with worker.running(address, ownership.worker_name()) as working:
+    named = ownership.worker_name()
+    with worker.running(address, named) as working, arrival.observed(arrival.INBOX, quiet) as arrivals:
         variables = {"PREFECT_API_URL": address} | processes.without_proxy(address)
         exports = "".join(f"  export {name}={value}\n" for name, value in variables.items())
         print(
@@ -62,6 +63,8 @@ def _work(address: str, own: "subprocess.Popen[bytes] | None") -> str:
             flush=True,
         )
         while working.poll() is None and (own is None or own.poll() is None):
+            if arrivals:
+                arrivals.start_if_due()
             time.sleep(_PAUSE)
         return "server" if working.poll() is None else "worker"
 
@@ -103,11 +106,7 @@ def create_deployments(address: str) -> None:
         NotServedError: Prefect refuses prefect.yaml.
     """
     _prefect(address, "deploy", "--all")
-    automations: Any = Automation  # its methods are coroutines only when called from a coroutine
-    try:
-        automations.read(name=AUTOMATION)
-    except ValueError:
-        heartbeat_automation().create()
+    automations.put(automations.heartbeat())
 
 
 def _prefect(address: str, *arguments: str) -> None:
@@ -125,41 +124,11 @@ def _prefect(address: str, *arguments: str) -> None:
         raise NotServedError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}".rstrip())
 
 
-def heartbeat_automation() -> Any:
-    """Return the automation that marks a run without a heartbeat as crashed.
-
-    Without it, a run whose machine went down stays Running, and keeps the next nightly run from starting.
-
-    Prefect's own recipe: "How to detect and respond to zombie flows", docs.prefect.io.
-    """
-    ends = ("Completed", "Failed", "Cancelled", "Crashed")
-    return Automation(
-        name=AUTOMATION,
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": ["flow"], "prefect.resource.name": ["pipeline"]}
-            ),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=_SILENCE,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name=None,
-                state=StateType.CRASHED,
-                message="No heartbeat: its machine or process went down.",
-                force=False,
-            )
-        ],
-    )
-
-
 if __name__ == "__main__":
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m flows.serve", description="Run Prefect's server, schedule and worker, until Ctrl-C."
-    ).parse_args()
-    sys.exit(main())
+    )
+    parser.add_argument(
+        "--on-arrival", type=float, metavar="SECONDS", help="photographs in the inbox start a run after so long a quiet"
+    )
+    sys.exit(main(parser.parse_args().on_arrival))

@@ -39,10 +39,10 @@ def stages() -> list[str]:
 
 def sections() -> dict[str, type[Any]]:
     """Return the model of each section of params.yaml: that of each stage, and that of promotion, which is no stage."""
-    from transfer.evaluation import promotion  # noqa: PLC0415 - it needs packages
+    from transfer.evaluation import promotion_rule  # noqa: PLC0415 - it needs packages
 
     of_stages = {name: importlib.import_module(f"tasks.{name}").Params for name in stages()}
-    return {**of_stages, promotion.SECTION: promotion.Params}
+    return {**of_stages, promotion_rule.SECTION: promotion_rule.Params}
 
 
 def check(files: Sequence[Path]) -> None:

@@ -29,6 +29,7 @@ class Request(NamedTuple):
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 class Fault(NamedTuple):
@@ -56,7 +57,7 @@ class Fault(NamedTuple):
 
 
 class StandIn:
-    """A file server with range requests, and Kaggle's API, with faults.
+    """A file server with range requests, Kaggle's API, with faults, and below `/hook/` a webhook.
 
     Each response to a GET takes the next of `faults`, each response to Kaggle's sign-in the next of `sign_in_faults`,
     and each response to Kaggle's request for an archive the next of `api_faults`. Without a fault it is correct.
@@ -195,8 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(206 if start else 200, headers | fault.headers, body[start:] + fault.body, fault)
 
     def do_POST(self) -> None:
-        self._record()
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._record(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         method = urlsplit(self.path).path.removeprefix("/api/v1/")
         if method == "security.OAuthService/IntrospectToken":
             fault = self.stand_in.sign_in_faults.pop(0) if self.stand_in.sign_in_faults else Fault()
@@ -212,6 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(fault.status, {"code": fault.status, "message": "no"}, fault.headers)
             else:
                 self._answer(302, {"Location": f"http://blobs.test/archive.zip?Signature={SIGNATURE}"}, b"")
+        elif method.startswith("/hook/"):
+            self._answer(200, {}, b"")
         else:
             self._json(404, {"code": 404, "message": method})
 
@@ -222,8 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
-    def _record(self) -> None:
-        self.stand_in.requests.append(Request(self.command, self.path, dict(self.headers)))
+    def _record(self, body: bytes = b"") -> None:
+        self.stand_in.requests.append(Request(self.command, self.path, dict(self.headers), body))
 
     def _start(self) -> int:
         condition = self.headers.get("If-Range")

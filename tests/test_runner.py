@@ -114,15 +114,16 @@ def test_a_python_without_the_packages_is_named(tmp_path: Path, arguments: tuple
     result = tasks(*arguments, folder=tmp_path, python=(sys.executable, "-S"))  # without site-packages
     assert (result.returncode, result.stdout) == (78, "")
     [line] = result.stderr.splitlines()
-    assert line.startswith("Stages need a Python that has the project's packages. Received: ")
+    assert line.startswith("The project needs a Python that has its packages. Received: ")
     assert f"Received: {sys.executable}, which lacks `" in line
     assert "Run `make install` and `. .venv/bin/activate`" in line
 
 
-def test_predictions_in_a_python_without_the_packages(tmp_path: Path) -> None:
-    """`python -m transfer.prediction` names the Python, too."""
+@pytest.mark.parametrize("module", ["transfer.prediction", "flows.promote", "flows.serve", "dogs_vs_cats"])
+def test_other_modules_in_a_python_without_the_packages(module: str, tmp_path: Path) -> None:
+    """Predictions, flows and the command name the Python, too."""
     result = subprocess.run(
-        [sys.executable, "-S", "-m", "transfer.prediction", "photo.jpg"],
+        [sys.executable, "-S", "-m", module, "photo.jpg"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from flows import git, models
-from tests.flows.test_promotion import Train, train, workspace  # noqa: F401 - fixtures
+from tests.flows.test_production import Train, train, workspace  # noqa: F401 - fixtures
 from transfer.runtime.errors import DataError
 
 

@@ -4,13 +4,17 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 
-from flows import promote
-from tests.flows.test_promotion import Train, train, workspace  # noqa: F401 - fixtures
+from flows import notifications, promote
+from tests.flows.conftest import ask, wait
+from tests.flows.test_production import Train, train, workspace  # noqa: F401 - fixtures
 
 
-@pytest.mark.usefixtures("prefect_server")
-def test_a_promotion_is_a_flow(train: Train, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811 - the fixture
-    """The flow promotes the last run and leaves an artifact with the verdict; the table then shows the version."""
+def test_a_promotion_is_a_flow(
+    train: Train,  # noqa: F811 - the fixture
+    prefect_server: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The flow promotes the last run and publishes the verdict as artifact and event; the table shows the version."""
     saved = train("first", 3.0)
     state = promote.promote(return_state=True)
     assert (state.name, state.type.value) == ("Promoted", "COMPLETED"), state.message
@@ -18,6 +22,11 @@ def test_a_promotion_is_a_flow(train: Train, capsys: pytest.CaptureFixture[str])
     with get_client(sync_client=True) as client:
         (artifact,) = [found for found in client.read_artifacts() if found.key == "promotion"]
     assert json.loads(str(artifact.data))[0]["verdict"] == "Promoted"
+    query = {"filter": {"event": {"name": [f"{notifications.PROMOTION}.promoted"]}}}
+    wait(lambda: bool(ask("POST", f"{prefect_server}/events/filter", query)["events"]), seconds=60)
+    (event,) = ask("POST", f"{prefect_server}/events/filter", query)["events"]
+    assert event["payload"]["message"] == state.message
+    assert "flow-run" in {related["prefect.resource.role"] for related in event["related"]}
     assert promote.promote("first", return_state=True).name == "Unchanged"
     promote.show()
     output = capsys.readouterr().out

@@ -1,63 +1,31 @@
 """`make serve` with synthetic pictures: server, work pool, worker and the deployments of prefect.yaml."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import pytest
 import requests
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
-from flows import serve, server, worker
+from flows import automations, notifications, server, worker
+from tests import servers
 from tests.conftest import Reproduced
 from tests.flows.conftest import ask, clone, copy_database, wait
+from tests.flows.serving import Served, serving, set_params
 
 ROOT = Path(__file__).parents[2]
+AUTOMATIONS = (automations.HEARTBEAT, notifications.FAILED, notifications.NOT_BEGUN, notifications.REFUSED)
 STAGES = list(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
-
-
-class Served(NamedTuple):
-    """A project with a running `make serve`, and the address of its server's API."""
-
-    project: Path
-    address: str
-    process: "subprocess.Popen[str]"
-
-    def post(self, path: str, **body: Any) -> Any:
-        """Send a request to the server."""
-        return ask("POST", f"{self.address}/{path}", body)
-
-    def deployment(self, name: str) -> str:
-        """Return a deployment's id."""
-        return str(ask("GET", f"{self.address}/deployments/name/pipeline/{name}")["id"])
-
-    def started(self, name: str, **parameters: Any) -> str:
-        """Start a run of a deployment; return its id."""
-        created = self.post(f"deployments/{self.deployment(name)}/create_flow_run", parameters=parameters)
-        return str(created["id"])
-
-    def run(self, number: str) -> dict[str, Any]:
-        """Return a flow run as the server knows it."""
-        flow_run: dict[str, Any] = ask("GET", f"{self.address}/flow_runs/{number}")
-        return flow_run
-
-    def ended(self, number: str, *, seconds: float = 200) -> dict[str, Any]:
-        """Wait until a flow run has ended; return it."""
-        over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        wait(lambda: self.run(number)["state_type"] in over, seconds=seconds)
-        return self.run(number)
-
-    def stages(self, number: str) -> dict[str, str]:
-        """Return the names of the states of a flow run's task runs, by the names of the task runs."""
-        found = self.post("task_runs/filter", flow_runs={"id": {"any_": [number]}})
-        return {task["name"]: task["state_name"] for task in found}
 
 
 def working(project: Path) -> set[str]:
@@ -73,47 +41,34 @@ def working(project: Path) -> set[str]:
     return found
 
 
-def set_params(project: Path, section: str, **values: Any) -> None:
-    """Change parameters of a section."""
-    yaml, path = YAML(), project / "params.yaml"
-    params = yaml.load(path)
-    params[section] |= values
-    yaml.dump(params, path)
-
-
-@contextmanager
-def serving(project: Path, home: Path, port: int) -> Iterator[Served]:
-    """Run `make serve` in a project during the block."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = kept | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_PORT": str(port)}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.serve"],
-        cwd=project,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output: list[str] = []
-        while not output or "Serving at" not in output[-1]:
-            line = process.stdout.readline() if process.stdout else ""
-            assert line, "".join(output)
-            output.append(line)
-        yield Served(project, f"http://127.0.0.1:{port}/api", process)
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+@pytest.fixture(scope="module")
+def webhook() -> Iterator[servers.StandIn]:
+    """The receiver of notifications."""
+    with servers.serve(b"") as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="module")
 def served(
-    _server: str, prefect_home: Path, reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory
+    _server: str,
+    prefect_home: Path,
+    reproduced: Reproduced,
+    webhook: servers.StandIn,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Served]:
-    """A small project with the DVC cache of a clone in which the demo has run, served on a port of its own."""
+    """A small project with the DVC cache of a clone in which the demo has run, served on a port of its own.
+
+    Photographs that arrive start a run after two seconds.
+    """
     folder = tmp_path_factory.mktemp("serve")
     copy_database(prefect_home, folder / "prefect")
-    with serving(clone(folder / "a project", reproduced.workspace), folder / "prefect", server.free_port()) as found:
+    project, port = clone(folder / "a project", reproduced.workspace), server.free_port()
+    variables = {
+        notifications.VARIABLE: f"{webhook.address}/hook/{servers.TOKEN}",
+        "PREFECT_LOGGING_ROOT_LEVEL": "INFO",  # at which clients of HTTP log addresses
+        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+    }
+    with serving(project, folder / "prefect", port, "--on-arrival", "2", **variables) as found:
         yield found
 
 
@@ -235,20 +190,87 @@ def test_the_run_form_offers_the_stages(served: Served) -> None:
         served.started("on-demand", stages=["secnd"])
 
 
-def test_setting_up_twice_changes_nothing(served: Served) -> None:
-    """`make serve` can be repeated: there are one work pool, three deployments and one automation each time."""
+def set_up_notifications(served: Served, address: str | None) -> None:
+    """Have the server notify a webhook or none; a run is late after ten seconds."""
+    with temporary_settings({PREFECT_API_URL: served.address}):
+        notifications.set_up(address, late=timedelta(seconds=10))
 
-    def found() -> tuple[list[str], list[str], list[str]]:
-        pools = served.post("work_pools/filter")
-        deployments = served.post("deployments/filter")
-        automations = served.post("automations/filter")
-        return tuple(sorted(item["name"] for item in kind) for kind in (pools, deployments, automations))  # type: ignore[return-value]
 
-    before = found()
-    assert before == ([worker.POOL], ["nightly", "on-demand", "rerun"], [serve.AUTOMATION])
+def names_on_server(served: Served) -> tuple[list[str], ...]:
+    """Return the names of the server's work pools, deployments and automations."""
+    kinds = ("work_pools", "deployments", "automations")
+    return tuple(sorted(item["name"] for item in served.post(f"{kind}/filter")) for kind in kinds)
+
+
+def arrive(project: Path, *names: str) -> None:
+    """Write photographs into the inbox of a project, slowly."""
+    for name in names:
+        (project / "inbox/cat").mkdir(parents=True, exist_ok=True)
+        with (project / "inbox/cat" / name).open("wb") as file:
+            for _ in range(4):
+                file.write(b"part")
+                file.flush()
+                time.sleep(0.1)
+
+
+def texts(webhook: servers.StandIn) -> list[str]:
+    """Return the texts that the webhook has received; each was sent to its whole address."""
+    assert {request.path for request in webhook.requests} <= {f"/hook/{servers.TOKEN}"}
+    return [json.loads(request.body)["text"] for request in webhook.requests]
+
+
+def test_photographs_that_arrive_start_one_run(served: Served, webhook: servers.StandIn) -> None:
+    """Many photographs start one run, those that arrive while it goes on one more; a failure of each is told."""
+    set_params(served.project, "evaluate", bins=-1)
+    arrive(served.project, *(f"{number}.jpg" for number in range(8)))
+    wait(lambda: bool(served.runs("on-arrival")), seconds=30)
+    arrive(served.project, "8.jpg", "9.jpg")
+    (first,) = served.runs("on-arrival")
+    served.ended(first["id"])
+    wait(lambda: len(served.runs("on-arrival")) > 1, seconds=30)
+    runs = served.runs("on-arrival")
+    assert [served.ended(run["id"])["state_type"] for run in runs] == ["FAILED"] * 2
+    set_params(served.project, "evaluate", bins=5)
+    wait(lambda: len(webhook.requests) > 1, seconds=30)
+    for run, text in zip(runs, texts(webhook), strict=True):
+        assert f"the run {run['name']} has ended as Failed. " in text
+        assert "`evaluate.bins`" in text
+        assert f"/runs/flow-run/{run['id']}" in text
+
+
+def test_setting_up_twice_changes_nothing(served: Served, webhook: servers.StandIn) -> None:
+    """`make serve` can be repeated: there are one work pool, three deployments and four automations each time."""
+    before = names_on_server(served)
+    assert before == ([worker.POOL], ["nightly", "on-demand", "rerun"], sorted(AUTOMATIONS))
     program = (
         "import sys; from flows import serve; serve.create_pool(sys.argv[1]); serve.create_deployments(sys.argv[1])"
     )
     environment = dict(os.environ, PREFECT_API_URL=served.address)
     subprocess.run([sys.executable, "-c", program, served.address], cwd=served.project, env=environment, check=True)
-    assert found() == before
+    set_up_notifications(served, f"{webhook.address}/hook/{servers.TOKEN}")
+    assert names_on_server(served) == before
+
+
+def test_what_has_not_begun_or_was_refused_is_told(served: Served, webhook: servers.StandIn) -> None:
+    """A due run that no worker takes, and a refused promotion, are told; without an address nothing is."""
+    webhook.requests.clear()
+    set_up_notifications(served, f"{webhook.address}/hook/{servers.TOKEN}")
+    ask("PATCH", f"{served.address}/work_pools/{worker.POOL}", {"is_paused": True})
+    late = served.post(f"deployments/{served.deployment('nightly')}/create_flow_run", tags=["auto-scheduled"])
+    served.post(f"flow_runs/{late['id']}/set_state", state={"type": "SCHEDULED", "name": "Late"}, force=True)
+    message = 'Refused: worse. A "quoted" reason.'
+    resource = {"prefect.resource.id": f"{notifications.PROMOTION}.worse"}
+    event = {"event": f"{notifications.PROMOTION}.refused", "resource": resource, "payload": {"message": message}}
+    ask("POST", f"{served.address}/events", [event | {"occurred": datetime.now(UTC).isoformat(), "id": late["id"]}])
+    wait(lambda: len(webhook.requests) > 1, seconds=60)
+    refused, not_begun = texts(webhook)
+    assert refused.startswith(f"dogs-vs-cats: {message}")
+    assert f"the run {late['name']} is due and has not begun" in not_begun
+    ask("DELETE", f"{served.address}/flow_runs/{late['id']}")
+    ask("PATCH", f"{served.address}/work_pools/{worker.POOL}", {"is_paused": False})
+
+    set_up_notifications(served, None)
+    assert names_on_server(served)[2] == [automations.HEARTBEAT]
+    assert len(served.runs("on-arrival")) == 2
+    for file in (path for folder in (served.home, served.project) for path in folder.rglob("*") if path.is_file()):
+        assert servers.TOKEN.encode() not in file.read_bytes(), file

@@ -1,4 +1,4 @@
-"""Judgement: score a candidate and the champion on the workspace's test split, and decide by `promotion.decide`.
+"""Judgement: score a candidate and the champion on the workspace's test split, and decide by `promotion_rule.decide`.
 
 `python -m transfer.evaluation.judgement CANDIDATE [--champion FOLDER] --verdict FILE` does that as a process. The
 folder of a network has `model.keras`, `model.json` and `manifest.csv`, the photographs it was trained on.
@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transfer.evaluation import promotion
-from transfer.evaluation.promotion import Verdict
+from transfer.evaluation import promotion_rule
+from transfer.evaluation.promotion_rule import Verdict
 from transfer.evaluation.scores import Labels, Probabilities
 from transfer.images import decoding, manifest
 from transfer.network import saving
@@ -53,7 +53,7 @@ def read_test_split(file: Path) -> TestSplit:
     return TestSplit(photographs, manifest.classes(entries), hashlib.sha256(content.encode()).hexdigest())
 
 
-def judge(candidate: Path, champion: Path | None, test: TestSplit, settings: promotion.Params) -> Verdict:
+def judge(candidate: Path, champion: Path | None, test: TestSplit, settings: promotion_rule.Params) -> Verdict:
     """Decide whether a candidate is promoted; it is refused unscored if the scores would mean nothing.
 
     Args:
@@ -71,7 +71,7 @@ def judge(candidate: Path, champion: Path | None, test: TestSplit, settings: pro
         if obstacle := _obstacle(role, cards[role], training_photographs(folder, cards[role]), test):
             return Verdict(promoted=False, reason=obstacle)
     predicted = {role: predict(folders[role] / NETWORK, card, test, description=role) for role, card in cards.items()}
-    return promotion.decide(test.labels, predicted["candidate"], predicted.get("champion"), settings)
+    return promotion_rule.decide(test.labels, predicted["candidate"], predicted.get("champion"), settings)
 
 
 def _obstacle(role: str, card: Card, seen: frozenset[str], test: TestSplit) -> str:
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--champion", type=Path, metavar="FOLDER", help="that of the network in production")
     parser.add_argument("--verdict", type=Path, metavar="FILE", required=True, help="the JSON file to write")
     options = parser.parse_args(arguments)
-    settings = params.load(promotion.SECTION, promotion.Params)
+    settings = params.load(promotion_rule.SECTION, promotion_rule.Params)
     test = read_test_split(paths.artifact("split", "manifest.csv"))
     verdict = judge(options.candidate, options.champion, test, settings)
     content = {**verdict._asdict(), "test_split": test.digest, "test_photographs": len(test.photographs)}

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from transfer.runtime import disk, paths, signals, users
@@ -118,10 +119,24 @@ def packages_required() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in _OWN:
             raise
-        raise ParamsError(
-            f"Stages need a Python that has the project's packages. Received: {sys.executable}, which lacks "
-            f"`{error.name}`. Run `make install` and `. .venv/bin/activate`, then try again."
-        ) from None
+        raise ParamsError(_lacking(error.name)) from None
+
+
+def require_packages(*names: str) -> None:
+    """Exit with a message if this Python lacks one of some packages; for packages that `python -m` starts.
+
+    Python imports a package before the module that it runs, and has `-m` in the place of the program's name meanwhile.
+    """
+    lacking = [name for name in names if find_spec(name) is None] if sys.argv[:1] == ["-m"] else []
+    if lacking:
+        _exit(ParamsError.exit_code, _lacking(lacking[0]))
+
+
+def _lacking(package: str) -> str:
+    return (
+        f"The project needs a Python that has its packages. Received: {sys.executable}, which lacks `{package}`. "
+        "Run `make install` and `. .venv/bin/activate`, then try again."
+    )
 
 
 def _exit(exit_code: int, message: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests import networks
 from tests.tasks.conftest import write_photographs
 from transfer.evaluation import judgement
-from transfer.evaluation.promotion import Verdict
+from transfer.evaluation.promotion_rule import Verdict
 from transfer.images import manifest
 from transfer.runtime.errors import DataError
 
@@ -70,7 +70,7 @@ def test_a_network_that_saw_test_photographs_is_not_scored(entries: list[manifes
     card["trained_on"]["photographs"] = judgement.files.sha256(MANIFEST)
     (fresh / "model.json").write_text(json.dumps(card))
     for candidate, champion, role in ((seen, None, "candidate"), (fresh, seen, "champion")):
-        settings = judgement.params.load("promote", judgement.promotion.Params)
+        settings = judgement.params.load("promote", judgement.promotion_rule.Params)
         verdict = judgement.judge(candidate, champion, test, settings)
         assert not verdict.promoted
         assert verdict.accuracy is None

@@ -6,11 +6,11 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from transfer.evaluation import promotion, scores
+from transfer.evaluation import promotion_rule, scores
 from transfer.evaluation.scores import Labels, Probabilities
 from transfer.runtime import params
 
-SETTINGS = promotion.Params(minimum_accuracy=0.9, accuracy_margin=0.01, confidence=0.95, resamples=2000, seed=0)
+SETTINGS = promotion_rule.Params(minimum_accuracy=0.9, accuracy_margin=0.01, confidence=0.95, resamples=2000, seed=0)
 ROOT = Path(__file__).parents[3]
 
 
@@ -32,25 +32,28 @@ def test_losses_have_the_mean_that_the_scores_report(labels: Labels) -> None:
     """The loss of each photograph averages to the log loss of the scores, also where a probability is 0."""
     certain = np.eye(3)[np.arange(200) % 3]
     for probabilities in (answers(labels, logit=1, wrong=7, noise=0.5), certain):
-        assert promotion.losses(labels, probabilities).mean() == pytest.approx(scores.log_loss(labels, probabilities))
+        assert promotion_rule.losses(labels, probabilities).mean() == pytest.approx(
+            scores.log_loss(labels, probabilities)
+        )
 
 
 def test_the_bootstrap_agrees_with_another_one() -> None:
     """The interval is that of SciPy's percentile bootstrap, within the error of the draws; a seed repeats it."""
     differences = np.random.default_rng(3).normal(-0.1, 1, 80)
-    ours = promotion.paired_bootstrap(differences, confidence=0.9, resamples=20_000, seed=0)
+    ours = promotion_rule.paired_bootstrap(differences, confidence=0.9, resamples=20_000, seed=0)
     theirs = stats.bootstrap(
         (differences,), np.mean, confidence_level=0.9, n_resamples=20_000, method="percentile", rng=1
     ).confidence_interval
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.01)
-    assert ours == promotion.paired_bootstrap(differences, confidence=0.9, resamples=20_000, seed=0)
+    assert ours == promotion_rule.paired_bootstrap(differences, confidence=0.9, resamples=20_000, seed=0)
 
 
 def test_the_bootstrap_covers_the_true_difference() -> None:
     """Of many samples without a difference, the interval excludes zero in about one of twenty."""
     random = np.random.default_rng(0)
     intervals = [
-        promotion.paired_bootstrap(random.normal(0, 1, 100), confidence=0.95, resamples=500, seed=0) for _ in range(400)
+        promotion_rule.paired_bootstrap(random.normal(0, 1, 100), confidence=0.95, resamples=500, seed=0)
+        for _ in range(400)
     ]
     excluded = sum(not interval.low <= 0 <= interval.high for interval in intervals)
     assert 8 <= excluded <= 40
@@ -58,7 +61,7 @@ def test_the_bootstrap_covers_the_true_difference() -> None:
 
 def test_a_better_network_is_promoted(labels: Labels) -> None:
     """A lower log loss on the same photographs is enough if the accuracy is equal."""
-    verdict = promotion.decide(labels, answers(labels, logit=3), answers(labels, logit=2, noise=0.1), SETTINGS)
+    verdict = promotion_rule.decide(labels, answers(labels, logit=3), answers(labels, logit=2, noise=0.1), SETTINGS)
     assert verdict.promoted
     assert verdict.high is not None
     assert verdict.high < 0
@@ -68,19 +71,21 @@ def test_a_better_network_is_promoted(labels: Labels) -> None:
 @pytest.mark.parametrize(("logit", "wrong"), [(2, 0), (1.5, 0), (2, 20)])
 def test_the_champion_stays(labels: Labels, logit: float, wrong: int) -> None:
     """A tie and a worse network are refused."""
-    verdict = promotion.decide(labels, answers(labels, logit=logit, wrong=wrong), answers(labels, logit=2), SETTINGS)
+    verdict = promotion_rule.decide(
+        labels, answers(labels, logit=logit, wrong=wrong), answers(labels, logit=2), SETTINGS
+    )
     assert not verdict.promoted
 
 
 def test_a_difference_that_chance_explains_is_refused(labels: Labels) -> None:
     """A lower mean log loss is refused while its interval reaches zero."""
     equally_good = [answers(labels, logit=1.0, noise=1.0, seed=seed) for seed in (1, 4)]
-    ours, theirs = sorted(equally_good, key=lambda predicted: float(promotion.losses(labels, predicted).mean()))
-    verdict = promotion.decide(labels, ours, theirs, SETTINGS)
+    ours, theirs = sorted(equally_good, key=lambda predicted: float(promotion_rule.losses(labels, predicted).mean()))
+    verdict = promotion_rule.decide(labels, ours, theirs, SETTINGS)
     assert verdict.low is not None
     assert verdict.high is not None
     assert verdict.low < 0 <= verdict.high
-    assert promotion.losses(labels, ours).mean() < promotion.losses(labels, theirs).mean()
+    assert promotion_rule.losses(labels, ours).mean() < promotion_rule.losses(labels, theirs).mean()
     assert not verdict.promoted
     assert "not better beyond chance" in verdict.reason
 
@@ -90,16 +95,16 @@ def test_a_lower_accuracy_is_refused_whatever_the_log_loss(labels: Labels) -> No
     champion = answers(labels, logit=0.05)
     three_wrong = answers(labels, logit=0.9, wrong=3)
     two_wrong = answers(labels, logit=0.9, wrong=2)
-    refused = promotion.decide(labels, three_wrong, champion, SETTINGS)
+    refused = promotion_rule.decide(labels, three_wrong, champion, SETTINGS)
     assert not refused.promoted
     assert "lower by more than 0.01" in refused.reason
-    assert promotion.decide(labels, two_wrong, champion, SETTINGS).promoted
+    assert promotion_rule.decide(labels, two_wrong, champion, SETTINGS).promoted
 
 
 def test_the_first_network_needs_a_minimum(labels: Labels) -> None:
     """Without a champion, the accuracy alone decides."""
-    assert promotion.decide(labels, answers(labels, logit=1, wrong=20), None, SETTINGS).promoted
-    refused = promotion.decide(labels, answers(labels, logit=9, wrong=21), None, SETTINGS)
+    assert promotion_rule.decide(labels, answers(labels, logit=1, wrong=20), None, SETTINGS).promoted
+    refused = promotion_rule.decide(labels, answers(labels, logit=9, wrong=21), None, SETTINGS)
     assert not refused.promoted
     assert "0.8950 is below `promote.minimum_accuracy`, 0.9" in refused.reason
 
@@ -110,10 +115,10 @@ def test_the_first_network_needs_a_minimum(labels: Labels) -> None:
 def test_wrong_parameters_are_refused(change: dict[str, Any]) -> None:
     """The section is strict: ranges, types and names are checked."""
     with pytest.raises(ValidationError):
-        promotion.Params.model_validate(SETTINGS.model_dump() | change)
+        promotion_rule.Params.model_validate(SETTINGS.model_dump() | change)
 
 
 def test_the_defaults_are_allowed() -> None:
     """params.yaml has a section `promote` with allowed values."""
     values = params.read(ROOT / "params.yaml")["promote"]
-    assert params.parse("promote", values, promotion.Params)
+    assert params.parse("promote", values, promotion_rule.Params)

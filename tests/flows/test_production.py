@@ -11,7 +11,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from flows import experiments, git, graph, models, processes, promotion, records, registry, remote
+from flows import experiments, git, graph, models, processes, production, records, registry, remote
 from tests import networks
 from tests.conftest import ROOT, Reproduced, copy_workspace
 from tests.flows.test_experiments import everything
@@ -85,12 +85,12 @@ def test_the_life_of_a_model(train: Train, tmp_path: Path) -> None:
     first, better, worse = train("first", 1.5), train("better", 3.0), train("worse", 1.0)
     Path("untracked").write_text("untracked")
     before = state()
-    results = [promotion.promote(saved.name, log) for saved in (first, better, worse)]
+    results = [production.promote(saved.name, log) for saved in (first, better, worse)]
     assert [result.name for result in results] == ["Promoted", "Promoted", "Refused"]
     assert "Promoted as v2.0.0: better. Better than the champion: accuracy 1.0000 against" in results[1].message
     assert "This test split has judged 3 times." in results[2].message
-    assert promotion.promote("better", log).name == "Unchanged"
-    assert promotion.roll_back(None) == "Rolled back from v2.0.0 to v1.0.0."
+    assert production.promote("better", log).name == "Unchanged"
+    assert production.roll_back(None, log) == "Rolled back from v2.0.0 to v1.0.0."
     assert state() == before
     rows = records.read()
     assert [(row.verdict, row.version, row.champion) for row in rows] == [
@@ -121,16 +121,16 @@ def test_the_second_of_two_decides_again(train: Train, monkeypatch: pytest.Monke
         judged.append(champion)
         if champion is None:
             registry.promote(registry.read(), theirs.commit, reason="Quicker.")
-        return {**dict.fromkeys(promotion.SCORES), "promoted": champion is None, "low": None, "high": None,
+        return {**dict.fromkeys(production.SCORES), "promoted": champion is None, "low": None, "high": None,
                 "test_split": "a", "reason": "."}  # fmt: skip
 
-    monkeypatch.setattr(promotion, "judge", judge)
-    result = promotion.promote(mine.name, log)
+    monkeypatch.setattr(production, "judge", judge)
+    result = production.promote(mine.name, log)
     assert result.name == "Refused"
     assert judged == [None, models.fetch(theirs.commit)]
-    production = registry.read().production
-    assert production is not None
-    assert production.commit == theirs.commit
+    champion = registry.read().production
+    assert champion is not None
+    assert champion.commit == theirs.commit
 
 
 @pytest.mark.reliability(
@@ -139,30 +139,53 @@ def test_the_second_of_two_decides_again(train: Train, monkeypatch: pytest.Monke
 def test_no_tag_without_its_data(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the data cannot be pushed, no tag is created, here or in the remote, and no verdict is recorded."""
     saved = train("first", 3.0)
-    monkeypatch.setattr(promotion, "judge", lambda *_: {**dict.fromkeys(promotion.SCORES), "promoted": True,
+    monkeypatch.setattr(production, "judge", lambda *_: {**dict.fromkeys(production.SCORES), "promoted": True,
                         "low": None, "high": None, "test_split": "a", "reason": "."})  # fmt: skip
     (tmp_path / "store").write_text("no folder")
-    with pytest.raises(Exception, match="store"), promotion.errors_of_tools():
-        promotion.promote(saved.name, log)
+    with pytest.raises(Exception, match="store"), production.errors_of_tools():
+        production.promote(saved.name, log)
     assert git.run("tag") == git.run("ls-remote", "--tags", "origin") == ""
     assert records.read() == []
     (tmp_path / "store").unlink()
-    result = promotion.promote(saved.name, log)
+    result = production.promote(saved.name, log)
     assert result.name == "Promoted"
     shutil.rmtree(".dvc/cache")
     shutil.rmtree(".cache/models")
     assert (models.fetch(saved.commit) / versions.NETWORK).stat().st_size > 0
 
 
+def test_versions_from_before_there_was_a_remote_are_shared(train: Train, tmp_path: Path) -> None:
+    """The first promotion with a remote also pushes the versions before, with their data; one without data stays."""
+    older, first, better = train("older", 1.0), train("first", 1.5), train("better", 3.0)
+    git.run("remote", "remove", "origin")
+    config = Path(".dvc/config").read_text()
+    Path(".dvc/config").write_text(config.replace("    remote = store\n", ""))
+    for saved in (older, first):
+        registry.promote(registry.read(), saved.commit, reason="Without a remote.")
+    git.run("remote", "add", "origin", str(tmp_path / "bare"))
+    Path(".dvc/config").write_text(config)
+    with Repo(".", rev=older.commit) as repo:
+        lost = repo.dvcfs.info("artifacts/fine_tune/model.keras")["dvc_info"]["md5"]
+    Path(".dvc/cache/files/md5", lost[:2], lost[2:]).unlink()
+    said: list[str] = []
+    assert production.promote(better.name, said.append).name == "Promoted"
+    names = [line.rpartition("/")[2] for line in git.run("ls-remote", "--tags", "--refs", "origin").splitlines()]
+    assert names == ["classifier#prod#2", "classifier#prod#3", "classifier@v2.0.0", "classifier@v3.0.0"]
+    assert [line for line in said if f"The version of commit {older.commit[:10]} stays in this clone" in line]
+    shutil.rmtree(".dvc/cache")
+    shutil.rmtree(".cache/models")
+    assert (models.fetch(first.commit) / versions.NETWORK).stat().st_size > 0
+
+
 def test_what_a_promotion_needs_is_said(workspace: Path) -> None:
     """Without a saved run or a remote of DVC, the message says what to do."""
     assert workspace == Path.cwd()
     with pytest.raises(DataError, match=r"a saved run\. Received: none\. Run `dogs-vs-cats run --flow`"):
-        promotion.promote(None, log)
+        production.promote(None, log)
     with pytest.raises(DataError, match=r"of this name\. Received: nothing"):
-        promotion.promote("nothing", log)
+        production.promote("nothing", log)
     Path(".dvc/config").write_text(Path(".dvc/config").read_text().replace("    remote = store\n", ""))
     with pytest.raises(ParamsError, match=r"DVC must have a remote.*`dvc remote add"):
-        promotion.promote(None, log)
+        production.promote(None, log)
     with pytest.raises(ParamsError, match="DVC must have a remote"):
         remote.check_shared("origin")

@@ -1,6 +1,6 @@
-"""Promotion: judge a saved run's network against the one in production, and put the better one into production.
+"""Production: judge a saved run's network against the one in production, put the better one there, or go back.
 
-`python -m flows.promotion [RUN] --report FILE` does that as a process; its report is JSON. Its steps are in
+`python -m flows.production [RUN] --report FILE` does that as a process; its report is JSON. Its steps are in
 an order in which it can be killed anywhere: the judgement, the data's way to the remote, the tags, the record.
 """
 
@@ -64,6 +64,7 @@ def promote(run: str | None, log: Callable[[str], None]) -> Result:
     saved = find(run)
     for _ in range(_ATTEMPTS):
         registry.fetch()
+        share(log)
         state = registry.read()
         records.add(records.of(state.assignments))
         if is_in_production(saved, state):
@@ -71,7 +72,7 @@ def promote(run: str | None, log: Callable[[str], None]) -> Result:
         record = decide(saved, state)
         if record.verdict == "refused":
             return _result("Refused", record)
-        remote.push_revision(saved.commit, [path.as_posix() for path in models.FILES.values()], log)
+        push_data(saved.commit, log)
         try:
             registry.promote(state, saved.commit, reason=record.reason, details=record.details)
         except registry.OutdatedError:
@@ -99,6 +100,33 @@ def find(run: str | None) -> experiments.Saved:
             "has the names."
         )
     return saved
+
+
+def share(log: Callable[[str], None]) -> None:
+    """Push the versions that were registered while Git had no remote, each after its data.
+
+    A version whose data is lost stays here, and a message says so.
+
+    Raises:
+        GitError: Git's remote refuses or cannot be reached.
+    """
+    tags = registry.unshared()
+    for commit in sorted(set(tags.values())):
+        try:
+            push_data(commit, log)
+        except DvcException as error:
+            log(f"The version of commit {commit[:10]} stays in this clone: {remote.one_line(error)}")
+            tags = {name: tagged for name, tagged in tags.items() if tagged != commit}
+    registry.share(tags)
+
+
+def push_data(commit: str, log: Callable[[str], None]) -> None:
+    """Push the data of a commit to DVC's remote, and check that the files of its network are there.
+
+    Raises:
+        DvcException: the remote refuses, cannot be reached, or lacks a file.
+    """
+    remote.push_revision(commit, [path.as_posix() for path in models.FILES.values()], log)
 
 
 def is_in_production(saved: experiments.Saved, state: Registry) -> bool:
@@ -151,11 +179,12 @@ def judge(candidate: Path, champion: Path | None) -> dict[str, Any]:
     return content
 
 
-def roll_back(version: str | None) -> str:
+def roll_back(version: str | None, log: Callable[[str], None]) -> str:
     """Put an earlier version into production; return a sentence.
 
     Args:
         version: its name; None for the one before.
+        log: called with messages on the way.
 
     Raises:
         DataError: there is no such version, or neither DVC's cache nor its remote has its files.
@@ -163,6 +192,7 @@ def roll_back(version: str | None) -> str:
         GitError: Git or its remote failed.
     """
     registry.fetch()
+    share(log)
     state = registry.read()
     records.add(records.of(state.assignments))
     chosen = registry.target(state, version)
@@ -201,14 +231,19 @@ def _error(exit_code: int) -> type[StageError]:
     return next((kind for kind in StageError.__subclasses__() if kind.exit_code == exit_code), StageError)
 
 
+def log_line(line: str) -> None:
+    """Print a message on the way."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def main() -> None:
     """Promote the run that the command line names, and write the report."""
-    parser = argparse.ArgumentParser(prog="python -m flows.promotion", description="Promote a saved run's network.")
+    parser = argparse.ArgumentParser(prog="python -m flows.production", description="Promote a saved run's network.")
     parser.add_argument("run", nargs="?", metavar="RUN", help="its name; the one saved last by default")
     parser.add_argument("--report", type=Path, required=True, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args()
     with errors_of_tools():
-        result = promote(options.run, lambda line: print(line, file=sys.stderr, flush=True))
+        result = promote(options.run, log_line)
     record = result.record._asdict() if result.record else None
     files.write_json(options.report, {**asdict(result), "record": record})
 
