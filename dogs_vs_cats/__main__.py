@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dogs_vs_cats import hints, workspace
-from transfer.runtime import paths
+from transfer.runtime import paths, stage
 from transfer.runtime.errors import StageError
 
 NAME = "dogs-vs-cats"
@@ -140,6 +140,22 @@ def predict(
     arguments += ["--format", output] if output else []
     arguments += ["--heatmaps", str(heatmaps)] if heatmaps else []
     workspace.replace_here(project, "transfer.prediction", *arguments, "--", *photographs)
+
+
+@app.command()
+def correct(
+    marked: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A copy of artifacts/evaluate/suspects.csv with decisions: a class or `exclude`."
+        ),
+    ],
+) -> None:
+    """Add the decisions about suspected labels to corrections.csv."""
+    from dogs_vs_cats import correct as corrector  # noqa: PLC0415 - imports Pillow
+
+    with stage.errors_in_one_line():
+        print(corrector.correct(workspace.current(), marked))
 
 
 @app.command()

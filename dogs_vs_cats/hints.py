@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transfer.runtime.errors import DataError
 
-_KEPT = ("params.yaml", "dvc.lock", "artifacts")
+_KEPT = ("params.yaml", "corrections.csv", "dvc.lock", "artifacts")
 
 
 def keep(folder: Path) -> str:

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from tabulate import tabulate
 
 from flows import processes, sandbox
+from transfer.images import corrections
 from transfer.runtime import disk, locks, params, paths, users
 
 WORKSPACE = Path(".cache/demo")
@@ -48,6 +49,7 @@ def prepare(project: Path, workspace: Path) -> None:
     sandbox.copy(project, workspace)
     document = params.read(project / paths.PARAMS, comments=True)
     YAML().dump(sandbox.merged(document, PARAMS), workspace / paths.PARAMS)
+    corrections.write(workspace / paths.CORRECTIONS, [])  # the user's are of photographs
 
 
 def table(metrics: dict[str, Any]) -> str:

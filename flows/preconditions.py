@@ -16,16 +16,17 @@ from dvc.repo import Repo
 from dvc.scm import SCMError
 
 from flows import workspace
+from transfer.images import corrections
 from transfer.runtime import paths
 from transfer.runtime.errors import DataError, ParamsError, StageError
 from transfer.sources import inbox
 
-_MERGED = (Path(".dvc/config"), Path("dvc.yaml"), Path("dvc.lock"), paths.PARAMS)
+_MERGED = (Path(".dvc/config"), Path("dvc.yaml"), Path("dvc.lock"), paths.PARAMS, paths.CORRECTIONS)
 _MARKERS = ("<<<<<<< ", ">>>>>>> ")
 
 
 def check() -> None:
-    """Check the workspace in the current folder.
+    """Check the workspace in the current folder; a missing corrections.csv is written without corrections.
 
     Raises:
         ParamsError: DVC is to use Git and there is no repository, or a folder of artifacts is a link.
@@ -35,6 +36,8 @@ def check() -> None:
     _check_git()
     _check_folders()
     inbox.check(paths.INBOX)
+    if not paths.CORRECTIONS.exists():
+        corrections.write(paths.CORRECTIONS, [])  # DVC knows no dependency that may be missing
 
 
 def _check_git() -> None:

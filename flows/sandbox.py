@@ -8,7 +8,7 @@ from flows import processes
 from transfer.runtime import paths
 from transfer.runtime.errors import ParamsError
 
-COPIED = ("dvc.yaml", ".dvcignore", ".dvc/plots", "inbox/README.md", "tasks", "transfer")
+COPIED = ("dvc.yaml", ".dvcignore", ".dvc/plots", "corrections.csv", "inbox/README.md", "tasks", "transfer")
 
 
 def copy(project: Path, workspace: Path) -> None:

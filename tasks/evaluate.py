@@ -27,7 +27,7 @@ from transfer.evaluation.linear_probe import Rows
 from transfer.evaluation.scores import Comparison, Evaluation, Probabilities
 from transfer.evaluation.suspects import Suspect
 from transfer.features import dataset, store
-from transfer.images import manifest
+from transfer.images import corrections, manifest
 from transfer.network import saving
 from transfer.network.backend import keras
 from transfer.runtime import files, params, paths
@@ -119,6 +119,8 @@ def evaluate(inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities]
         probabilities: the networks' predictions for the test photographs.
         settings: how scores are computed.
     """
+    suspected = suspects.find(inputs.photographs, rows, inputs.classes)
+    checked = {correction.sha256 for correction in corrections.read(paths.CORRECTIONS)}
     diagnoses = {stage: _diagnosis(stage, inputs) for stage in inputs.trained}
     phases = [
         _phase(stage, trained)._replace(over_fits_from=diagnoses[stage].over_fits_from)
@@ -133,7 +135,7 @@ def evaluate(inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities]
         diagnoses=diagnoses,
         comparison=scores.compare(inputs.labels, probabilities[HEAD], probabilities[TUNED]),
         epochs=history.concatenate(phases),
-        suspects=suspects.find(inputs.photographs, rows, inputs.classes),
+        suspects=[each for each in suspected if each.photograph.sha256 not in checked],
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from transfer.images import filenames, manifest, selection
+from transfer.images import corrections, filenames, manifest, selection
+from transfer.images.corrections import Applied
 from transfer.images.manifest import Rejected
 from transfer.images.selection import Choice, Finding, Queues, Usable
 from transfer.runtime import disk, files, params, paths, progress, seeding
@@ -58,20 +59,20 @@ def queue_candidates(candidates: Iterable[Candidate], *, seed: int) -> Queues:
 
 
 def examine_and_choose(
-    archive: zipfile.ZipFile, queues: Queues, copies: Iterable[Rejected], settings: Params
+    archive: zipfile.ZipFile, queues: Queues, rejected: Iterable[Rejected], settings: Params
 ) -> Choice:
     """Decode candidates in threads, as many as the choice needs and a few more, and choose.
 
     Args:
         archive: holds the candidates.
         queues: the candidates.
-        copies: the candidates that are rejected already.
+        rejected: the candidates that are rejected already.
         settings: how many photographs to take and which count as duplicates.
     """
-    rejected = {copy.name: copy for copy in copies}
+    known = {rejection.name: rejection for rejection in rejected}
 
     def find(candidate: Candidate) -> Finding:
-        return rejected.get(candidate.member) or selection.examine(archive, candidate)
+        return known.get(candidate.member) or selection.examine(archive, candidate)
 
     ahead = math.ceil(4 * _THREADS / len(queues))
     with (
@@ -85,11 +86,12 @@ def examine_and_choose(
 
 
 def check_rejected(rejected: Sequence[Rejected], *, examined: int) -> None:
-    """Check that at most half of the photographs examined were rejected.
+    """Check that at most half of the photographs examined were rejected, not counting those that the user excludes.
 
     Raises:
         DataError: more were rejected; the message lists the reasons, the most frequent first.
     """
+    rejected = [photograph for photograph in rejected if photograph.reason != "excluded"]
     if 2 * len(rejected) > examined:
         near_duplicates = any(photograph.reason == "near_duplicate" for photograph in rejected)
         raise DataError(
@@ -188,23 +190,29 @@ def user_place(source: Path) -> str:
         return ""  # the names in the archive still identify the photographs
 
 
-def choose(archive: zipfile.ZipFile, candidates: Sequence[Candidate], queues: Queues, settings: Params) -> Choice:
+def choose(archive: zipfile.ZipFile, queues: Queues, corrected: Applied, settings: Params) -> Choice:
     """Choose photographs; each check runs as soon as what it needs is known, the slow decoding comes last.
+
+    Each class of the source gives the same number, so a corrected class makes no other photograph come or go.
 
     Raises:
         DataError: too many candidates are rejected.
         ParamsError: there are fewer usable photographs than asked for.
         DiskError: the disk has too little space for the photographs.
     """
-    check_counts(settings.photographs, queues, [])
+    check_counts(settings.photographs, queues, corrected.excluded)
+    queues = corrected.relabel(queues)
+    excluded = {photograph.name for photograph in corrected.excluded}
+    candidates = [each for each in itertools.chain(*queues.values()) if each.member not in excluded]
     copies = selection.find_copies(archive, candidates)
     check_rejected(copies, examined=len(candidates))
-    check_counts(settings.photographs, queues, copies)
+    unused = [*corrected.excluded, *copies]
+    check_counts(settings.photographs, queues, unused)
     members = selection.first_choice(queues, settings.photographs)
     disk.require_space({paths.artifact(STAGE): size_on_disk(archive, members)})
-    choice = examine_and_choose(archive, queues, copies, settings)
+    choice = examine_and_choose(archive, queues, unused, settings)
     check_rejected(choice.rejected, examined=len(choice.taken) + len(choice.rejected))
-    check_counts(settings.photographs, queues, list(dict.fromkeys([*copies, *choice.rejected])))
+    check_counts(settings.photographs, queues, list(dict.fromkeys([*unused, *choice.rejected])))
     return choice
 
 
@@ -214,8 +222,9 @@ def main() -> None:
     with _open_archive(paths.artifact("download", "photos.zip")) as archive:
         layout = layouts.read(archive)
         queues = queue_candidates(layout.candidates, seed=settings.seed)
-        choice = choose(archive, layout.candidates, queues, settings)
-        targets = target_paths(queues)
+        corrected = corrections.apply(corrections.read(paths.CORRECTIONS), archive, layout.candidates)
+        choice = choose(archive, queues, corrected, settings)
+        targets = target_paths(corrected.relabel(queues))
         write_photographs(archive, choice.taken, targets)
     place = user_place(paths.artifact("download", "source.json"))
     manifest.write(paths.artifact(STAGE, "manifest.csv"), manifest_entries(choice.taken, targets, place))

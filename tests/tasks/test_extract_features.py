@@ -149,6 +149,21 @@ def test_another_augmentation_does_not_recompute_view_0(caplog: pytest.LogCaptur
     assert file_contents(OUTPUT) == artifacts
 
 
+@pytest.mark.usefixtures("workspace")
+def test_no_row_of_a_corrected_photograph_is_computed(caplog: pytest.LogCaptureFixture) -> None:
+    """A photograph in another class, and so in another folder, keeps its rows: they belong to its content."""
+    file, photographs = Path("artifacts/split/manifest.csv"), Path("artifacts/subsample")
+    corrected, *others = manifest.read(file)
+    moved = corrected._replace(path="photos/dog/moved.jpg", class_name="dog")
+    assert corrected.class_name == "cat"
+    (photographs / corrected.path).rename(photographs / moved.path)
+    manifest.write(file, [*others, moved])
+    before = without_sheet(file_contents(OUTPUT))
+    extract_features.main()
+    assert summary(caplog) == "extract_features: 64 rows, 64 of them computed before."
+    assert without_sheet(file_contents(OUTPUT)) == before
+
+
 @pytest.mark.usefixtures("workspace", "_computing_process")
 def test_only_rows_of_added_photographs_are_computed(caplog: pytest.LogCaptureFixture) -> None:
     """The rows of added photographs are computed; those of the others stay the same files."""

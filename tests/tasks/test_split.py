@@ -221,3 +221,16 @@ def test_without_a_manifest_the_stage_names_the_command_that_makes_it(tmp_path: 
     )
     assert process.returncode == 65
     assert process.stderr.startswith("artifacts/subsample/manifest.csv is missing. Run `dvc repro`")
+
+
+def test_a_corrected_class_changes_no_split() -> None:
+    """A photograph keeps its split in another class, and so do the others; a limit moves one of each class at most."""
+    entries = photographs(200)
+    corrected = [entries[0]._replace(class_name="dog"), *entries[1:]]
+    splits = [[entry.split for entry in split.assign(each, settings())] for each in (entries, corrected)]
+    assert splits[0] == splits[1]
+    limited = [
+        {entry.sha256 for entry in split.assign(each, settings(training_photographs=60))}
+        for each in (entries, corrected)
+    ]
+    assert len(limited[0] ^ limited[1]) <= 2

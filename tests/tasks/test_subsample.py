@@ -17,7 +17,8 @@ from PIL import Image
 
 from tasks import subsample
 from tests import disks
-from transfer.images import decoding, manifest, near_duplicates, selection
+from transfer.images import corrections, decoding, manifest, near_duplicates, selection
+from transfer.images.corrections import Correction
 from transfer.runtime.errors import DataError, ParamsError
 from transfer.sources import layouts
 
@@ -101,7 +102,7 @@ def test_the_number_of_photographs_asked_for_is_taken_half_of_each_class(tmp_pat
     assert json.loads((output(tmp_path) / "metrics.json").read_text()) == {
         "looked_at": 10,
         "taken": {"cat": 5, "dog": 5},
-        "rejected": {"unreadable": 0, "same_bytes": 0, "same_bytes_two_classes": 0, "near_duplicate": 0},
+        "rejected": {"unreadable": 0, "same_bytes": 0, "same_bytes_two_classes": 0, "near_duplicate": 0, "excluded": 0},
     }
     assert (output(tmp_path) / "rejected.csv").read_text() == "name,reason\n"
     assert sorted(path.name for path in output(tmp_path).iterdir()) == [*OUTPUTS[:2], "photos", OUTPUTS[2]]
@@ -467,3 +468,80 @@ def test_the_first_choice_is_taken_if_nothing_is_rejected(here: Path) -> None:
         queues = subsample.queue_candidates(layouts.candidates(archive), seed=0)
     taken = {Path(entry.path).name for entry in manifest.read(output(here) / "manifest.csv")}
     assert {Path(member).name for member in selection.first_choice(queues, 7)} == taken
+
+
+def corrected(workspace: Path, members: Mapping[str, bytes], decisions: Mapping[str, str], **params: Any) -> set[str]:
+    """Run the stage with corrections of members; return the names taken, and check that they are sorted by class."""
+    rows = [Correction(hashlib.sha256(members[name]).hexdigest(), decision) for name, decision in decisions.items()]
+    corrections.write(workspace / "corrections.csv", rows)
+    return choice(workspace, members, **params)[0]
+
+
+def class_of(workspace: Path, name: str) -> str:
+    """Return the class of a photograph in the manifest."""
+    entries = manifest.read(output(workspace) / "manifest.csv")
+    return next(entry.class_name for entry in entries if entry.path.endswith(f"/{name}"))
+
+
+def test_a_corrected_class_changes_no_other_photograph(here: Path) -> None:
+    """The manifest differs in the corrected photographs' classes and folders alone, though all photographs are used."""
+    members = scenes(8, 8)
+    before, _ = choice(here, members, photographs=16)
+    entries = {entry.sha256: entry for entry in manifest.read(output(here) / "manifest.csv")}
+    decisions = {"train/cat.3.jpg": "dog", "train/cat.5.jpg": "dog", "train/dog.2.jpg": "cat", "train/dog.1.jpg": "dog"}
+    assert corrected(here, members, decisions, photographs=16) == before
+    after = {entry.sha256: entry for entry in manifest.read(output(here) / "manifest.csv")}
+    changed = {Path(entries[sha256].path).name for sha256 in entries if after[sha256] != entries[sha256]}
+    assert changed == {"cat.3.jpg", "cat.5.jpg", "dog.2.jpg"}
+    assert (class_of(here, "cat.3.jpg"), class_of(here, "dog.2.jpg")) == ("dog", "cat")
+    assert all(Path(entry.path).parts[1] == entry.class_name for entry in after.values())
+    corrected(here, members, {}, photographs=16)
+    assert {entry.sha256: entry for entry in manifest.read(output(here) / "manifest.csv")} == entries
+
+
+def test_an_excluded_photograph_is_replaced(here: Path) -> None:
+    """It is in rejected.csv with its reason, the next of its class is taken, and the others stay."""
+    members = scenes(8, 8)
+    before, _ = choice(here, members, photographs=8)
+    left_out = min(before)
+    taken = corrected(here, members, {f"train/{left_out}": corrections.EXCLUDE}, photographs=8)
+    assert len(before - taken) == len(taken - before) == 1
+    assert left_out not in taken
+    assert f"train/{left_out},excluded: by corrections.csv" in (output(here) / "rejected.csv").read_text()
+    assert json.loads((output(here) / "metrics.json").read_text())["rejected"]["excluded"] == 1
+
+
+def test_exclusions_may_leave_too_few(here: Path) -> None:
+    """With too few photographs left, the message has the number that works and the excluded ones."""
+    members = scenes(4, 4)
+    with pytest.raises(ParamsError, match=r"must be from 2 to 7: .* without those rejected: 1 excluded"):
+        corrected(here, members, {"train/dog.1.jpg": corrections.EXCLUDE}, photographs=8)
+    most = {name: corrections.EXCLUDE for name in members if name[-5] != "0"}
+    assert corrected(here, members, most, photographs=2) == {"cat.0.jpg", "dog.0.jpg"}
+
+
+def test_a_correction_settles_copies_in_two_classes(here: Path) -> None:
+    """Of a file in two classes one is kept, in the class that its correction says."""
+    members = scenes(4, 4)
+    members["train/dog.1.jpg"] = members["train/cat.1.jpg"]
+    taken = corrected(here, members, {"train/cat.1.jpg": "dog"}, photographs=6)
+    assert "dog.1.jpg" not in taken
+    assert class_of(here, "cat.1.jpg") == "dog"
+
+
+@pytest.mark.reliability(
+    "photographs",
+    "corrections.csv names photographs or classes that do not exist",
+    "65, and the message has all of them",
+)
+def test_unknown_photographs_and_classes_are_refused_by_name(here: Path) -> None:
+    """A correction of a photograph or to a class that the source does not have ends the stage before any is decoded."""
+    prepare(here, scenes(4, 4))
+    unknown = ["ab" * 32, "cd" * 32]
+    known = hashlib.sha256(scenes(4, 4)["train/cat.1.jpg"]).hexdigest()
+    rows = [*(Correction(sha256, "dog") for sha256 in unknown), Correction(known, "fox")]
+    corrections.write(here / "corrections.csv", rows)
+    with pytest.raises(DataError) as refusal:
+        subsample.main()
+    received = ", ".join([*(f"no photograph with the sha256 {sha256}" for sha256 in unknown), "no class `fox`"])
+    assert f"their classes cat, dog or `exclude`. Received: {received}." in str(refusal.value)

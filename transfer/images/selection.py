@@ -16,7 +16,7 @@ from transfer.runtime.errors import DataError
 from transfer.sources import archives
 from transfer.sources.layouts import Candidate
 
-Reason = Literal["unreadable", "same_bytes", "same_bytes_two_classes", "near_duplicate"]
+Reason = Literal["unreadable", "same_bytes", "same_bytes_two_classes", "near_duplicate", "excluded"]
 Queues = Mapping[str, Sequence[Candidate]]  # candidates by class, in the order in which they are examined
 
 InputT = TypeVar("InputT")

@@ -8,6 +8,7 @@ from transfer.runtime.errors import ParamsError
 WORKSPACE_CACHE = Path(".cache")
 PARAMS = Path("params.yaml")
 INBOX = Path("inbox")
+CORRECTIONS = Path("corrections.csv")
 ARTIFACTS = Path("artifacts")
 USER_FOLDER = "DOGS_VS_CATS_USER_FOLDER"  # the variable that names the user's folder if a command works in another
 
