@@ -11,6 +11,7 @@ from transfer.evaluation import (
     consistency,
     diagnosis,
     heatmaps,
+    learning_curve,
     linear_probe,
     names,
     provenance,
@@ -23,6 +24,7 @@ from transfer.evaluation import (
 from transfer.evaluation.consistency import TrainedNetwork
 from transfer.evaluation.diagnosis import Diagnosis
 from transfer.evaluation.inputs import HEAD, TUNED, Inputs, load
+from transfer.evaluation.learning_curve import Outlook
 from transfer.evaluation.linear_probe import Rows
 from transfer.evaluation.scores import Comparison, Evaluation, Probabilities
 from transfer.evaluation.suspects import Suspect
@@ -60,7 +62,7 @@ class Networks(NamedTuple):
 class Outcome(NamedTuple):
     """The results for each network, by the stage that trained it, their comparison, and all epochs in order.
 
-    `suspects` are photographs of all splits whose class may be wrong.
+    `suspects` are photographs of all splits whose class may be wrong, `outlook` what more photographs may bring.
     """
 
     probabilities: dict[str, Probabilities]
@@ -69,6 +71,7 @@ class Outcome(NamedTuple):
     comparison: Comparison
     epochs: list[history.CurvePoint]
     suspects: list[Suspect]
+    outlook: Outlook | None
 
 
 def load_networks(inputs: Inputs) -> Networks:
@@ -111,7 +114,7 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Pr
 
 
 def evaluate(inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities], settings: Params) -> Outcome:
-    """Score and compare both networks, diagnose their training runs, and look for wrong labels.
+    """Score and compare both networks, diagnose their training runs, look for wrong labels, and look ahead.
 
     Args:
         inputs: the stage's inputs.
@@ -136,6 +139,7 @@ def evaluate(inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities]
         comparison=scores.compare(inputs.labels, probabilities[HEAD], probabilities[TUNED]),
         epochs=history.concatenate(phases),
         suspects=[each for each in suspected if each.photograph.sha256 not in checked],
+        outlook=learning_curve.look_ahead(inputs.photographs, rows, inputs.classes, confidence=settings.confidence),
     )
 
 
@@ -153,6 +157,8 @@ def build_report(inputs: Inputs, top: keras.Model, outcome: Outcome, *, confiden
         comparison=outcome.comparison,
         diagnoses=outcome.diagnoses,
         learning_curves=report.learning_curves(outcome.epochs),
+        learning_curve=report.learning_curve(outcome.outlook),
+        forecast=learning_curve.sentences(outcome.outlook, confidence=confidence),
         figures=[report.roc(outcome.evaluations), report.reliability(outcome.evaluations, temperature)],
         errors=_pictures(inputs, top, predicted, errors),
         uncertain=_pictures(inputs, top, predicted, scores.least_certain(predicted)[:PICTURES]),
@@ -171,7 +177,9 @@ def write(folder: Path, inputs: Inputs, outcome: Outcome, page: report.Report) -
     predictions = results.predictions(inputs.test, outcome.probabilities, inputs.classes)
     files.write_text(folder / "predictions.csv", predictions)
     files.write_text(folder / "suspects.csv", suspects.table(outcome.suspects))
-    for name, rows in results.plots(outcome.epochs, outcome.evaluations, inputs.classes).items():
+    plots = results.plots(outcome.epochs, outcome.evaluations, inputs.classes)
+    plots["learning_curve"] = learning_curve.plot_rows(outcome.outlook)
+    for name, rows in plots.items():
         files.write_json(folder / "plots" / f"{name}.json", rows)
     files.write_text(folder / "report.html", report.render(page))
 

@@ -170,7 +170,7 @@ def test_the_outputs_are_complete_and_reproducible(workspace: Path) -> None:
     first = run(workspace)
     assert first.returncode == 0, first.stderr
     files = outputs(workspace)
-    plots = {f"plots/{name}.json" for name in ("learning_curves", "confusion", "roc", "reliability")}
+    plots = {f"plots/{name}.json" for name in ("learning_curves", "learning_curve", "confusion", "roc", "reliability")}
     assert set(files) == {"metrics.json", "predictions.csv", "suspects.csv", "report.html", *plots}
     *_, report, model, metrics = first.stderr.splitlines()
     assert report.endswith("artifacts/evaluate/report.html")

@@ -27,8 +27,8 @@ FEW_COLOUR = "#999999"
 MARKERS = ("o", "s", "^", "D")
 STYLES = ("-", "--", "-.", ":")  # distinguish lines without colours, as in print
 
-_WIDTH = 4.6  # inches; narrow, so that text stays readable on a phone
-_SETTINGS: Any = {
+WIDTH = 4.6  # inches; narrow, so that text stays readable on a phone
+SETTINGS: Any = {
     "axes.edgecolor": FOREGROUND,
     "axes.labelcolor": FOREGROUND,
     "axes.spines.right": False,
@@ -74,8 +74,8 @@ def learning_curves(epochs: Sequence[CurvePoint]) -> str:
     # a short run gets a quarter of the width of the others at least, so that its title fits
     lengths = [max(epoch.phase_epoch for epoch in points) for points in runs.values()]
     widths = [max(length, 0.45 * max(lengths)) for length in lengths]
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(_WIDTH, 4.8), layout="constrained")
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
         grid = figure.subplots(2, len(runs), sharex="col", sharey="row", width_ratios=widths, squeeze=False)
         for column, (phase, points) in enumerate(runs.items()):
             upper, lower = grid[:, column]
@@ -94,7 +94,7 @@ def learning_curves(epochs: Sequence[CurvePoint]) -> str:
             label: handle for axes in grid[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _draw_curves(axes: Axes, epochs: Sequence[CurvePoint], quantity: str) -> None:
@@ -119,14 +119,14 @@ def _draw_over_fitting(axes: Axes, epochs: Sequence[CurvePoint]) -> None:
 
 def roc(curves: Mapping[str, Sequence[Point]]) -> str:
     """Plot the ROC curve of each model, and the diagonal of the chance level."""
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure, axes = _square()
         for number, (name, points) in enumerate(curves.items()):
             axes.plot(*zip(*points, strict=True), STYLES[number], color=COLOURS[number], label=name)
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("true positive rate")
         axes.legend(loc="lower right")
-        return _svg(figure)
+        return svg(figure)
 
 
 def reliability(bins: Mapping[str, Sequence[Bin]]) -> str:
@@ -134,7 +134,7 @@ def reliability(bins: Mapping[str, Sequence[Bin]]) -> str:
 
     Larger dots stand for more photographs. Bins with fewer than `FEW` photographs are grey dots without a line.
     """
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure, axes = _square()
         for number, (name, groups) in enumerate(bins.items()):
             total = sum(group.photographs for group in groups)
@@ -148,7 +148,7 @@ def reliability(bins: Mapping[str, Sequence[Bin]]) -> str:
         axes.set_xlabel("confidence")
         axes.set_ylabel("accuracy")
         axes.legend(loc="upper left")
-        return _svg(figure)
+        return svg(figure)
 
 
 def accuracy_against_time(models: Sequence[ModelScore], *, accuracy: str, time: str) -> str:
@@ -159,8 +159,8 @@ def accuracy_against_time(models: Sequence[ModelScore], *, accuracy: str, time: 
         accuracy: label of the vertical axis.
         time: label of the horizontal axis, which is logarithmic.
     """
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(1.6 * _WIDTH, 4.8), layout="constrained")
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(1.6 * WIDTH, 4.8), layout="constrained")
         axes = figure.subplots()
         for model in models:
             errors = [[model.accuracy - model.low], [model.high - model.accuracy]]
@@ -175,7 +175,7 @@ def accuracy_against_time(models: Sequence[ModelScore], *, accuracy: str, time: 
         axes.set_xlabel(time)
         axes.set_ylabel(accuracy)
         _label_points(axes, models)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _label_points(axes: Axes, models: Sequence[ModelScore]) -> None:
@@ -214,19 +214,20 @@ def _nearer(box: Bbox, markers: Sequence[Any], own: int) -> float:
 
 
 def _square() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, 4.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.plot([0, 1], [0, 1], ":", color=FOREGROUND, linewidth=0.8)
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG without a date, random ids and a text colour of its own."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace(FOREGROUND, "currentColor")
-    return re.sub(r' id="[\w.]+_\d+"', "", svg)  # ids must be unique on a page with several figures
+    text = file.getvalue()
+    text = text[text.index("<svg") :].replace(FOREGROUND, "currentColor")
+    return re.sub(r' id="[\w.]+_\d+"', "", text)  # ids must be unique on a page with several figures
 
 
 def strip_plot(panels: Mapping[str, Mapping[str, Sequence[float]]], *, varied: str = "") -> str:
@@ -238,8 +239,8 @@ def strip_plot(panels: Mapping[str, Mapping[str, Sequence[float]]], *, varied: s
         varied: title of the figure: the parameters that differ between rows.
     """
     rows = list(next(iter(panels.values())))
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(2 * _WIDTH, 1.4 + 0.32 * len(rows)), layout="constrained")
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(2 * WIDTH, 1.4 + 0.32 * len(rows)), layout="constrained")
         if varied:
             figure.suptitle(varied, x=0.01, ha="left", fontsize="medium")
         row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -253,7 +254,7 @@ def strip_plot(panels: Mapping[str, Mapping[str, Sequence[float]]], *, varied: s
                 axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
         row_of_axes[0].set_yticks(range(len(rows)), rows)
         row_of_axes[0].set_ylim(len(rows) - 0.5, -0.5)  # the first row on top, none cut
-        return _svg(figure)
+        return svg(figure)
 
 
 def heat_map(
@@ -267,10 +268,8 @@ def heat_map(
         across: dotted name and values of the second parameter.
         label: title of the figure: the name of the values.
     """
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(
-            figsize=(max(_WIDTH, 1.6 + 0.7 * len(across[1])), 1.6 + 0.5 * len(values)), layout="constrained"
-        )
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(max(WIDTH, 1.6 + 0.7 * len(across[1])), 1.6 + 0.5 * len(values)), layout="constrained")
         axes = figure.subplots()
         flat = sorted(value for row in values for value in row)
         axes.imshow(values, cmap="Blues_r", alpha=0.75, aspect="auto")
@@ -281,4 +280,4 @@ def heat_map(
         axes.set_yticks(range(len(down[1])), list(map(str, down[1])))
         axes.set_xticks(range(len(across[1])), list(map(str, across[1])))
         axes.set(ylabel=down[0].replace(".", ".\n"), xlabel=across[0], title=label)
-        return _svg(figure)
+        return svg(figure)

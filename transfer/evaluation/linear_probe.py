@@ -37,10 +37,8 @@ def read_rows(batches: FeatureDataset, *, description: str) -> Rows:
     return np.concatenate(rows)
 
 
-def predict(train: Rows, labels: Labels, rows: Rows, *, classes: int, strength: float) -> Probabilities:
+def predict(train: Rows, labels: Labels, rows: Rows, *, classes: int, strength: float, balanced: bool) -> Probabilities:
     """Train on some photographs and predict others.
-
-    Each class has the same weight, however many photographs it has.
 
     Args:
         train: the rows to train on.
@@ -48,12 +46,14 @@ def predict(train: Rows, labels: Labels, rows: Rows, *, classes: int, strength: 
         rows: the rows to predict.
         classes: number of classes.
         strength: inverse of the L2 penalty, scikit-learn's `C`; the smaller, the less single photographs count.
+        balanced: whether each class has the same weight, however many photographs it has.
 
     Returns:
         Array of shape (photographs, classes); a class without a row to train on has zeros.
     """
     model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=_ITERATIONS)
+        StandardScaler(),
+        LogisticRegression(C=strength, class_weight="balanced" if balanced else None, max_iter=_ITERATIONS),
     ).fit(train, labels)
     probabilities = np.zeros((len(rows), classes))
     probabilities[:, model.classes_] = model.predict_proba(rows)

@@ -15,8 +15,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfer.evaluation import figures, heatmaps, names
+from transfer.evaluation import figures, heatmaps, learning_curve_figure, names
 from transfer.evaluation.diagnosis import Diagnosis, verdict_text
+from transfer.evaluation.learning_curve import Outlook
 from transfer.evaluation.scores import Comparison, Evaluation
 from transfer.evaluation.suspects import Suspect
 from transfer.images import decoding, manifest
@@ -89,6 +90,8 @@ class Report(NamedTuple):
     comparison: Comparison
     diagnoses: Mapping[str, Diagnosis]
     learning_curves: Figure
+    learning_curve: Figure | None  # by the number of photographs; None if there are too few
+    forecast: Sequence[str]  # what more photographs are likely to bring
     figures: Sequence[Figure]
     errors: Sequence[Picture]
     uncertain: Sequence[Picture]
@@ -135,6 +138,18 @@ def learning_curves(epochs: Sequence[CurvePoint]) -> Figure:
         "Loss and accuracy by epoch, on the training and on the validation split",
         figures.learning_curves(epochs),
         " ".join(caption),
+    )
+
+
+def learning_curve(outlook: Outlook | None) -> Figure | None:
+    """Return the learning curve by the number of photographs, if there is one."""
+    if outlook is None:
+        return None
+    return Figure(
+        "More photographs",
+        "Log loss of linear probes by the number of photographs that they were trained on, and its continuation",
+        learning_curve_figure.draw(outlook),
+        "Dotted: the present number of training photographs, and twice as many. Shaded: the interval.",
     )
 
 

@@ -74,7 +74,7 @@ def out_of_fold(
         held_out = folds == fold
         used = trained_on & ~held_out
         probabilities[held_out] = linear_probe.predict(
-            rows[used], labels[used], rows[held_out], classes=classes, strength=STRENGTH
+            rows[used], labels[used], rows[held_out], classes=classes, strength=STRENGTH, balanced=True
         )
     return probabilities
 

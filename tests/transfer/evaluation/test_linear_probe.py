@@ -19,7 +19,7 @@ def test_a_class_of_few_photographs_is_predicted() -> None:
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1], [200, 4])
     rows = random.normal(labels[:, np.newaxis] * 4.0, 1, (204, 8)).astype(np.float32)
-    probabilities = linear_probe.predict(rows, labels, rows, classes=2, strength=0.01)
+    probabilities = linear_probe.predict(rows, labels, rows, classes=2, strength=0.01, balanced=True)
     assert (probabilities.argmax(axis=1) == labels).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
 
@@ -28,6 +28,6 @@ def test_a_class_without_photographs_is_never_predicted() -> None:
     """A class that has nothing to train on gets the probability zero, in its own column."""
     labels = np.array([0, 2, 0, 2])
     rows = np.eye(4, dtype=np.float32)
-    probabilities = linear_probe.predict(rows, labels, rows, classes=3, strength=1.0)
+    probabilities = linear_probe.predict(rows, labels, rows, classes=3, strength=1.0, balanced=False)
     assert probabilities.shape == (4, 3)
     assert not probabilities[:, 1].any()

@@ -69,6 +69,8 @@ def page(*, classes: tuple[str, ...] = ("cat", "dog"), p: float = 0.5, **changes
             "fine_tune": Diagnosis("over-fitting", ["It rose."], [Remedy("fine_tune.seed", "lower")], 3),
         },
         learning_curves=report.Figure("Learning curves", "Loss by epoch", "<svg><path/></svg>", "Dots: kept."),
+        learning_curve=None,
+        forecast=["Nothing can be said."],
         figures=[report.Figure("ROC", "Rates", "<svg><path/></svg>", "Dotted: chance level.")],
         errors=[picture(shows=first, predicted=second, other=first)],
         uncertain=[picture(shows=second, predicted=second, other=first)],
@@ -228,7 +230,7 @@ def test_the_result_is_stated_first() -> None:
     tags = Page(html).tags
     links = [attributes["href"] for tag, attributes in tags if tag == "a"]
     assert links == [f"#{attributes['id']}" for tag, attributes in tags if tag == "section" and "id" in attributes]
-    assert len(links) == 10
+    assert len(links) == 11
 
 
 def test_the_networks_have_one_pair_of_names() -> None:
