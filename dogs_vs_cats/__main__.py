@@ -26,6 +26,13 @@ app = typer.Typer(
 )
 
 
+class Answer(StrEnum):
+    """When a prediction is answered with a class."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+
+
 class Output(StrEnum):
     """A format of predictions."""
 
@@ -130,6 +137,9 @@ def predict(
             "production, or else the newest network.",
         ),
     ] = None,
+    answer: Annotated[
+        Answer | None, typer.Option(help="always: a class for every photograph, never `not sure` or `none of these`.")
+    ] = None,
     heatmaps: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write a heat map of each photograph to this folder.")
     ] = None,
@@ -138,6 +148,7 @@ def predict(
     project = workspace.find(Path.cwd()) or workspace.INSTALLED
     arguments = ["--model", model] if model else []
     arguments += ["--format", output] if output else []
+    arguments += ["--answer", answer] if answer else []
     arguments += ["--heatmaps", str(heatmaps)] if heatmaps else []
     workspace.replace_here(project, "transfer.prediction", *arguments, "--", *photographs)
 

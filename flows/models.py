@@ -12,6 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from flows import processes, remote
+from transfer.network.card import read_card
 from transfer.prediction import versions
 from transfer.runtime import files, paths
 from transfer.runtime.errors import DataError
@@ -21,6 +22,7 @@ FILES = {
     "model.json": paths.artifact("fine_tune", "model.json"),
     "manifest.csv": paths.artifact("split", "manifest.csv"),
 }
+ROWS = paths.artifact("fine_tune", "rows.npz")  # of the training photographs, by which it answers "none of these"
 
 
 def fetch(commit: str) -> Path:
@@ -35,15 +37,9 @@ def fetch(commit: str) -> Path:
     with files.atomic_folder(folder) as temporary, Repo(os.curdir, rev=commit) as repo:
         _check_artifact(repo, commit)
         for name, path in FILES.items():
-            try:
-                _copy(repo, path, temporary / name)
-            except DataError:
-                raise
-            except Exception as error:  # noqa: BLE001 - each kind of remote has errors of its own
-                raise DataError(
-                    f"`{path}` of commit {commit[:10]} must be in DVC's cache or its remote. Received: "
-                    f"{remote.one_line(error)}. Check the remote, or push it from the clone that saved the run."
-                ) from None
+            _fetch(repo, path, temporary / name, commit)
+        if read_card(temporary / "model.json", hint="Run the pipeline again.").thresholds:  # earlier networks have none
+            _fetch(repo, ROWS, temporary / ROWS.name, commit)
     return folder
 
 
@@ -59,6 +55,23 @@ def _check_artifact(repo: Repo, commit: str) -> None:
             f"dvc.yaml of commit {commit[:10]} must have the artifact `{versions.ARTIFACT}` with the path {expected}. "
             "Received: none. Commit the present dvc.yaml, and run the pipeline again."
         )
+
+
+def _fetch(repo: Repo, path: Path, target: Path, commit: str) -> None:
+    """Copy a file of a commit.
+
+    Raises:
+        DataError: neither DVC's cache nor its remote has it, or it is damaged.
+    """
+    try:
+        _copy(repo, path, target)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each kind of remote has errors of its own
+        raise DataError(
+            f"`{path}` of commit {commit[:10]} must be in DVC's cache or its remote. Received: "
+            f"{remote.one_line(error)}. Check the remote, or push it from the clone that saved the run."
+        ) from None
 
 
 def _copy(repo: Repo, path: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from transfer.evaluation import (
+    answers,
     consistency,
     diagnosis,
     heatmaps,
@@ -21,6 +22,7 @@ from transfer.evaluation import (
     scores,
     suspects,
 )
+from transfer.evaluation.answers import Answers
 from transfer.evaluation.consistency import TrainedNetwork
 from transfer.evaluation.diagnosis import Diagnosis
 from transfer.evaluation.inputs import HEAD, TUNED, Inputs, load
@@ -30,7 +32,7 @@ from transfer.evaluation.scores import Comparison, Evaluation, Probabilities
 from transfer.evaluation.suspects import Suspect
 from transfer.features import dataset, store
 from transfer.images import corrections, manifest
-from transfer.network import saving
+from transfer.network import neighbours, saving
 from transfer.network.backend import keras
 from transfer.runtime import files, params, paths
 from transfer.training import history, inference
@@ -62,7 +64,8 @@ class Networks(NamedTuple):
 class Outcome(NamedTuple):
     """The results for each network, by the stage that trained it, their comparison, and all epochs in order.
 
-    `suspects` are photographs of all splits whose class may be wrong, `outlook` what more photographs may bring.
+    `suspects` are photographs of all splits whose class may be wrong, `outlook` what more photographs may bring;
+    `answers` are those of the fine-tuned network, if it has thresholds.
     """
 
     probabilities: dict[str, Probabilities]
@@ -72,6 +75,7 @@ class Outcome(NamedTuple):
     epochs: list[history.CurvePoint]
     suspects: list[Suspect]
     outlook: Outlook | None
+    answers: Answers | None
 
 
 def load_networks(inputs: Inputs) -> Networks:
@@ -84,7 +88,7 @@ def load_networks(inputs: Inputs) -> Networks:
     return Networks(head, tuned, inference.above(tuned, inputs.recipes[0]["boundary"]))
 
 
-def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Probabilities]:
+def predict(networks: Networks, inputs: Inputs, *, checked: int) -> tuple[dict[str, Probabilities], neighbours.Rows]:
     """Predict all test photographs with both networks, from cached activations.
 
     Args:
@@ -93,7 +97,7 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Pr
         checked: number of photographs that the fine-tuned network predicts from pixels, too, as a check of the cache.
 
     Returns:
-        The probabilities of each network, by the stage that trained it.
+        The probabilities of each network, by the stage that trained it, and the fine-tuned network's rows.
 
     Raises:
         DataError: the predictions from pixels and from cached activations differ, or a row of the cache is damaged.
@@ -107,13 +111,14 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> dict[str, Pr
         sample, from_pixels, from_cache, inputs.trained[TUNED], precision=store.precision(inputs.recipes[0])
     )
     pooled, boundary = (_cached(inputs.test, inputs.classes, part) for part in ("pooled", "boundary"))
-    return {
-        HEAD: inference.from_cache(networks.head, pooled, description=f"{STAGE} {HEAD}"),
-        TUNED: inference.from_cache(networks.top, boundary, description=f"{STAGE} {TUNED}"),
-    }
+    of_head = inference.from_cache(networks.head, pooled, description=f"{STAGE} {HEAD}")
+    of_tuned, rows = inference.with_rows(networks.top, boundary, description=f"{STAGE} {TUNED}")
+    return {HEAD: of_head, TUNED: of_tuned}, rows
 
 
-def evaluate(inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities], settings: Params) -> Outcome:
+def evaluate(
+    inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities], settings: Params, given: Answers | None
+) -> Outcome:
     """Score and compare both networks, diagnose their training runs, look for wrong labels, and look ahead.
 
     Args:
@@ -121,6 +126,7 @@ def evaluate(inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities]
         rows: features of the photographs of all splits, as `linear_probe.read_rows` returns them.
         probabilities: the networks' predictions for the test photographs.
         settings: how scores are computed.
+        given: the answers on the test split.
     """
     suspected = suspects.find(inputs.photographs, rows, inputs.classes)
     checked = {correction.sha256 for correction in corrections.read(paths.CORRECTIONS)}
@@ -140,6 +146,7 @@ def evaluate(inputs: Inputs, rows: Rows, probabilities: dict[str, Probabilities]
         epochs=history.concatenate(phases),
         suspects=[each for each in suspected if each.photograph.sha256 not in checked],
         outlook=learning_curve.look_ahead(inputs.photographs, rows, inputs.classes, confidence=settings.confidence),
+        answers=given,
     )
 
 
@@ -164,6 +171,7 @@ def build_report(inputs: Inputs, top: keras.Model, outcome: Outcome, *, confiden
         uncertain=_pictures(inputs, top, predicted, scores.least_certain(predicted)[:PICTURES]),
         suspects=[report.suspect_picture(each, paths.artifact("subsample")) for each in outcome.suspects[:SUSPECTS]],
         suspected=len(outcome.suspects),
+        answers=outcome.answers,
         params=provenance.parameters(inputs.recipes, inputs.trained),
         hashes=provenance.hashes(inputs.lineage["photographs"], inputs.recipes, inputs.trained),
         versions=provenance.versions(),
@@ -173,6 +181,8 @@ def build_report(inputs: Inputs, top: keras.Model, outcome: Outcome, *, confiden
 def write(folder: Path, inputs: Inputs, outcome: Outcome, page: report.Report) -> None:
     """Write metrics.json, predictions.csv, suspects.csv, plots/ and report.html."""
     metrics = results.metrics(outcome.evaluations, outcome.comparison, inputs.classes, photographs=len(inputs.test))
+    if outcome.answers:
+        metrics["answers"] = answers.metrics(outcome.answers)
     files.write_json(folder / "metrics.json", metrics)
     predictions = results.predictions(inputs.test, outcome.probabilities, inputs.classes)
     files.write_text(folder / "predictions.csv", predictions)
@@ -190,10 +200,11 @@ def main() -> None:
     inputs = load()
     networks = load_networks(inputs)
 
-    probabilities = predict(networks, inputs, checked=settings.checked)
+    probabilities, tuned_rows = predict(networks, inputs, checked=settings.checked)
+    given = answers.of_test(inputs, probabilities[TUNED], tuned_rows, confidence=settings.confidence)
     pooled = _cached(inputs.photographs, inputs.classes, "pooled")
     rows = linear_probe.read_rows(pooled, description=f"{STAGE} features")
-    outcome = evaluate(inputs, rows, probabilities, settings)
+    outcome = evaluate(inputs, rows, probabilities, settings, given)
     page = build_report(inputs, networks.top, outcome, confidence=settings.confidence)
 
     with files.atomic_folder(paths.artifact(STAGE)) as folder:

@@ -10,10 +10,11 @@ from pydantic import Field
 
 from transfer.features import dataset, store
 from transfer.images import manifest
-from transfer.network import heads, precision, saving, vgg16, weights
+from transfer.network import heads, neighbours, precision, saving, thresholds, vgg16, weights
 from transfer.network.backend import keras
 from transfer.network.card import describe, verified_card
 from transfer.network.precision import Precision, PrecisionChoice
+from transfer.network.thresholds import Thresholds
 from transfer.runtime import disk, files, params, paths
 from transfer.runtime.errors import DataError, rerun_hint
 from transfer.training import calibration, fit, inference, results, resume
@@ -23,17 +24,27 @@ from transfer.training.settings import Params as TrainingParams
 log = logging.getLogger(__name__)
 
 
+class Answers(params.Section):
+    """How often the answer may be wrong instead of "not sure", or "none of these" instead of a class."""
+
+    coverage: float = Field(
+        gt=0, lt=1, description="fraction of each class's photographs that are answered with it or `not sure`"
+    )
+    lost: float = Field(gt=0, lt=1, description="fraction of all classes' photographs answered `none of these`")
+
+
 class Params(params.Section):
     """How the top of the network is trained and calibrated, and the seed of dropout, order and views."""
 
     precision: PrecisionChoice = Field(description="number format in which the unfrozen layers of the base compute")
     training: TrainingParams
     temperature: Literal["auto", "none"] = Field(description="by which the network divides its log odds")
+    answers: Answers
     seed: int = Field(ge=0)
 
 
 def main() -> None:
-    """Write artifacts/fine_tune/: model.keras, model.json, history.csv, metrics.json and checkpoints/."""
+    """Write artifacts/fine_tune/: model.keras, model.json, rows.npz, history.csv, metrics.json and checkpoints/."""
     settings = params.load("fine_tune", Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
     recipes = store.read_recipes(paths.artifact("extract_features"))
@@ -56,10 +67,13 @@ def main() -> None:
         log.warning(
             "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", head_loss
         )
-    temperature = calibrate(deployed(top, model), photographs, recipes[0], settings)
-    card = describe(manifest.classes(photographs), recipes[0], inputs, used, scores, temperature=temperature)
-    metrics = {"head_val_loss": head_loss, **scores, "temperature": temperature}
     file = paths.artifact("fine_tune", "model.keras")
+    temperature, fitted = calibrate(
+        deployed(top, model), photographs, recipes[0], settings, rows_file=file.with_name(neighbours.FILE_NAME)
+    )
+    classes = manifest.classes(photographs)
+    card = describe(classes, recipes[0], inputs, used, scores, temperature=temperature, thresholds=fitted)
+    metrics = {"head_val_loss": head_loss, **scores, "temperature": temperature}
     results.write_run(file, model, history, metrics=metrics, card=card, scratch=scratch)
 
 
@@ -138,29 +152,50 @@ def train(
     return history, head_loss
 
 
-def calibrate(model: keras.Model, photographs: list[manifest.Entry], recipe: store.Recipe, settings: Params) -> float:
+def calibrate(
+    model: keras.Model, photographs: list[manifest.Entry], recipe: store.Recipe, settings: Params, *, rows_file: Path
+) -> tuple[float, Thresholds]:
     """Divide the log odds of a model by a temperature, in place, if this clearly improves its probabilities.
 
+    Args:
+        model: the network to deploy.
+        photographs: of all splits.
+        recipe: of the features.
+        settings: of the stage.
+        rows_file: where the rows of the training photographs are written.
+
     Returns:
-        The temperature; 1 if the model is unchanged.
+        The temperature, 1 if the model is unchanged, and the thresholds of answers.
     """
-    if settings.temperature == "none":
-        return 1.0
-    validation = [photograph for photograph in photographs if photograph.split == "validation"]
-    classes = manifest.classes(photographs)
-    batches = dataset.FeatureDataset(
+    classes, above = manifest.classes(photographs), inference.above(model, recipe["boundary"])
+    _, rows = inference.with_rows(above, _cached(photographs, "train", settings), description="fine_tune rows")
+    predicted, others = inference.with_rows(
+        above, _cached(photographs, "validation", settings), description="fine_tune calibration"
+    )
+    labels = np.array([classes.index(each.class_name) for each in photographs if each.split == "validation"])
+    temperature = calibration.choose_temperature(labels, predicted) if settings.temperature == "auto" else 1.0
+    if temperature != 1:
+        heads.divide_log_odds(model.layers[-1], temperature)
+        predicted = calibration.at_temperature(predicted, temperature)
+        log.info("The log odds are divided by the temperature %.3g, which improves the probabilities.", temperature)
+    fitted = thresholds.fit(
+        labels,
+        predicted,
+        neighbours.distance_to(rows, neighbours=thresholds.NEIGHBOURS)(others),
+        classes,
+        coverage=settings.answers.coverage,
+        lost=settings.answers.lost,
+        rows=neighbours.write(rows_file, rows),
+    )
+    return temperature, fitted
+
+
+def _cached(photographs: list[manifest.Entry], split: str, settings: Params) -> dataset.FeatureDataset:
+    """Return the boundary activations of a split, without augmentation, in the order of the manifest."""
+    return dataset.FeatureDataset(
         paths.artifact("extract_features"),
-        validation,
-        classes=classes,
+        [photograph for photograph in photographs if photograph.split == split],
+        classes=manifest.classes(photographs),
         part="boundary",
         batch_size=settings.training.batch_size,
     )
-    predicted = inference.from_cache(
-        inference.above(model, recipe["boundary"]), batches, description="fine_tune calibration"
-    )
-    labels = np.array([classes.index(photograph.class_name) for photograph in validation])
-    temperature = calibration.choose_temperature(labels, predicted)
-    if temperature != 1:
-        heads.divide_log_odds(model.layers[-1], temperature)
-        log.info("The log odds are divided by the temperature %.3g, which improves the probabilities.", temperature)
-    return temperature

@@ -58,6 +58,7 @@ PARAMS: dict[str, Any] = {
     "fine_tune": {
         "precision": "float32",
         "temperature": "auto",
+        "answers": {"coverage": 0.99, "lost": 0.02},
         "training": training_params("fine_tune", learning_rate=1e-5, batch_size=8, epochs=3, patience=3),
         "seed": 0,
     },

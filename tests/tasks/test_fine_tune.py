@@ -13,7 +13,7 @@ from tasks import fine_tune
 from tests.tasks.conftest import PARAMS, Chain, file_contents, write_params
 from transfer.features import dataset, store
 from transfer.images import decoding, manifest
-from transfer.network import heads, saving, vgg16, weights
+from transfer.network import card, heads, neighbours, saving, vgg16, weights
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError, rerun_hint
 from transfer.training import calibration, fit
@@ -107,7 +107,9 @@ def test_layers_below_the_boundary_are_unchanged(chain: Chain) -> None:
     assert changed == {"block5_conv1", "block5_conv2", "block5_conv3"}
 
 
-def test_a_temperature_changes_the_model_and_no_prediction(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temperature_changes_the_model_and_no_prediction(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The network itself divides its log odds, so whatever loads it has the better probabilities."""
     monkeypatch.chdir(chain.folder)
     monkeypatch.setattr(calibration, "choose_temperature", lambda *_: 2.0)
@@ -116,9 +118,21 @@ def test_a_temperature_changes_the_model_and_no_prediction(chain: Chain, monkeyp
     before = saving.predict(model, pixels)
     settings = fine_tune.Params.model_validate(PARAMS["fine_tune"])
     recipe = store.read_recipe(FEATURES / "0/recipe.json")
-    assert fine_tune.calibrate(model, photographs, recipe, settings) == 2.0
+    temperature, _ = fine_tune.calibrate(model, photographs, recipe, settings, rows_file=tmp_path / "rows.npz")
+    assert temperature == 2.0
     np.testing.assert_allclose(saving.predict(model, pixels), calibration.at_temperature(before, 2.0), rtol=1e-4)
-    assert fine_tune.calibrate(model, photographs, recipe, settings.model_copy(update={"temperature": "none"})) == 1.0
+    off = settings.model_copy(update={"temperature": "none"})
+    assert fine_tune.calibrate(model, photographs, recipe, off, rows_file=tmp_path / "rows.npz")[0] == 1.0
+
+
+def test_the_card_has_thresholds_for_the_rows_in_its_folder(chain: Chain) -> None:
+    """rows.npz has a row for each training photograph; with few validation photographs the card says so."""
+    limits = card.read_card(chain.folder / OUTPUT / "model.json", hint="").thresholds
+    assert limits
+    assert (limits.coverage, limits.lost, limits.calibrated) == (0.99, 0.02, "none")
+    rows = neighbours.read(chain.folder / OUTPUT / "rows.npz", sha256=limits.rows, channels=512, hint="")
+    assert rows.shape == (len(split(chain.folder, "train")), 512)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-2)
 
 
 def test_a_model_trained_in_bfloat16_is_deployed_in_float32(workspace: Path) -> None:

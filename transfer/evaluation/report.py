@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from transfer.evaluation import figures, heatmaps, learning_curve_figure, names
+from transfer.evaluation.answers import Answers
 from transfer.evaluation.diagnosis import Diagnosis, verdict_text
 from transfer.evaluation.learning_curve import Outlook
 from transfer.evaluation.scores import Comparison, Evaluation
@@ -97,6 +98,7 @@ class Report(NamedTuple):
     uncertain: Sequence[Picture]
     suspects: Sequence[SuspectPicture]  # the first of them
     suspected: int  # how many there are
+    answers: Answers | None
     params: Mapping[str, object]
     hashes: Mapping[str, str]
     versions: Mapping[str, str]

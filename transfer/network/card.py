@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from transfer.images.decoding import MAX_SIZE, Resizing
+from transfer.network.thresholds import Thresholds
 from transfer.runtime import files
 from transfer.runtime.errors import DataError
 
@@ -23,6 +24,7 @@ class Card(BaseModel):
     image_size: int = Field(ge=1, le=MAX_SIZE)
     resizing: Resizing
     temperature: float = Field(1.0, gt=0, description="by which the network divides its log odds")
+    thresholds: Thresholds | None = Field(None, description="of other answers than classes")
     precision: str = Field("float32", description="number format of the activations that the network was trained on")
     trained_on: dict[str, Any]
     params: dict[str, Any]
@@ -37,6 +39,7 @@ def describe(
     scores: dict[str, float],
     *,
     temperature: float = 1.0,
+    thresholds: Thresholds | None = None,
 ) -> dict[str, Any]:
     """Return the content of a `model.json` except the network's SHA-256, which `saving.write` adds.
 
@@ -47,12 +50,14 @@ def describe(
         settings: the stage's parameters.
         scores: of the training run.
         temperature: by which the network divides its log odds, see `calibration.choose_temperature`.
+        thresholds: of other answers than classes; None if the answer is always a class.
     """
     return {
         "classes": list(classes),
         "image_size": recipe["image_size"],
         "resizing": recipe["resizing"],
         "temperature": temperature,
+        **({"thresholds": thresholds.model_dump()} if thresholds else {}),
         "precision": recipe.get("precision", "float32"),
         "trained_on": trained_on,
         "params": settings,

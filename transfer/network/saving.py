@@ -88,7 +88,12 @@ def predict(network: Callable[..., Any], rows: NDArray[Any]) -> NDArray[np.float
     Raises:
         DataError: an output is NaN or infinite.
     """
-    outputs = keras.ops.convert_to_numpy(network(rows, training=False)).astype(np.float64)
+    return probabilities(network(rows, training=False))
+
+
+def probabilities(tensor: Any) -> NDArray[np.float64]:
+    """Return the probability of each class from a network's output, as `predict` does."""
+    outputs = keras.ops.convert_to_numpy(tensor).astype(np.float64)
     if not np.isfinite(outputs).all():
         raise DataError(
             "The network's probabilities must be finite. Received: NaN or infinity. "
@@ -96,8 +101,8 @@ def predict(network: Callable[..., Any], rows: NDArray[Any]) -> NDArray[np.float
         )
     if outputs.shape[1] == 1:
         return np.hstack([1 - outputs, outputs])
-    probabilities: NDArray[np.float64] = outputs / outputs.sum(axis=1, keepdims=True)
-    return probabilities
+    normalized: NDArray[np.float64] = outputs / outputs.sum(axis=1, keepdims=True)
+    return normalized
 
 
 def _one_line(error: Exception) -> str:

@@ -94,7 +94,7 @@ def write(
         gallery: the folder for heat maps, if answers have them.
 
     Returns:
-        The number of photographs predicted as each class.
+        The number of photographs with each answer.
     """
     counts: Counter[str] = Counter()
     sys.stdout.write(output.header)
@@ -106,7 +106,7 @@ def write(
                         _log_failure(name, result)
                         continue
                     sys.stdout.write((output.separator if counts else "") + output.row(text(name), result))
-                    counts[result.class_name] += 1
+                    counts[result.answer] += 1
                     if gallery and heat_map is not None:
                         gallery.add(name, result, heat_map)
                 sys.stdout.flush()
@@ -129,8 +129,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _log_unreadable(found, skipped)
         readable = [photograph for photograph in found if photograph.error is None]
         output = _output_format(arguments.format, [photograph.name for photograph in readable], card.classes)
-        counts = _predict(model.file, readable, output, heat_map_folder=arguments.heatmaps)
-    summary = ", ".join(f"{counts[class_name]} {printable(class_name)}" for class_name in card.classes)
+        counts = _predict(
+            model.file, readable, output, heat_map_folder=arguments.heatmaps, always=arguments.answer == "always"
+        )
+    summary = ", ".join(f"{counts[answer]} {printable(answer)}" for answer in dict.fromkeys([*card.classes, *counts]))
     if model.description != arguments.model:
         log.info("Model: %s.", model.description)
     log.info("%s: %s", _counted(counts.total()), summary)
@@ -150,7 +152,7 @@ def _log_unreadable(found: Iterable[InputPhotograph], skipped: Counter[str]) -> 
 
 
 def _predict(
-    model: Path, photographs: Sequence[InputPhotograph], output: Format, *, heat_map_folder: Path | None
+    model: Path, photographs: Sequence[InputPhotograph], output: Format, *, heat_map_folder: Path | None, always: bool
 ) -> Counter[str]:
     """Load the model and write the predictions; without photographs TensorFlow is not imported."""
     if not photographs:
@@ -160,7 +162,7 @@ def _predict(
 
     with suppress(RuntimeError):  # if this process has used TensorFlow before
         extraction.use_one_thread_per_replica()
-    loaded = load(model)
+    loaded = load(model, always=always)
     names = [photograph.name for photograph in photographs]
     with (
         heat_maps.gallery(heat_map_folder, names) if heat_map_folder else nullcontext() as gallery,
@@ -197,6 +199,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a network with its model.json in the same folder, or a version such as v2.0.0; by default the version in "
         "production, or the newest network if none is",
+    )
+    parser.add_argument(
+        "--answer",
+        choices=("auto", "always"),
+        default="auto",
+        help="auto: `not sure` or `none of these` instead of a class, if the network has thresholds; always: a class",
     )
     parser.add_argument(
         "--heatmaps",

@@ -20,11 +20,13 @@ class Format(NamedTuple):
 
 
 def as_csv() -> Format:
-    """Return the format with the columns file, class and probability, in which no name is a formula."""
+    """Return the format with the columns file, class, probability and answer, in which no name is a formula."""
     return Format(
-        _csv_row("file", "class", "probability"),
+        _csv_row("file", "class", "probability", "answer"),
         lambda name, prediction: _csv_row(
-            *map(spreadsheets.protect, (name, prediction.class_name)), f"{prediction.probability:.9g}"
+            *map(spreadsheets.protect, (name, prediction.class_name)),
+            f"{prediction.probability:.9g}",
+            spreadsheets.protect(prediction.answer),
         ),
     )
 
@@ -48,12 +50,13 @@ def as_table(names: Sequence[str], classes: Sequence[str]) -> Format:
         max(len(printable(cell)) for cell in column) for column in (["file", *names], ["class", *classes])
     )
 
-    def row(name: str, class_name: str, probability: str) -> str:
-        return f"{printable(name):{name_width}}  {printable(class_name):{class_width}}  {probability:>11}\n"
+    def row(name: str, class_name: str, probability: str, answer: str) -> str:
+        cells = f"{printable(name):{name_width}}  {printable(class_name):{class_width}}  {probability:>11}"
+        return f"{cells}  {printable(answer)}\n"
 
     return Format(
-        row("file", "class", "probability"),
-        lambda name, prediction: row(name, prediction.class_name, f"{prediction.probability:.4f}"),
+        row("file", "class", "probability", "answer"),
+        lambda name, prediction: row(name, prediction.class_name, f"{prediction.probability:.4f}", prediction.answer),
     )
 
 
@@ -77,6 +80,7 @@ def _json_object(name: str, prediction: "Prediction") -> str:
         "file": name,
         "class": prediction.class_name,
         "probability": prediction.probability,
+        "answer": prediction.answer,
         "probabilities": prediction.probabilities,
     }
     return json.dumps(row, ensure_ascii=False)

@@ -11,9 +11,10 @@ from PIL import Image
 
 from transfer.evaluation import heatmaps
 from transfer.images import decoding
-from transfer.network import saving
+from transfer.network import neighbours, saving, thresholds
 from transfer.network.backend import keras, tf
 from transfer.network.card import Card
+from transfer.network.thresholds import Thresholds
 from transfer.prediction import model_file, versions
 from transfer.runtime.errors import DataError
 
@@ -24,11 +25,15 @@ BATCH = 2
 
 
 class Prediction(NamedTuple):
-    """The prediction for a photograph: the most probable class, its probability, and the probability of each class."""
+    """The prediction for a photograph: the most probable class, its probability, and the probability of each class.
+
+    `answer` is that class, or "not sure" or "none of these" by the network's thresholds, see `thresholds`.
+    """
 
     class_name: str
     probability: float
     probabilities: dict[str, float]
+    answer: str
 
 
 class Explanation(NamedTuple):
@@ -46,13 +51,17 @@ class Model:
             (photographs, card.image_size, card.image_size, 3).
         card: the content of the network's `model.json`.
         name: which network it is, for the user.
+        distance: of rows to the training photographs, see `neighbours`; None: every answer is a class.
     """
 
-    def __init__(self, network: keras.Model, card: Card, *, name: str = "") -> None:
+    def __init__(
+        self, network: keras.Model, card: Card, *, name: str = "", distance: neighbours.Distance | None = None
+    ) -> None:
         self.card = card
         self.name = name
         self._network = network
-        self._compute = _as_graph(network)
+        self._distance = distance
+        self._compute = _as_graph(network) if distance is None else _with_means(network)
 
     def __call__(self, photograph: str | Path | bytes) -> Prediction:
         """Predict a photograph.
@@ -74,7 +83,7 @@ class Model:
         Raises:
             DataError: a probability is not finite.
         """
-        return [self._prediction(row) for batch in self._batches(photographs) for row in self._rows(batch)]
+        return [prediction for batch in self._batches(photographs) for prediction in self._predictions(batch)]
 
     def explain(self, photographs: Sequence[Image.Image]) -> list[Explanation]:
         """Predict photographs, and compute the heat map of each for its class.
@@ -89,35 +98,45 @@ class Model:
         pixels = [decoding.resize(photograph, size=size, resizing=resizing) for photograph in photographs]
         return [np.stack(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
 
-    def _rows(self, pixels: decoding.Pixels) -> NDArray[np.float64]:
-        return saving.predict(self._compute, _padded(pixels))[: len(pixels)]
+    def _predictions(self, pixels: decoding.Pixels) -> list[Prediction]:
+        return self._answered(self._compute(_padded(pixels), training=False))[: len(pixels)]
 
     def _explanations(self, pixels: decoding.Pixels) -> list[Explanation]:
         parts, below, above = self._parts
         activations = below(_padded(pixels), training=False)
-        rows = saving.predict(above, activations)
-        heats = heatmaps.grad_cam_from_activations(parts, activations, list(rows.argmax(axis=1)))
-        explanations = [Explanation(self._prediction(row), heat) for row, heat in zip(rows, heats, strict=True)]
-        return explanations[: len(pixels)]
+        predictions = self._answered(above(activations, training=False))
+        numbers = [self.card.classes.index(prediction.class_name) for prediction in predictions]
+        heats = heatmaps.grad_cam_from_activations(parts, activations, numbers)
+        return [Explanation(*pair) for pair in zip(predictions, heats, strict=True)][: len(pixels)]
 
     @cached_property
     def _parts(self) -> tuple[heatmaps.Parts, Callable[..., Any], Callable[..., Any]]:
         """The network's parts below and above its last convolution, so that one pass gives prediction and heat map."""
         parts = heatmaps.parts(self._network)
-        return parts, _as_graph(parts.below), _as_graph(keras.Sequential([parts.above, parts.last]))
+        inputs = keras.Input(parts.below.output_shape[1:])
+        above = keras.Sequential([inputs, *parts.above.layers[:-1], self._network.layers[-1]])
+        return parts, _as_graph(parts.below), _as_graph(above) if self._distance is None else _with_means(above)
 
-    def _prediction(self, row: NDArray[np.float64]) -> Prediction:
-        best = int(row.argmax())
-        probabilities = dict(zip(self.card.classes, row.tolist(), strict=True))
-        return Prediction(self.card.classes[best], float(row[best]), probabilities)
+    def _answered(self, outputs: Any) -> list[Prediction]:
+        """Return the predictions of a batch from the network's output, or from that and the means of its features."""
+        classes, fitted = self.card.classes, self.card.thresholds
+        if self._distance is None or fitted is None:
+            rows = saving.probabilities(outputs)
+            answers = [classes[number] for number in rows.argmax(axis=1)]
+        else:
+            rows = saving.probabilities(outputs[0])
+            distances = self._distance(neighbours.normalize(outputs[1].numpy()))
+            answers = thresholds.answers(rows, distances, fitted, classes)
+        return [_prediction(row, answer, classes) for row, answer in zip(rows, answers, strict=True)]
 
 
-def load(model: str | Path | None = None) -> Model:
+def load(model: str | Path | None = None, *, always: bool = False) -> Model:
     """Read a trained network and the `model.json` in its folder.
 
     Args:
         model: a file, or a version such as `v2.0.0`; None for the version in production, or the newest network if none
             is in production. The result's `name` tells which it is.
+        always: answer with a class always; the rows of the training photographs are not read.
 
     Raises:
         DataError: there is no such version, a file is missing or damaged, or the two do not belong together.
@@ -126,7 +145,24 @@ def load(model: str | Path | None = None) -> Model:
     card = model_file.check(selected.file)
     network = saving.load(selected.file)
     _check_shapes(network, card, selected.file)
-    return Model(network, card, name=selected.description)
+    distance = None if always or card.thresholds is None else _distance(network, card.thresholds, selected.file)
+    return Model(network, card, name=selected.description, distance=distance)
+
+
+def _distance(network: keras.Model, fitted: Thresholds, file: Path) -> neighbours.Distance:
+    """Read the rows of the training photographs from the network's folder.
+
+    Raises:
+        DataError: the file is missing or damaged, or the network does not end in a head.
+    """
+    features = network.layers[-1].input.shape
+    hint = "Copy it from the folder in which the network was saved, or predict with `--answer always`."
+    if len(features) != 4:
+        raise DataError(f"{file} must end in a head for feature maps. Received: inputs of the shape {features}. {hint}")
+    rows = neighbours.read(
+        file.with_name(neighbours.FILE_NAME), sha256=fitted.rows, channels=int(features[-1]), hint=hint
+    )
+    return neighbours.distance_to(rows, neighbours=fitted.neighbours)
 
 
 def _check_shapes(network: keras.Model, card: Card, file: Path) -> None:
@@ -150,6 +186,24 @@ def _check_shapes(network: keras.Model, card: Card, file: Path) -> None:
 
 def _padded(pixels: decoding.Pixels) -> decoding.Pixels:
     return np.pad(pixels, ((0, BATCH - len(pixels)), (0, 0), (0, 0), (0, 0)))
+
+
+def _prediction(row: NDArray[np.float64], answer: str, classes: Sequence[str]) -> Prediction:
+    best = int(row.argmax())
+    return Prediction(classes[best], float(row[best]), dict(zip(classes, row.tolist(), strict=True)), answer)
+
+
+def _with_means(network: keras.Model) -> Callable[..., Any]:
+    """Compile a network to a function that returns the mean features that its last layer receives, too."""
+    pixels = keras.Input(network.input_shape[1:], dtype=network.inputs[0].dtype)
+    trunk, head = keras.Sequential([pixels, *network.layers[:-1]]), network.layers[-1]
+
+    def outputs(rows: Any, training: bool) -> tuple[Any, Any]:  # noqa: FBT001 - as Keras calls it
+        features = trunk(rows, training=training)
+        return head(features, training=training), keras.ops.mean(features, axis=(1, 2))
+
+    graph: Callable[..., Any] = tf.function(outputs, jit_compile=False, reduce_retracing=True)
+    return graph
 
 
 def _as_graph(network: keras.Model) -> Callable[..., Any]:

@@ -7,8 +7,9 @@ import numpy as np
 
 from transfer.features import dataset, store
 from transfer.images import decoding, manifest
-from transfer.network import saving
+from transfer.network import neighbours, saving
 from transfer.network.backend import keras
+from transfer.network.neighbours import Rows
 from transfer.runtime import progress
 from transfer.runtime.errors import DataError, rerun_hint
 from transfer.training.calibration import Probabilities
@@ -50,6 +51,28 @@ def from_cache(network: keras.Model, batches: dataset.FeatureDataset, *, descrip
             predicted.append(saving.predict(network, batches[number][0].astype(np.float32)))
             bar.update()
     return np.concatenate(predicted)
+
+
+def with_rows(network: keras.Model, batches: dataset.FeatureDataset, *, description: str) -> tuple[Probabilities, Rows]:
+    """Predict photographs as `from_cache` does, and return their rows for `neighbours`, too.
+
+    Args:
+        network: the part of a network whose input is these activations; its last layer is the head.
+        batches: activations and labels; the labels are not used.
+        description: text of the progress bar.
+
+    Returns:
+        Arrays of shape (photographs, classes) and (photographs, channels).
+    """
+    trunk = keras.Sequential([keras.Input(network.input_shape[1:]), *network.layers[:-1]])
+    with progress.bar(total=len(batches), description=description, unit="batches") as bar:
+        predicted, means = [], []
+        for number in range(len(batches)):
+            feature_maps = trunk(batches[number][0].astype(np.float32), training=False)
+            predicted.append(saving.predict(network.layers[-1], feature_maps))
+            means.append(keras.ops.convert_to_numpy(keras.ops.mean(feature_maps, axis=(1, 2))))
+            bar.update()
+    return np.concatenate(predicted), neighbours.normalize(np.concatenate(means))
 
 
 def from_pixels(

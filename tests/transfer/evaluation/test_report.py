@@ -76,6 +76,7 @@ def page(*, classes: tuple[str, ...] = ("cat", "dog"), p: float = 0.5, **changes
         uncertain=[picture(shows=second, predicted=second, other=first)],
         suspects=[suspect(labelled=first, suggested=second)],
         suspected=1,
+        answers=None,
         params={"fine_tune.training.epochs": 20, "fine_tune.seed": 7},
         hashes={"photographs": "ab" * 32},
         versions={"Python": "3.11.2"},

@@ -115,7 +115,7 @@ def test_rows_follow_the_arguments(photographs: list[Path], run: Run) -> None:
 def test_every_format_has_the_same_predictions(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """CSV has three columns, JSON the probabilities of all classes, too, and the table is aligned."""
     in_csv = run("mine", "--format", "csv")
-    assert list(in_csv[0]) == ["file", "class", "probability"]
+    assert list(in_csv[0]) == ["file", "class", "probability", "answer"]
     predict.main(["mine", "--format", "json"])
     in_json = json.loads(capsys.readouterr().out)
     predict.main(["mine", "--format", "table"])
@@ -290,7 +290,7 @@ def test_as_a_process(photographs: list[Path]) -> None:
         output, errors = (text.decode() for text in process.communicate(timeout=240))
     assert process.returncode == DataError.exit_code == 65
     assert [row["file"] for row in rows(output)] == ["-"]
-    assert output.startswith("file,class,probability\n-,")
+    assert output.startswith("file,class,probability,answer\n-,")
     assert errors.splitlines()[0] == "none.jpg: No such file or directory"
     assert errors.splitlines()[-1].startswith("1 of 2 photographs could not be predicted")
 

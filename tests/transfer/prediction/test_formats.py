@@ -10,7 +10,10 @@ from transfer.prediction.formats import Format
 from transfer.prediction.model import Prediction
 
 NAMES = ["cats/1.jpg", "a longer name.jpg"]
-PREDICTIONS = [Prediction("cat", 0.75, {"cat": 0.75, "dog": 0.25}), Prediction("dog", 1.0, {"cat": 0.0, "dog": 1.0})]
+PREDICTIONS = [
+    Prediction("cat", 0.75, {"cat": 0.75, "dog": 0.25}, "not sure"),
+    Prediction("dog", 1.0, {"cat": 0.0, "dog": 1.0}, "dog"),
+]
 
 
 def output(form: Format) -> str:
@@ -22,7 +25,7 @@ def output(form: Format) -> str:
 def test_csv_has_three_columns() -> None:
     """CSV has a row a photograph, with lines that end in a line feed."""
     text = output(formats.as_csv())
-    assert text == "file,class,probability\ncats/1.jpg,cat,0.75\na longer name.jpg,dog,1\n"
+    assert text == "file,class,probability,answer\ncats/1.jpg,cat,0.75,not sure\na longer name.jpg,dog,1,dog\n"
 
 
 @pytest.mark.parametrize("name", ['a, "b".jpg', "c\nd.jpg", "e\rf.jpg", "g\r\nh.jpg"])

@@ -34,7 +34,7 @@ def test_the_page_shows_what_was_written_even_if_interrupted(tmp_path: Path) -> 
     """The page lists the heat maps written so far, and shows a hostile name as text."""
     name = "<script>.jpg"
     with suppress(KeyboardInterrupt), heat_maps.gallery(tmp_path, [name, "later.jpg"]) as gallery:
-        gallery.add(name, Prediction("cat", 0.9, {"cat": 0.9, "dog": 0.1}), b"JPEG")
+        gallery.add(name, Prediction("cat", 0.9, {"cat": 0.9, "dog": 0.1}, "cat"), b"JPEG")
         raise KeyboardInterrupt
     page = (tmp_path / heat_maps.INDEX).read_text()
     assert "&lt;script&gt;.jpg" in page

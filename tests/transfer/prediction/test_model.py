@@ -12,9 +12,10 @@ from PIL import Image
 from tests.conftest import Reproduced
 from transfer.evaluation import heatmaps
 from transfer.images import decoding
-from transfer.network import saving
+from transfer.network import neighbours, saving
 from transfer.network.backend import keras
 from transfer.network.card import describe
+from transfer.network.thresholds import Thresholds
 from transfer.prediction.model import Model, load
 from transfer.runtime.errors import DataError
 
@@ -161,3 +162,66 @@ def test_a_file_that_is_not_a_photograph_raises(tmp_path: Path) -> None:
         model(tmp_path / "model.json")
     with pytest.raises(FileNotFoundError):
         model(tmp_path / "photograph.jpg")
+
+
+def with_thresholds(folder: Path, **changes: Any) -> Path:
+    """Write a small network that takes dark photographs for bees, with rows of black and of green photographs."""
+    last = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros", bias_initializer="ones")
+    head = keras.Sequential([keras.Input((4, 4, 4)), keras.layers.GlobalAveragePooling2D(), last], name="head")
+    convolution = keras.layers.Conv2D(4, 1)
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 3), dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            convolution,
+            keras.layers.MaxPooling2D(2),
+            head,
+        ]
+    )
+    kernel = np.eye(3, 4, dtype=np.float32)[np.newaxis, np.newaxis]
+    convolution.set_weights([kernel, np.array([0, 0, 0, 0.1], np.float32)])
+    head.layers[-1].set_weights([np.array([[-4], [0], [0], [0]], np.float32), np.array([0.5], np.float32)])
+    rows = neighbours.normalize(np.array([[0, 0, 0, 0.1], [0, 1, 0, 0.1], [1, 1, 0, 0.1]], np.float32))
+    limits = Thresholds(
+        coverage=0.9,
+        calibrated="classes",
+        plausible={"ant": 0.3, "bee": 0.3},
+        lost=0.1,
+        distance=0.1,
+        neighbours=1,
+        rows=neighbours.write(folder / neighbours.FILE_NAME, rows),
+    )
+    card = describe(["ant", "bee"], {"image_size": 8, "resizing": "crop"}, {}, {}, {}, thresholds=limits)
+    saving.write(folder / "model.keras", network, {**card, **changes})
+    return folder / "model.keras"
+
+
+def test_an_answer_may_be_no_class(tmp_path: Path) -> None:
+    """Two plausible classes give "not sure", a photograph unlike others "none of these"; with heat maps, too.
+
+    The predicted class and its probability stay.
+    """
+    model = load(with_thresholds(tmp_path))
+    photographs = [Image.new("RGB", (8, 8), colour) for colour in ("yellow", "lime", "blue")]
+    answers = model.each(photographs)
+    assert [prediction.answer for prediction in answers] == ["ant", "not sure", "none of these"]
+    assert [prediction.class_name for prediction in answers] == ["ant", "bee", "bee"]
+    explained = [explanation.prediction for explanation in model.explain(photographs)]
+    assert [prediction.answer for prediction in explained] == [prediction.answer for prediction in answers]
+    always = load(tmp_path / "model.keras", always=True)
+    assert [prediction.answer for prediction in always.each(photographs)] == ["ant", "bee", "bee"]
+
+
+def test_a_network_of_an_earlier_version_always_answers(tmp_path: Path) -> None:
+    """Its card has no thresholds."""
+    [prediction] = load(small(tmp_path)).each([Image.new("RGB", (8, 8))])
+    assert prediction.answer == prediction.class_name
+
+
+def test_missing_rows_are_named(tmp_path: Path) -> None:
+    """A network whose card has thresholds needs them, or the option to answer always."""
+    file = with_thresholds(tmp_path)
+    (tmp_path / neighbours.FILE_NAME).unlink()
+    with pytest.raises(DataError, match=r"rows\.npz must be .* no such file\. Copy it .* `--answer always`"):
+        load(file)
+    assert load(file, always=True).card.thresholds
