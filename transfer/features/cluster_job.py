@@ -16,7 +16,7 @@ TOLERANCES = {  # processors sum in different orders: a value may be off by a st
     "float32": 2**-10,  # a row is stored as float16
     "bfloat16": 2**-7,
 }
-MAX_LOSSES = 2  # a batch that was lost as often is divided into its photographs
+MAX_LOSSES = 2  # a batch that was lost as often is divided into its photographs, which workers get alone
 
 
 class Timeouts(NamedTuple):
@@ -108,20 +108,21 @@ def make_batches(shots: Sequence[Shot], *, folder: Path) -> list[list[Shot]]:
 
 
 def is_suspect(batch: Batch) -> bool:
-    """Return whether a batch may be the reason that workers ended."""
+    """Return whether a batch, then of one photograph, may be the reason that workers ended: a worker gets it alone."""
     return batch.losses >= MAX_LOSSES
 
 
 def after_loss(batch: Batch) -> list[Batch]:
     """Return what to send to workers after one of them did not return a batch: all of it, or its photographs.
 
-    Nothing is returned if a single photograph was lost often enough: workers cannot compute it.
+    Nothing is returned for a photograph that a worker had alone: workers cannot compute it.
     """
+    if is_suspect(batch):
+        return []
     losses = batch.losses + 1
     if losses < MAX_LOSSES:
         return [Batch(batch.shots, losses)]
-    photographs = [list(group) for _, group in groupby(batch.shots, key=lambda shot: shot.photograph)]
-    return [Batch(shots, losses) for shots in photographs] if len(photographs) > 1 else []
+    return [Batch(list(group), losses) for _, group in groupby(batch.shots, key=lambda shot: shot.photograph)]
 
 
 def to_rows(answer: Any, *, count: int, shapes: Sequence[tuple[int, ...]]) -> list[store.Row]:

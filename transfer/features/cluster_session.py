@@ -8,7 +8,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from transfer.features import cluster_job, cluster_worker, extraction, store
@@ -38,13 +37,23 @@ class Worker(NamedTuple):
         address: the worker's.
         threads: how many batches it computes at a time.
         batches: those that it has, in the order in which they were sent.
-        suspect: held while it has a batch that ended other workers, so that it has one of them at a time.
+        places: one for each batch that it may have; a suspect takes all of them, so that the worker has it alone.
+        entrance: held while a batch takes its places, so that no two suspects wait for each other's.
     """
 
     address: str
     threads: int
     batches: list[Batch]
-    suspect: asyncio.Lock
+    places: asyncio.Semaphore
+    entrance: asyncio.Lock
+
+    async def enter(self, batch: Batch) -> int:
+        """Wait until the worker may have a batch; return the number of places that it takes."""
+        taken = self.threads * BATCHES_PER_THREAD if is_suspect(batch) else 1
+        async with self.entrance:
+            for _ in range(taken):
+                await self.places.acquire()
+        return taken
 
 
 class Session:
@@ -137,9 +146,10 @@ class Session:
                 log.warning("The worker %s gets no work: %s.", address, error)
                 return
             self._admitted.add(address)
-            worker = Worker(address, threads, [], asyncio.Lock())
+            places = BATCHES_PER_THREAD * threads
+            worker = Worker(address, threads, [], asyncio.Semaphore(places), asyncio.Lock())
             try:
-                await _until_one_ends(*(self._send_batches(worker) for _ in range(BATCHES_PER_THREAD * threads)))
+                await _until_one_ends(*(self._send_batches(worker) for _ in range(places)))
             except WorkerError as error:
                 log.warning("The worker %s failed: %s. It is checked again.", address, error)
             finally:
@@ -180,13 +190,14 @@ class Session:
         while True:
             batch = await self._pending.get()
             try:
-                async with worker.suspect if is_suspect(batch) else nullcontext():
-                    rows = await self._rows(worker.address, batch, seconds=self._batch_timeout, sent=worker.batches)
-                await self._store(batch.shots, rows)
+                taken = await worker.enter(batch)
+                rows = await self._rows(worker.address, batch, seconds=self._batch_timeout, sent=worker.batches)
                 worker.batches.remove(batch)
+                for _ in range(taken):
+                    worker.places.release()
+                await self._store(batch.shots, rows)
             except (WorkerError, asyncio.CancelledError):
-                suspects = list(filter(is_suspect, worker.batches))
-                self._put_back(batch, is_blamed=batch in (suspects or worker.batches[: worker.threads]))
+                self._put_back(batch, is_blamed=batch in worker.batches[: worker.threads])
                 raise
 
     async def _rows(self, address: str, batch: Batch, *, seconds: float, sent: list[Batch]) -> list[store.Row]:
@@ -239,7 +250,7 @@ class Session:
             self._pending.put_nowait(part)
         if not batches:
             path = self._job.inputs.folder / batch.shots[0].photograph.path
-            log.warning("%d workers ended or failed while they had %s; it is computed here.", batch.losses + 1, path)
+            log.warning("A worker ended or failed while it had %s alone; it is computed here.", path)
             self._unfit.put_nowait(batch)
 
     async def _compute_here(self, batches: "asyncio.Queue[Batch]", allowed: asyncio.Event) -> None:

@@ -39,7 +39,7 @@ def test_batches_have_limits_of_views_and_of_bytes(tmp_path: Path, monkeypatch: 
 
 
 def test_a_batch_is_divided_when_it_was_lost_twice() -> None:
-    """It is sent again once, then each photograph with its views; a photograph that is lost again is not sent."""
+    """It is sent again once, then each photograph with its views, alone; one that is lost again is not sent."""
     batch = Batch([*shots(0, 2), *shots(1, 1)])
     (again,) = cluster_job.after_loss(batch)
     assert again.shots == batch.shots
@@ -48,6 +48,9 @@ def test_a_batch_is_divided_when_it_was_lost_twice() -> None:
     assert [part.shots for part in divided] == [shots(0, 2), shots(1, 1)]
     assert all(map(cluster_job.is_suspect, divided))
     assert [cluster_job.after_loss(part) for part in divided] == [[], []]
+    (alone,) = cluster_job.after_loss(Batch(shots(0, 2), losses=1))
+    assert alone.shots == shots(0, 2)
+    assert cluster_job.is_suspect(alone)
 
 
 def test_an_answer_is_rows() -> None:
