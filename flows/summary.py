@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.experiments import Difference
 from flows.reproduction import Outcome
-from transfer.evaluation import figures, names
+from transfer.evaluation import names
 from transfer.runtime import paths
 from transfer.training import history
 
@@ -76,6 +76,8 @@ def learning_curves() -> str:
         rows = json.loads(paths.artifact("evaluate", "plots", "learning_curves.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ""
+    from transfer.evaluation import figures  # noqa: PLC0415 - half of a flow's start, and most runs draw nothing
+
     drawing = figures.learning_curves([history.CurvePoint(**row) for row in rows]).replace("currentColor", _INK)
     drawing = drawing.replace("<svg ", f'<svg style="background: {_PAPER}" ', 1)
     picture = base64.b64encode(drawing.encode()).decode()
