@@ -293,19 +293,23 @@ def _server(prefect_home: Path) -> str:
 
 
 @pytest.fixture
-def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_prefect_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No setting names a Prefect server, in this process and in those it starts."""
     with _own_settings_at(tmp_path / "prefect", monkeypatch):
         yield
 
 
-@pytest.fixture
-def no_prefect_server(_own_settings: None) -> None:
-    """No setting names a Prefect server, in this process and in those it starts."""
+@contextmanager
+def using_server(address: str, home: Path) -> Iterator[None]:
+    """Use a Prefect server, and otherwise Prefect's default settings, in this process and in those it starts."""
+    with pytest.MonkeyPatch.context() as patch, _own_settings_at(home, patch):
+        patch.setenv("PREFECT_API_URL", address)
+        with temporary_settings({PREFECT_API_URL: address}):
+            yield
 
 
 @pytest.fixture
-def prefect_server(_server: str, _own_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def prefect_server(_server: str, tmp_path: Path) -> Iterator[str]:
     """The address of the API of a Prefect server that this process and those it starts use."""
-    monkeypatch.setenv("PREFECT_API_URL", _server)
-    with temporary_settings({PREFECT_API_URL: _server}):
+    with using_server(_server, tmp_path / "prefect"):
         yield _server

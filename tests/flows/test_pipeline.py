@@ -1,12 +1,14 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,8 @@ from prefect.logging import get_logger
 from prefect.logging.handlers import APILogWorker
 
 from flows import demo, failure, pipeline
-from tests.flows.conftest import ask, copy_database, wait
+from flows import server as server_of_runs
+from tests.flows.conftest import ask, copy_database, using_server, wait
 from tests.servers import TOKEN, Fault, StandIn, serve
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +105,11 @@ class Server(NamedTuple):
         """Send a request."""
         return ask("POST", f"{self.address}/{path}", body)
 
+    def run(self, number: str) -> dict[str, Any]:
+        """Return a flow run."""
+        found: dict[str, Any] = ask("GET", f"{self.address}/flow_runs/{number}")
+        return found
+
     def latest(self) -> dict[str, Any]:
         """Return the flow run that started last."""
         found: dict[str, Any] = self.post("flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
@@ -141,55 +149,108 @@ def dvc(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def change(**values: dict[str, Any]) -> None:
+def change(folder: Path = Path(), **values: dict[str, Any]) -> None:
     """Write params.yaml with some parameters changed."""
     params = {name: {"exit": 0, "gate": False, "sleep": 0, "value": 1} for name in NAMES}
     for name, changed in values.items():
         params[name] |= changed
-    Path("params.yaml").write_text(json.dumps(params))
+    (folder / "params.yaml").write_text(json.dumps(params))
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Git repository with a pipeline of four stages that have not run; the current folder."""
-    folder = tmp_path / "a project"
-    (folder / ".cache").mkdir(parents=True)
-    monkeypatch.chdir(folder)
+@pytest.fixture(scope="module")
+def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project to copy."""
+    folder = tmp_path_factory.mktemp("prepared") / "a project"
+    for name in (".cache", "tasks"):
+        (folder / name).mkdir(parents=True)
     in_git(folder, "init", "-q", "-b", "main")
     dvc(folder, "init", "-q")
-    Path("dvc.yaml").write_text(PIPELINE)
-    Path("stage.py").write_text(STAGE)
-    Path("tasks").mkdir()
-    Path("tasks/__init__.py").touch()
-    Path("tasks/__main__.py").write_text(CHECK)
-    Path(".gitignore").write_text("/.cache/\n")
-    Path(".dvc/config").write_text("[core]\n    analytics = false\n")
-    change()
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "stage.py").write_text(STAGE)
+    (folder / "tasks/__init__.py").touch()
+    (folder / "tasks/__main__.py").write_text(CHECK)
+    (folder / ".gitignore").write_text("/.cache/\n")
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    change(folder)
     in_git(folder, "add", "-A")
     in_git(folder, "commit", "-qm", "The project")
     return folder
 
 
 @pytest.fixture
-def run(server: Server, project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ended]]:
-    """A function that runs the flow in the project, without pauses between retries."""
-    monkeypatch.chdir(project)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(pipeline.reproduce, "retry_delay_seconds", [0.1, 0.1, 0.1])
-
-    def run(*stages: str, expected: int, force: bool = False, push: bool = False) -> Ended:
-        state = pipeline.pipeline(stages=stages, force=force, push=push, return_state=True)
-        latest = server.latest()
-        return Ended(state, latest, server.tasks(latest["id"], expected))
-
-    yield run
-    APILogWorker.instance().drain()  # while the settings name the server
-    EventsWorker.drain_all()
+def project(_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Git repository with a pipeline of four stages that have not run; the current folder."""
+    folder = shutil.copytree(_prepared, tmp_path / "a project")
+    monkeypatch.chdir(folder)
+    return folder
 
 
-def times_run() -> list[str]:
-    """Return the stages that have run in the current folder, each as often as it has run."""
-    log = Path(".cache/runs.log")
+class Runs(NamedTuple):
+    """A project in which four runs have ended: the first, one without a change, one with a change, one without it."""
+
+    project: Path
+    first: Ended
+    unchanged: Ended
+    changed: Ended
+    restored: Ended
+
+
+@pytest.fixture(scope="module")
+def runs(_server: str, _prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A project with four runs; tests must not change it."""
+    folder = tmp_path_factory.mktemp("runs")
+    project = shutil.copytree(_prepared, folder / "a project")
+    with using_server(_server, folder / "prefect"), running(Server(_server), project) as run:
+        first, unchanged = run(expected=5), run(expected=5)
+        change(second={"value": 2})
+        changed = run(expected=5)
+        change()
+        return Runs(project, first, unchanged, changed, run(expected=5))
+
+
+@pytest.fixture
+def done(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project with four runs, to change; the current folder."""
+    folder = shutil.copytree(runs.project, tmp_path / "a project with runs")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@contextmanager
+def running(server: Server, project: Path) -> Iterator[Callable[..., Ended]]:
+    """Yield a function that runs the flow in a project, without pauses between retries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setattr(pipeline.reproduce, "retry_delay_seconds", [0.1, 0.1, 0.1])
+
+        def run(*stages: str, expected: int, force: bool = False, push: bool = False) -> Ended:
+            state = pipeline.pipeline(stages=stages, force=force, push=push, return_state=True)
+            found = server.run(str(state.state_details.flow_run_id))
+            return Ended(state, found, server.tasks(found["id"], expected))
+
+        yield run
+        APILogWorker.instance().drain()  # while the settings name the server
+        EventsWorker.drain_all()
+
+
+@pytest.fixture
+def run(server: Server, project: Path) -> Iterator[Callable[..., Ended]]:
+    """A function that runs the flow in the project."""
+    with running(server, project) as run:
+        yield run
+
+
+@pytest.fixture
+def run_done(server: Server, done: Path) -> Iterator[Callable[..., Ended]]:
+    """A function that runs the flow in the project with four runs."""
+    with running(server, done) as run:
+        yield run
+
+
+def times_run(folder: Path = Path()) -> list[str]:
+    """Return the stages that have run in a folder, each as often as it has run."""
+    log = folder / ".cache/runs.log"
     return log.read_text().split() if log.exists() else []
 
 
@@ -223,27 +284,22 @@ def working(project: Path) -> list[str]:
     return found
 
 
-def test_each_stage_is_a_task_run_named_for_what_happened(run: Callable[..., Ended], server: Server) -> None:
+def test_each_stage_is_a_task_run_named_for_what_happened(runs: Runs) -> None:
     """First all stages run, then none; after a change and back, the changed stage and those after it are restored."""
-    first = run(expected=5)
-    assert first.names == {**dict.fromkeys(NAMES, "Ran"), "save": "Saved"}
-    assert first.state.is_completed()
-    assert (first.run["state_type"], first.run["name"]) == ("COMPLETED", server.latest()["name"])
-
-    assert run(expected=5).names == {**dict.fromkeys(NAMES, "Unchanged"), "save": "Saved"}
-    change(second={"value": 2})
-    ended = run(expected=5)
-    assert ended.names == {"first": "Unchanged", "second": "Ran", "third": "Ran", "aside": "Unchanged", "save": "Saved"}
-    assert "modified: second" in ended.tasks["second"]["state"]["message"]
-    change()
-    ended = run(expected=5)
-    assert (ended.names["second"], ended.names["third"]) == ("Restored", "Restored")
-    assert sorted(times_run()) == sorted([*NAMES, "second", "third"])
+    assert runs.first.names == {**dict.fromkeys(NAMES, "Ran"), "save": "Saved"}
+    assert runs.first.state.is_completed()
+    assert runs.first.run["state_type"] == "COMPLETED"
+    assert runs.unchanged.names == {**dict.fromkeys(NAMES, "Unchanged"), "save": "Saved"}
+    unchanged = {"first": "Unchanged", "aside": "Unchanged", "save": "Saved"}
+    assert runs.changed.names == {**unchanged, "second": "Ran", "third": "Ran"}
+    assert "modified: second" in runs.changed.tasks["second"]["state"]["message"]
+    assert runs.restored.names == {**unchanged, "second": "Restored", "third": "Restored"}
+    assert sorted(times_run(runs.project)) == sorted([*NAMES, "second", "third"])
 
 
-def test_the_graph_is_that_of_dvc(run: Callable[..., Ended]) -> None:
+def test_the_graph_is_that_of_dvc(runs: Runs) -> None:
     """A task run waits for those of the stages it needs: Prefect draws the graph of dvc.yaml."""
-    tasks = run(expected=5).tasks
+    tasks = runs.first.tasks
     names = {task["id"]: name for name, task in tasks.items()}
     upstream = {
         name: {names[waited["id"]] for waited in task["task_inputs"].get("wait_for", [])}
@@ -280,36 +336,42 @@ def test_an_unknown_stage_is_refused_before_anything_runs(run: Callable[..., End
     "a parameter of a late stage that is not allowed, in a flow run",
     "exit 78 before any stage runs; every output stays",
 )
-def test_parameters_of_all_stages_are_checked_before_the_first_runs(run: Callable[..., Ended]) -> None:
+def test_parameters_of_all_stages_are_checked_before_the_first_runs(run_done: Callable[..., Ended]) -> None:
     """A wrong parameter of a late stage ends the run with one line; no stage runs, and no output is removed."""
-    run(expected=5)
     before = {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()}
+    ran = times_run()
     change(first={"value": 2}, second={"value": -1})
-    ended = run(expected=0)
+    ended = run_done(expected=0)
     assert ended.run["state"]["message"] == "`second.value` must be greater than 0. Received: -1"
     assert failure.exit_code(ended.state) == 78
     assert ended.tasks == {}
-    assert len(times_run()) == 4
+    assert times_run() == ran
     assert {path: path.read_bytes() for path in Path("artifacts").rglob("*") if path.is_file()} == before
 
 
-def test_a_failed_run_of_a_deployment_shows_no_traceback(
-    run: Callable[..., Ended], caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.usefixtures("run")
+def test_a_failed_run_of_a_deployment_shows_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """Prefect's process for the run of a deployment logs the message of the failed flow, and no traceback."""
     change(first={"exit": 65})
-    message = run("first", expected=1).state.message
-    caplog.clear()
     with pytest.raises(SystemExit), handle_engine_signals():
         run_flow(pipeline.pipeline, parameters={"stages": ("first",)}, error_logger=get_logger("flow_runs"))
+    message = "first: expected something. Received: something else."
     assert caplog.messages[-1] == f"Finished in state Failed('{message}')"
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-@pytest.mark.parametrize(("code", "tries"), [(75, 4), (65, 1), (78, 1), (1, 1)])
-def test_only_transient_errors_are_retried(run: Callable[..., Ended], code: int, tries: int) -> None:
+@pytest.mark.parametrize("code", [65, 78, 1])
+def test_only_transient_errors_are_retried(run: Callable[..., Ended], code: int) -> None:
+    """A stage that failed with a code other than 75 is not run again."""
+    change(first={"exit": code})
+    ended = run("first", expected=1)
+    assert (ended.names, ended.run["state_type"]) == ({"first": "Failed"}, "FAILED")
+    assert times_run() == ["first"]
+
+
+def test_a_failed_stage_stops_those_that_need_it(run: Callable[..., Ended]) -> None:
     """A failed stage's last line is its state's message; stages that need it do not start, others do."""
-    change(second={"exit": code})
+    change(second={"exit": 75})
     ended = run(expected=4)
     assert ended.names == {"first": "Ran", "second": "Failed", "third": "NotReady", "aside": "Ran"}
     assert ended.tasks["third"]["state_type"] == "CANCELLED"  # a final state, so that the timeline ends
@@ -317,30 +379,24 @@ def test_only_transient_errors_are_retried(run: Callable[..., Ended], code: int,
     assert ended.tasks["second"]["state"]["message"] == message
     assert ended.run["state_type"] == "FAILED"
     assert message in ended.run["state"]["message"]
-    assert times_run().count("second") == tries
+    assert times_run().count("second") == 4
 
 
-def test_a_run_can_be_restored_by_its_name(run: Callable[..., Ended], project: Path) -> None:
+def test_a_run_can_be_restored_by_its_name(runs: Runs, done: Path) -> None:
     """Every run is an experiment; applying an older one restores its parameters, metrics and outputs."""
-    head = in_git(project, "rev-parse", "HEAD")
-    old = run(expected=5).run["name"]
-    change(second={"value": 2})
-    new = run(expected=5).run["name"]
-    assert in_git(project, "rev-parse", "HEAD") == head
-    assert in_git(project, "diff", "--cached", "--name-only") == ""
-    assert {old, new} <= set(dvc(project, "exp", "list", "--name-only").split())
-    assert json.loads(Path("artifacts/second/metrics.json").read_text()) == {"accuracy": 2}
-    dvc(project, "exp", "apply", old)
+    assert in_git(done, "log", "--format=%s", "HEAD") == "The project\n"  # the branch has no other commit
+    assert in_git(done, "diff", "--cached", "--name-only") == ""
+    assert {ended.run["name"] for ended in runs[1:]} == set(dvc(done, "exp", "list", "--name-only").split())
     assert json.loads(Path("artifacts/second/metrics.json").read_text()) == {"accuracy": 1}
-    assert json.loads(Path("artifacts/second/made.txt").read_text())["value"] == 1
+    dvc(done, "exp", "apply", runs.changed.run["name"])
+    assert json.loads(Path("artifacts/second/metrics.json").read_text()) == {"accuracy": 2}
+    assert json.loads(Path("artifacts/second/made.txt").read_text())["value"] == 2
+    assert json.loads(Path("params.yaml").read_text())["second"]["value"] == 2
 
 
-def test_artifacts_describe_a_run(run: Callable[..., Ended], server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_describe_a_run(runs: Runs, server: Server) -> None:
     """Artifacts have the stages, the parameters that differ from the last saved run, and a stage's progress."""
-    monkeypatch.setattr(pipeline.summary, "learning_curves", lambda: "")
-    before = run(expected=5)
-    change(second={"value": 2})
-    after = run(expected=5)
+    before, after = runs.unchanged, runs.changed
     artifacts = server.artifacts(after.run["id"])
     stages = {row["stage"]: row for row in json.loads(artifacts["stages"])}
     assert {name: row["state"] for name, row in stages.items()} == {
@@ -353,7 +409,7 @@ def test_artifacts_describe_a_run(run: Callable[..., Ended], server: Server, mon
 
 
 def test_a_workspace_that_changes_during_a_run_is_not_saved(
-    run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+    run_done: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If parameters change while stages run, the run is not saved, and its message has the reason."""
     show = pipeline.show_results
@@ -363,7 +419,7 @@ def test_a_workspace_that_changes_during_a_run_is_not_saved(
         show(*arguments)
 
     monkeypatch.setattr(pipeline, "show_results", meanwhile)
-    ended = run(expected=5)
+    ended = run_done(expected=5)
     assert ended.names["save"] == "Skipped"
     assert "third (modified: third)" in ended.run["state"]["message"]
 
@@ -374,7 +430,7 @@ def test_uncommitted_changes_are_saved_and_named(run: Callable[..., Ended]) -> N
     Path("other.py").write_text("")
     Path("stage.py").write_text(STAGE + "\nimport other\n")
     Path("dvc.yaml").write_text(PIPELINE.replace("deps: [stage.py]", "deps: [stage.py, other.py]"))
-    message = run(expected=5).run["state"]["message"]
+    message = run("aside", expected=2).run["state"]["message"]
     assert "It contains changes that are not committed: dvc.yaml, params.yaml, stage.py." in message
     assert "It lacks files that Git does not track: other.py." in message
 
@@ -387,22 +443,23 @@ def test_pushing_needs_a_remote(run: Callable[..., Ended]) -> None:
 
 
 def test_another_clone_starts_from_what_was_pushed(
-    run: Callable[..., Ended], project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_done: Callable[..., Ended], done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run with `push` sends data, metrics and its experiment; a run in a fresh clone computes nothing."""
     in_git(tmp_path, "init", "-q", "--bare", "-b", "main", "origin.git")
-    in_git(project, "remote", "add", "origin", str(tmp_path / "origin.git"))
-    dvc(project, "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
-    in_git(project, "commit", "-qam", "Remote")
-    in_git(project, "push", "-q", "origin", "main")
-    pushed = run(expected=6, push=True)
+    in_git(done, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    with Path(".dvc/config").open("a") as config:
+        config.write(f"    remote = store\n['remote \"store\"']\n    url = {tmp_path / 'store'}\n")
+    in_git(done, "commit", "-qam", "Remote")
+    in_git(done, "push", "-q", "origin", "main")
+    pushed = run_done(expected=6, push=True)
     assert pushed.names["push"] == "Pushed"
-    assert pushed.run["name"] in in_git(project, "ls-remote", "origin")
+    assert pushed.run["name"] in in_git(done, "ls-remote", "origin")
 
     in_git(tmp_path, "clone", "-q", str(tmp_path / "origin.git"), "clone")
     monkeypatch.chdir(tmp_path / "clone")
     Path(".cache").mkdir()
-    ended = run(expected=5)
+    ended = run_done(expected=5)
     assert ended.names == {**dict.fromkeys(NAMES, "Restored"), "save": "Saved"}
     assert times_run() == []
     assert json.loads(Path("artifacts/second/metrics.json").read_text()) == {"accuracy": 1}
@@ -422,7 +479,7 @@ def test_a_stage_ends_with_its_run(
 ) -> None:
     """Within ten seconds of SIGTERM, SIGINT or SIGKILL all processes of a run have ended; the next run goes on."""
     change(second={"sleep": 100})
-    process = started("third")
+    process = started("second")
     wait(lambda: times_run() == ["first", "second"], seconds=60)
     assert any("stage.py second" in line for line in working(project))
     process.send_signal(number)
@@ -432,8 +489,8 @@ def test_a_stage_ends_with_its_run(
     assert not Path("artifacts/second/made.txt").exists()
 
     change()
-    assert run("third", expected=4).state.is_completed()
-    assert times_run() == ["first", "second", "second", "third"]
+    assert run("second", expected=3).state.is_completed()
+    assert times_run() == ["first", "second", "second"]
 
 
 @pytest.mark.reliability("two at once", "two flow runs", "the second waits, names the first, and finds the work done")
@@ -478,18 +535,17 @@ def test_without_a_server_a_temporary_one_is_started(
     assert not psutil.wait_procs(servers, timeout=1)[1]
 
 
-@pytest.mark.usefixtures("project")
-def test_the_exit_code_is_the_stages(started: Callable[..., "subprocess.Popen[str]"]) -> None:
+@pytest.mark.usefixtures("run")
+def test_the_exit_code_is_the_stages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code is that of the failed stage, and 2 for an unknown stage, for which no server is started."""
     change(second={"exit": 77})
-    failed = started("second")
-    output, _ = failed.communicate(timeout=60)
-    assert failed.returncode == 77
-    assert output.rstrip().endswith("second: expected something. Received: something else.")
-    unknown = started("secnd", PREFECT_API_URL="http://127.0.0.1:9/api")
-    output, _ = unknown.communicate(timeout=60)
-    assert unknown.returncode == 2
-    assert output.startswith("Stages must be among")
+    monkeypatch.setattr(sys, "argv", ["pipeline", "second"])
+    assert pipeline.main() == 77
+    assert capsys.readouterr().err.rstrip().endswith("second: expected something. Received: something else.")
+    monkeypatch.setattr(sys, "argv", ["pipeline", "secnd"])
+    monkeypatch.setattr(server_of_runs, "connected", None)
+    assert pipeline.main() == 2
+    assert capsys.readouterr().err.startswith("Stages must be among")
 
 
 ARCHIVE = {f"train/{kind}.{number}.jpg": bytes([number]) * 99 for kind in ("cat", "dog") for number in range(3)}
@@ -526,15 +582,16 @@ def downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "network", "a stage ends with exit 75", "the flow retries it after 5 seconds, 1 minute and 5 minutes"
 )
 def test_a_stage_is_retried_while_kaggle_is_busy(
-    downloading: Path, kaggle: StandIn, started: Callable[..., "subprocess.Popen[str]"], server: Server
+    downloading: Path, kaggle: StandIn, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A download that gave up on a busy server is retried by the flow, and succeeds."""
+    assert pipeline.reproduce.retry_delay_seconds == [5, 60, 300]
+    for name, value in {**kaggle.environment, "no_proxy": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
     kaggle.faults = [Fault(503, {"Retry-After": "999"})]
-    process = started("download", **{**kaggle.environment, "no_proxy": "127.0.0.1"})
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode == 0, output
-    tasks = server.tasks(server.latest()["id"], 2)
-    assert (tasks["download"]["state_name"], tasks["download"]["run_count"]) == ("Ran", 2)
+    with running(server, downloading) as run:
+        download = run("download", expected=2).tasks["download"]
+    assert (download["state_name"], download["run_count"]) == ("Ran", 2), download["state"]["message"]
     assert zipfile.is_zipfile(downloading / "artifacts/download/photos.zip")
 
 
