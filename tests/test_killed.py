@@ -65,13 +65,13 @@ def forget(workspace: Path, *stages: str) -> None:
 
 
 def recompute(workspace: Path, *stages: str) -> str:
-    """Run plain `dvc repro`, which must run these stages first, and restore none from its cache; return its output.
+    """Run `dvc repro` of these stages, which must run all of them and restore none from its cache; return its output.
 
-    A history has seconds, so the evaluation runs again after a training run.
+    Stages after a training run, which would run again as a history has seconds, are left alone.
     """
     assert not (workspace / ".dvc/cache/runs").exists()
-    output = dvc(workspace, "repro")
-    assert re.findall(r"Running stage '(\w+)'", output)[: len(stages)] == [*stages]
+    output = dvc(workspace, "repro", *stages)
+    assert re.findall(r"Running stage '(\w+)'", output) == [*stages]
     assert "is cached" not in output
     return output
 
@@ -118,10 +118,11 @@ def stage(workspace: Path, name: str) -> AbstractContextManager["subprocess.Pope
     return started(workspace, "tasks", name)
 
 
-def is_stopped(process: psutil.Process) -> bool:
-    """Return whether a process is stopped, and has not ended."""
+def is_stopped(file: Path) -> bool:
+    """Return whether the process whose number is in a file is stopped, and has not ended."""
+    number = file.read_text().strip() if file.exists() else ""
     with suppress(psutil.NoSuchProcess):
-        return process.status() == psutil.STATUS_STOPPED
+        return bool(number) and psutil.Process(int(number)).status() == psutil.STATUS_STOPPED
     return False
 
 
@@ -136,6 +137,8 @@ def stop(event, arguments):
         if isinstance(name, str | os.PathLike) and fnmatchcase(f"{event} {os.fspath(name)}", os.environ["STOP_AT"]):
             remaining -= 1
             if not remaining:
+                with open(os.environ["STOPPED"], "w") as file:
+                    print(os.getpid(), file=file)
                 os.kill(os.getpid(), signal.SIGSTOP)
 sys.addaudithook(stop)
 """
@@ -153,13 +156,15 @@ def stopped(workspace: Path, tmp_path: Path) -> Stopped:
 
     @contextmanager
     def start(*command: str, at: str, after: int = 1) -> Iterator["subprocess.Popen[str]"]:
-        variables = {"PYTHONPATH": str(tmp_path / "stopping"), "STOP_AT": at, "STOP_AFTER": str(after)}
+        found = tmp_path / "stopping/stopped"
+        found.unlink(missing_ok=True)
+        variables = {"PYTHONPATH": str(found.parent), "STOPPED": str(found), "STOP_AT": at, "STOP_AFTER": str(after)}
         with started(workspace, *command, **variables) as process:
             deadline = time.monotonic() + 120
-            while not any(map(is_stopped, processes_in(workspace))):
+            while not is_stopped(found):
                 assert process.poll() is None, process.communicate()[1]
                 assert time.monotonic() < deadline
-                time.sleep(0.01)
+                time.sleep(0.02)
             yield process
 
     return start

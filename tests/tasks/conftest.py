@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests import sharing
 from tests.conftest import training_params
 from transfer.images import manifest
 from transfer.network import weights
@@ -175,9 +176,15 @@ def prepare_workspace(folder: Path, *, numbers: Sequence[int]) -> None:
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Return the workspace in which extract_features, train_head and fine_tune have run; not to be changed."""
-    folder = tmp_path_factory.mktemp("chain") / "with a space"
-    prepare_workspace(folder, numbers=range(20))
-    return Chain(folder, {stage: run(stage, folder) for stage in STAGES})
+    folder = sharing.make_once(sharing.folder(tmp_path_factory) / "chain", _run_chain)
+    return Chain(folder / "with a space", json.loads((folder / "stderr.json").read_text()))
+
+
+def _run_chain(folder: Path) -> None:
+    workspace = folder / "with a space"
+    prepare_workspace(workspace, numbers=range(20))
+    stderr = {stage: run(stage, workspace) for stage in STAGES}
+    (folder / "stderr.json").write_text(json.dumps(stderr))
 
 
 @pytest.fixture

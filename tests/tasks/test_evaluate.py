@@ -177,7 +177,7 @@ def test_the_outputs_are_complete_and_reproducible(workspace: Path) -> None:
     assert model.endswith("artifacts/fine_tune/model.keras")
     assert metrics.endswith("artifacts/evaluate/metrics.json")
     assert "fine-tuned" in first.stderr
-    assert run(workspace).returncode == 0
+    evaluate.main()
     assert outputs(workspace) == files
 
 
@@ -266,26 +266,25 @@ def test_photographs_of_one_colour_are_evaluated(tmp_path: Path, monkeypatch: py
 
 
 def test_a_changed_network_is_refused(workspace: Path) -> None:
-    """A network that disagrees with the cached features ends with 65; the message has the file and the rerun hint."""
+    """A network that disagrees with the cached features is refused; the message has the file and the rerun hint."""
     replace(workspace / "artifacts/fine_tune/model.keras", tiny_network(2, offset=0.0))
-    result = run(workspace)
-    last = result.stderr.splitlines()[-1]
-    assert result.returncode == 65
+    with pytest.raises(DataError) as refusal:
+        evaluate.main()
+    last = str(refusal.value)
     assert "artifacts/fine_tune/model.keras must predict the same for photos/" in last
     assert last.endswith(rerun_hint("extract_features", "fine_tune"))
     assert not (workspace / "artifacts/evaluate").exists()
 
 
 def test_a_damaged_photograph_is_refused(workspace: Path) -> None:
-    """A photograph truncated after `subsample` ends with 65; the message has its path and the rerun hint."""
+    """A photograph truncated after `subsample` is refused; the message has its path and the rerun hint."""
     photographs = [entry for entry in manifest.read(Path("artifacts/split/manifest.csv")) if entry.split == "test"]
     damaged = min(photographs, key=lambda entry: entry.sha256)
     path = workspace / "artifacts/subsample" / damaged.path
     path.write_bytes(path.read_bytes()[:300])
-    result = run(workspace)
-    assert result.returncode == 65
-    assert "Traceback" not in result.stderr
-    last = result.stderr.splitlines()[-1]
+    with pytest.raises(DataError) as refusal:
+        evaluate.main()
+    last = str(refusal.value)
     assert last.startswith(f"artifacts/subsample/{damaged.path} must be")
     assert last.endswith(rerun_hint("subsample"))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tasks import train_head
+from tasks import fine_tune, train_head
 from tests import disks
 from tests.tasks.conftest import PARAMS, Chain, file_contents, kill_in_the_third_epoch, run, write_params
 from transfer.features import dataset, store
@@ -25,11 +25,10 @@ HEAD = Path("artifacts/train_head/head.keras")
 
 
 class Stage(NamedTuple):
-    """A training stage: its name, the network's file, the features that it reads and inputs of its own."""
+    """A training stage: its name, the network's file and inputs of its own."""
 
     name: str
     network: str
-    part: dataset.Part
     inputs: dict[str, Path]
 
     @property
@@ -41,8 +40,8 @@ class Stage(NamedTuple):
 both_stages = pytest.mark.parametrize(
     "trained",
     [
-        Stage("train_head", "head.keras", "pooled", {}),
-        Stage("fine_tune", "model.keras", "boundary", {"head": HEAD}),
+        Stage("train_head", "head.keras", {}),
+        Stage("fine_tune", "model.keras", {"head": HEAD}),
     ],
     ids=lambda trained: trained.name,
 )
@@ -92,28 +91,27 @@ def test_the_card_describes_the_network_and_its_lineage(chain: Chain, trained: S
     assert card["scores"] == {name: value for name, value in metrics.items() if name != "head_val_loss"}
 
 
-@both_stages
-def test_a_rerun_writes_the_same_bytes(chain: Chain, workspace: Path, trained: Stage) -> None:
+def test_a_rerun_writes_the_same_bytes(chain: Chain, workspace: Path) -> None:
     """From the same inputs and parameters, every file is the same but for the durations of epochs."""
-    shutil.rmtree(trained.output)
-    run(trained.name, workspace)
-    assert without_seconds(workspace / trained.output) == without_seconds(chain.folder / trained.output)
+    shutil.rmtree(OUTPUT)
+    run("train_head", workspace)
+    assert without_seconds(workspace / OUTPUT) == without_seconds(chain.folder / OUTPUT)
 
 
 @pytest.mark.reliability("killed", "a killed training run", "the next run goes on after the last complete epoch")
-@both_stages
-def test_a_killed_stage_ends_with_the_same_bytes(chain: Chain, workspace: Path, trained: Stage) -> None:
+def test_a_killed_fine_tuning_ends_with_the_same_bytes(chain: Chain, workspace: Path) -> None:
     """Killed in its third epoch, the stage trains that epoch alone and writes the files of an undisturbed run."""
-    shutil.rmtree(trained.output)
+    output = Path("artifacts/fine_tune")
+    shutil.rmtree(output)
     photographs = manifest.read(Path("artifacts/split/manifest.csv"))
-    training, _ = dataset.train_and_validation(FEATURES, photographs, part=trained.part, batch_size=8, seed=0)
-    state = kill_in_the_third_epoch(trained.name, workspace, training)
+    training, _ = dataset.train_and_validation(FEATURES, photographs, part="boundary", batch_size=8, seed=0)
+    state = kill_in_the_third_epoch("fine_tune", workspace, training)
     kept = json.loads((state / "history.json").read_text())
-    assert not trained.output.exists()
+    assert not output.exists()
     assert len(kept) == 2
-    run(trained.name, workspace)
-    assert without_seconds(workspace / trained.output) == without_seconds(chain.folder / trained.output)
-    epochs = history(workspace / trained.output)
+    run("fine_tune", workspace)
+    assert without_seconds(workspace / output) == without_seconds(chain.folder / output)
+    epochs = history(workspace / output)
     assert [float(epoch["seconds"]) for epoch in epochs[:2]] == [epoch["seconds"] for epoch in kept]
     assert not list(Path(".cache/training").glob("*/*"))
 
@@ -130,7 +128,7 @@ def test_a_killed_run_of_several_heads_ends_with_the_same_bytes(workspace: Path)
     kill_in_the_third_epoch("train_head", workspace, training)
     run("train_head", workspace)
     assert without_seconds(OUTPUT) == undisturbed
-    run("fine_tune", workspace)
+    fine_tune.main()
     tuned = saving.load(Path("artifacts/fine_tune/model.keras"))
     assert {layer.name for layer in tuned.layers[-1].layers} >= {"head_1_dense_1", "head_2_dense_1", "head_3_dense_1"}
     assert read_json(Path("artifacts/fine_tune/metrics.json"))["head_val_loss"] == pytest.approx(
