@@ -198,12 +198,13 @@ def orphans() -> list[tuple[psutil.Process, Holder]]:
     for process in psutil.process_iter():
         try:
             variables = process.environ()
-            stage = variables.get("DVC_STAGE")
+            stage, root = variables.get("DVC_STAGE"), variables.get("DVC_ROOT")
             marked = variables.get(MARK) == workspace
             orphaned = (
                 stage is not None
                 and readable
-                and os.path.realpath(variables.get("DVC_ROOT", "")) == workspace
+                and root  # the path "" would be this workspace
+                and os.path.realpath(root) == workspace
                 and not holders & {process.pid, *(parent.pid for parent in process.parents())}
             )
             if (marked or orphaned) and process.pid not in own and process.status() != psutil.STATUS_ZOMBIE:

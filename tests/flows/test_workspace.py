@@ -297,16 +297,15 @@ def test_processes_of_an_earlier_run_are_terminated() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_processes_of_another_workspace_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A process that a run in another clone started is not terminated."""
+    """A process that a run in another clone started is not terminated, nor a stage that names no clone."""
     (tmp_path / "another").mkdir()
     with monkeypatch.context() as there:
         there.chdir(tmp_path / "another")
         marked = workspace.environment()
     orphaned = {"DVC_STAGE": "split", "DVC_ROOT": str(tmp_path / "another")}
-    with sleeping(marked) as run, sleeping(orphaned) as stage:
+    with sleeping(marked) as run, sleeping(orphaned) as stage, sleeping({"DVC_STAGE": "split"}) as alone:
         assert workspace.terminate_orphans() == []
-        assert run.poll() is None
-        assert stage.poll() is None
+        assert [process.poll() for process in (run, stage, alone)] == [None] * 3
 
 
 @pytest.mark.reliability(
