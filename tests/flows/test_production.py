@@ -15,6 +15,7 @@ from flows import experiments, git, graph, models, processes, production, record
 from tests import networks
 from tests.conftest import ROOT, Reproduced, copy_workspace
 from tests.flows.test_experiments import everything
+from transfer.evaluation import judgement
 from transfer.images import manifest
 from transfer.prediction import versions
 from transfer.runtime.errors import DataError, ParamsError
@@ -35,7 +36,8 @@ def workspace(reproduced: Reproduced, tmp_path: Path, monkeypatch: pytest.Monkey
     folder = tmp_path / "a project"
     copy_workspace(reproduced.workspace, folder)
     monkeypatch.chdir(folder)
-    shutil.copy(ROOT / ".gitignore", ".gitignore")
+    for name in (".gitignore", ".dvc/.gitignore"):  # without them, Git compresses weights for ten seconds
+        shutil.copy(ROOT / name, name)
     config = Path(".dvc/config").read_text().replace("    no_scm = true\n", "")
     Path(".dvc/config").write_text(
         config.replace("[core]", "[core]\n    remote = store")
@@ -80,8 +82,17 @@ def state() -> dict[str, object]:
     return {name: value for name, value in found.items() if not name.startswith((".cache", "artifacts/promote"))}
 
 
-def test_the_life_of_a_model(train: Train, tmp_path: Path) -> None:
+def judged_here(candidate: Path, champion: Path | None) -> dict[str, Any]:
+    """Judge in this process, which has imported TensorFlow; tests/flows/test_promote.py starts another one."""
+    options = ["--champion", str(champion)] if champion else []
+    judgement.main([str(candidate), *options, "--verdict", ".cache/verdict.json"])
+    verdict: dict[str, Any] = json.loads(Path(".cache/verdict.json").read_text())
+    return verdict
+
+
+def test_the_life_of_a_model(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promoted, replaced by a better one, refused, rolled back; DVC alone gets the one in production elsewhere."""
+    monkeypatch.setattr(promotion, "judge", judged_here)
     first, better, worse = train("first", 1.5), train("better", 3.0), train("worse", 1.0)
     Path("untracked").write_text("untracked")
     before = state()

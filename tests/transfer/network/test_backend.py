@@ -13,22 +13,17 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_tensorflow_uses_onednn_and_prints_nothing() -> None:
-    """OneDNN is on unless the environment switches it off, and importing writes nothing to standard error."""
-    program = (
-        "import os; from transfer.network.backend import tf; "
-        "print(int(tf.constant(1)), os.environ['TF_ENABLE_ONEDNN_OPTS'])"
-    )
-    result = run(program)
-    assert (result.stdout.strip(), result.stderr) == ("1 1", "")
-    assert run(program, TF_ENABLE_ONEDNN_OPTS="0").stdout.strip() == "1 0"
+def test_the_import_has_the_projects_settings() -> None:
+    """OneDNN is on unless the environment switches it off, and importing writes nothing to standard error.
 
-
-def test_keras_does_not_import_optional_packages() -> None:
-    """Importing Keras does not import matplotlib, scipy and scikit-learn; they can be imported later."""
+    Matplotlib, SciPy and scikit-learn are not imported with it; they can be imported later.
+    """
     program = (
-        "import sys; from transfer.network.backend import keras; "
-        "print([name for name in ('matplotlib', 'scipy', 'sklearn') if name in sys.modules]); "
+        "import os, sys; from transfer.network.backend import tf; "
+        "print(int(tf.constant(1)), os.environ['TF_ENABLE_ONEDNN_OPTS'], "
+        "[name for name in ('matplotlib', 'scipy', 'sklearn') if name in sys.modules]); "
         "import matplotlib.pyplot, scipy.stats, sklearn.metrics"
     )
-    assert run(program).stdout.strip() == "[]"
+    result = run(program)
+    assert (result.stdout.strip(), result.stderr) == ("1 1 []", "")
+    assert run(program, TF_ENABLE_ONEDNN_OPTS="0").stdout.strip() == "1 0 []"
