@@ -120,6 +120,11 @@ def dvc(workspace: Path, *arguments: str) -> str:
     return result.stdout
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin long files first, as the other processes would have nothing to do while the last one ends."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def _default_signals() -> None:
     """Let processes that a test starts receive SIGINT, SIGTERM and SIGHUP, which they ignore if this process does.

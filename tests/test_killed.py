@@ -30,6 +30,7 @@ SHELLS = ["/bin/sh", "/bin/bash"]  # DVC runs a stage in SHELL, or in /bin/sh, w
 IN_PLACE = ("dvc.lock", ".dvc/tmp/rwlock")  # files that DVC does not write atomically
 LAST_LINE = "Completed work is kept; run the same command to go on."
 
+pytestmark = pytest.mark.long
 Stopped = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
 signals_end_stages = pytest.mark.reliability(

@@ -16,6 +16,7 @@ from tests import disks
 from tests.conftest import Reproduced, copy_workspace, digests, dvc, small_demo
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.long
 STAGES: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 

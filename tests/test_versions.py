@@ -14,16 +14,11 @@ from typing import Any, NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
-from flows import demo, sandbox
+from flows import sandbox
 from tests import servers
+from tests.conftest import Reproduced, copy_workspace
 
 ROOT = Path(__file__).parent.parent
-SMALLER: dict[str, dict[str, Any]] = {
-    "download": {"generated": {"photographs": 80, "size": 32}},
-    "subsample": {"photographs": 40},
-    "extract_features": {"image_size": 32},
-    "train_head": {"head": {"dense": [4]}, "training": {"epochs": 1}},
-}
 IN_GIT = ("metrics.json", "history.csv")
 REMOTES = ("folder", "s3")
 
@@ -36,7 +31,7 @@ class Version(NamedTuple):
 
 
 class Versions(NamedTuple):
-    """A project with two pushed versions, tagged v1 and v2; v2 has 20 photographs more and another dropout rate."""
+    """A project with two pushed versions, tagged v1 and v2; v2 has 10 photographs more and another dropout rate."""
 
     project: Path
     v1: Version
@@ -86,13 +81,15 @@ def artifacts(project: Path) -> dict[str, str]:
     }
 
 
-def create_project(folder: Path) -> Path:
-    """Create a Git repository with the project, small parameters and, to be quick, the stages up to `train_head`."""
-    demo.prepare(ROOT, folder)
+def create_project(workspace: Path, folder: Path) -> Path:
+    """Create a Git repository with the demo's workspace and, to be quick, only the stages up to `train_head`."""
+    copy_workspace(workspace, folder)
     for name in (".dvc/config", ".dvc/.gitignore", ".gitignore"):
         shutil.copy2(ROOT / name, folder / name)
     pipeline = YAML(typ="safe").load(ROOT / "dvc.yaml")
-    stages = {name: stage for name, stage in pipeline["stages"].items() if name not in ("fine_tune", "evaluate")}
+    for name in ("fine_tune", "evaluate"):
+        shutil.rmtree(folder / "artifacts" / name)
+    stages = {name: stage for name, stage in pipeline["stages"].items() if (folder / "artifacts" / name).exists()}
     YAML().dump({"stages": stages}, folder / "dvc.yaml")
     git(folder, "init", "--quiet", "--initial-branch=main")
     git(folder, "config", "user.name", "Somebody")
@@ -131,19 +128,16 @@ def release(tag: str, project: Path, folder: Path, bucket: servers.Bucket) -> Ve
 
 
 @pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
-    """A project that ran once as it is and once as an experiment, and was pushed to a folder and to S3 each time."""
+def versions(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versions]:
+    """The demo, then an experiment with other parameters, each pushed to a folder and to S3."""
     folder = tmp_path_factory.mktemp("versions")
-    params = {name: {**section, **SMALLER.get(name, {})} for name, section in demo.PARAMS.items()}
     with pytest.MonkeyPatch.context() as patch, servers.serve_s3() as bucket:
-        patch.setattr(demo, "PARAMS", params)
         for name, value in bucket.environment.items():
             patch.setenv(name, value)
-        project, remote = create_project(folder / "project"), folder / "remote"
+        project, remote = create_project(reproduced.workspace, folder / "project"), folder / "remote"
         dvc(project, "remote", "add", "-d", "s3", "s3://bucket/dogs-vs-cats")
         dvc(project, "remote", "add", "-d", "folder", str(remote))
 
-        dvc(project, "repro")
         v1 = release("v1", project, remote, bucket)
         changes = ("-S", "subsample.photographs=60", "-S", "train_head.head.dropout=0.25")
         dvc(project, "exp", "run", "--name", "more", *changes)
@@ -164,7 +158,7 @@ def test_a_clone_pulls_data_and_model_and_runs_nothing(versions: Versions, remot
 
 @pytest.mark.parametrize("remote", REMOTES)
 def test_more_photographs_push_only_new_files(versions: Versions, remote: str) -> None:
-    """A push of 20 photographs more sends these, their rows and seven small files, and writes no other file again."""
+    """A push of 10 photographs more sends these, their rows and seven small files, and writes no other file again."""
     before, after = versions.v1.remotes[remote], versions.v2.remotes[remote]
     assert {key: after[key] for key in before} == before
 
@@ -172,8 +166,8 @@ def test_more_photographs_push_only_new_files(versions: Versions, remote: str) -
     photographs = [path for path in new if path.startswith("artifacts/subsample/photos/")]
     rows = [path for path in new if path.endswith(".npz")]
     small = {path for path in new if path not in (*photographs, *rows) and not path.endswith(IN_GIT)}
-    assert len(photographs) == 20
-    assert 20 < len(rows) <= 40  # view 0 of each photograph, and view 1 of each training photograph
+    assert len(photographs) == 10
+    assert 10 < len(rows) <= 20  # view 0 of each photograph, and view 1 of each training photograph
     assert small == {
         "artifacts/subsample/manifest.csv",
         "artifacts/split/manifest.csv",
@@ -221,7 +215,7 @@ def test_two_versions_are_compared(versions: Versions, tmp_path: Path) -> None:
         json.loads(dvc(project, kind, "diff", "--json", "v1", "v2")) for kind in ("params", "metrics", "plots")
     )
     assert params["params.yaml"] == {
-        "subsample.photographs": {"old": 40, "new": 60, "diff": 20},
+        "subsample.photographs": {"old": 50, "new": 60, "diff": 10},
         "train_head.head.dropout": {"old": 0.5, "new": 0.25, "diff": -0.25},
     }
     scores, history = "artifacts/train_head/metrics.json", "artifacts/train_head/history.csv"

@@ -132,12 +132,12 @@ def number(stage: str) -> int:
     return int(Path("artifacts", stage, "made/number").read_text())
 
 
-def wait(reached: Callable[[], bool], *, seconds: float) -> None:
-    """Wait until a condition holds; fail if it does not in time."""
+def wait(reached: Callable[[], bool], *, seconds: float, pause: float = 0.05) -> None:
+    """Wait until a condition holds, which is checked after each pause; fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def wait_for(path: Path) -> None:

@@ -50,7 +50,7 @@ class Served(NamedTuple):
     def ended(self, number: str, *, seconds: float = 200) -> dict[str, Any]:
         """Wait until a flow run has ended; return it."""
         over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        wait(lambda: self.run(number)["state_type"] in over, seconds=seconds)
+        wait(lambda: self.run(number)["state_type"] in over, seconds=seconds, pause=0.5)
         return self.run(number)
 
     def stages(self, number: str) -> dict[str, str]:

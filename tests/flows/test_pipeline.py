@@ -81,6 +81,7 @@ for name in wrong:
 sys.exit(78 if wrong else 0)
 """
 NAMES = ("first", "second", "third", "aside")
+pytestmark = pytest.mark.long
 
 
 class Ended(NamedTuple):
@@ -483,7 +484,7 @@ def test_a_stage_ends_with_its_run(
     wait(lambda: times_run() == ["first", "second"], seconds=60)
     assert any("stage.py second" in line for line in working(project))
     process.send_signal(number)
-    wait(lambda: working(project) == [], seconds=10)
+    wait(lambda: working(project) == [], seconds=10, pause=0.2)
     process.communicate(timeout=10)
     assert process.returncode != 0
     assert not Path("artifacts/second/made.txt").exists()

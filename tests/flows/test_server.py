@@ -14,7 +14,7 @@ import requests
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows import serve, server, server_problems
+from flows import pipeline, serve, server, server_problems
 
 
 @contextmanager
@@ -115,19 +115,16 @@ def test_a_run_uses_the_configured_server(prefect_server: str, capfd: pytest.Cap
 
 
 @pytest.mark.usefixtures("no_prefect_server")
-def test_a_run_does_not_start_without_the_configured_server(tmp_path: Path) -> None:
+def test_a_run_does_not_start_without_the_configured_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """If the server of PREFECT_API_URL does not answer, a run ends with a line about it, and starts no other."""
     address = server.at(server.free_port())
-    result = subprocess.run(
-        [sys.executable, "-m", "flows.pipeline"],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"PREFECT_API_URL": address},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (result.returncode, result.stdout) == (1, "")
-    (line,) = result.stderr.splitlines()
+    monkeypatch.setenv("PREFECT_API_URL", address)
+    monkeypatch.setattr(sys, "argv", ["pipeline"])
+    with temporary_settings({PREFECT_API_URL: address}):
+        assert pipeline.main() == 1
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"No Prefect server answers at {address}, which PREFECT_API_URL names.")
     assert not (tmp_path / "prefect/server.log").exists()
 

@@ -16,10 +16,11 @@ from flows.reproduction import Outcome
 from tests.conftest import ROOT, Reproduced
 from tests.flows.conftest import clone, git
 
+pytestmark = pytest.mark.long
 SWEEPS = """\
 widths:
   stage: train_head
-  seeds: [0, 1]
+  seeds: [1]
   given: {train_head.training.epochs: 1}
   grid:
     train_head.head.dense: [[4], []]
@@ -65,17 +66,17 @@ def test_a_sweep_compares_its_points_and_changes_nothing(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     with (project / "sweeps/widths.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [(line["point"], line["seed"]) for line in lines] == [("[4]", "0"), ("[4]", "1"), ("[]", "0"), ("[]", "1")]
-    assert len({line["val_loss"] for line in lines}) == 4
+    assert [(line["point"], line["seed"]) for line in lines] == [("[4]", "1"), ("[]", "1")]
     assert (project / "sweeps/widths.svg").read_text().startswith("<svg")
     named = [line.split()[0] for line in done.stdout.splitlines()[1:3]]
-    mean = {name: sum(float(line["val_loss"]) for line in lines if line["point"] == name) for name in ("[4]", "[]")}
-    assert named == sorted(mean, key=lambda name: mean[name])
+    loss = {line["point"]: float(line["val_loss"]) for line in lines}
+    assert loss["[4]"] != loss["[]"]
+    assert named == sorted(loss, key=lambda name: loss[name])
     assert (git("status", "--porcelain"), git("rev-parse", "HEAD"), Path("params.yaml").read_bytes()) == before
 
     dvc = [sys.executable, "-m", "dvc", "exp"]
     listed = subprocess.run([*dvc, "list", "--name-only"], capture_output=True, text=True, check=True).stdout.split()
-    assert sorted(listed) == [f"sweep-widths-{name}" for name in ("4-seed-0", "4-seed-1", "seed-0", "seed-1")]
+    assert sorted(listed) == ["sweep-widths-4-seed-1", "sweep-widths-seed-1"]
     subprocess.run([*dvc, "apply", "sweep-widths-4-seed-1"], capture_output=True, check=True)
     applied = of_yaml(Path("params.yaml"))["train_head"]
     assert (applied["head"]["dense"], applied["training"]["epochs"], applied["seed"]) == ([4], 1, 1)

@@ -22,6 +22,7 @@ from transfer.training.history import COLUMNS
 OUTPUT = Path("artifacts/train_head")
 FEATURES = Path("artifacts/extract_features")
 HEAD = Path("artifacts/train_head/head.keras")
+pytestmark = pytest.mark.long
 
 
 class Stage(NamedTuple):

@@ -24,6 +24,7 @@ from transfer.runtime.errors import ParamsError
 ROOT = Path(__file__).parents[3]
 ROWS = 80  # of 50 photographs, 30 of them for training with a view each
 FEATURES = Path(".cache/features")
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
