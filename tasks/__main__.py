@@ -6,9 +6,11 @@ take seconds, and a Python without the packages end the process with the exit co
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from transfer.runtime import paths, stage
@@ -18,7 +20,26 @@ from transfer.runtime.errors import ParamsError
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the stage or the check that the arguments name, and exit."""
     options = _parser().parse_args(arguments)
+    if options.stage is None:
+        hide_tensorflow()
     stage.run(partial(check, options.check) if options.stage is None else partial(run, options.stage))
+
+
+class _Absent(type):
+    """The type of a class that stands for a package: each attribute that it lacks is the class itself."""
+
+    def __getattr__(cls, _: str) -> "_Absent":
+        return cls
+
+
+def hide_tensorflow() -> None:
+    """Give the modules of this process a stand-in for TensorFlow and Keras, whose import takes seconds.
+
+    Parameters are checked without a call of either; modules need their names for annotations and subclasses.
+    """
+    backend: Any = ModuleType("transfer.network.backend")
+    backend.keras = backend.tf = _Absent("Absent", (), {})
+    sys.modules[backend.__name__] = backend
 
 
 def run(name: str) -> None:
