@@ -92,16 +92,12 @@ def test_the_card_describes_the_network_and_its_lineage(chain: Chain, trained: S
     assert card["scores"] == {name: value for name, value in metrics.items() if name != "head_val_loss"}
 
 
-def test_a_rerun_writes_the_same_bytes(chain: Chain, workspace: Path) -> None:
-    """From the same inputs and parameters, every file is the same but for the durations of epochs."""
-    shutil.rmtree(OUTPUT)
-    run("train_head", workspace)
-    assert without_seconds(workspace / OUTPUT) == without_seconds(chain.folder / OUTPUT)
-
-
 @pytest.mark.reliability("killed", "a killed training run", "the next run goes on after the last complete epoch")
 def test_a_killed_fine_tuning_ends_with_the_same_bytes(chain: Chain, workspace: Path) -> None:
-    """Killed in its third epoch, the stage trains that epoch alone and writes the files of an undisturbed run."""
+    """Killed in its third epoch, the stage trains that epoch alone and writes the files of an undisturbed run.
+
+    From the same inputs and parameters, every file is the same but for the durations of epochs.
+    """
     output = Path("artifacts/fine_tune")
     shutil.rmtree(output)
     photographs = manifest.read(Path("artifacts/split/manifest.csv"))
