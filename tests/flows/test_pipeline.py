@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -111,9 +112,12 @@ class Server(NamedTuple):
         found: dict[str, Any] = ask("GET", f"{self.address}/flow_runs/{number}")
         return found
 
-    def latest(self) -> dict[str, Any]:
-        """Return the flow run that started last."""
-        found: dict[str, Any] = self.post("flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
+    def named_in(self, output: str) -> dict[str, Any]:
+        """Return the flow run that the output of its process names."""
+        name = re.search(r"Flow run '(.+?)' - ", output)
+        assert name, output
+        named = {"flow_runs": {"name": {"any_": [name[1]]}}}
+        found: dict[str, Any] = self.post("flow_runs/filter", **named, sort="START_TIME_DESC", limit=1)[0]
         return found
 
     def tasks(self, run: str, expected: int) -> dict[str, dict[str, Any]]:
@@ -613,7 +617,7 @@ def test_a_refusal_is_final_and_shows_no_secret(
     process = started("download", **{**kaggle.environment, "no_proxy": "127.0.0.1"})
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 77
-    run = server.latest()
+    run = server.named_in(output)
     tasks = server.tasks(run["id"], 1)
     assert (tasks["download"]["state_name"], tasks["download"]["run_count"]) == ("Failed", 1)
     assert "rules" in tasks["download"]["state"]["message"]
