@@ -92,7 +92,7 @@ def judged_here(candidate: Path, champion: Path | None) -> dict[str, Any]:
 
 def test_the_life_of_a_model(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promoted, replaced by a better one, refused, rolled back; DVC alone gets the one in production elsewhere."""
-    monkeypatch.setattr(promotion, "judge", judged_here)
+    monkeypatch.setattr(production, "judge", judged_here)
     first, better, worse = train("first", 1.5), train("better", 3.0), train("worse", 1.0)
     Path("untracked").write_text("untracked")
     before = state()
