@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -241,15 +242,27 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sharing.folder(tmp_path_factory) / "prefect"
 
 
-def ask(method: str, address: str, body: object = None) -> Any:
-    """Send a request to a Prefect server, and repeat it while the database is busy, as Prefect's own client does."""
+def patient_session() -> requests.Session:
+    """Return a session that repeats a request while the database is busy, as Prefect's own client does."""
+    session = requests.Session()
     busy = Retry(total=12, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
-    with requests.Session() as session:
-        session.mount("http://", HTTPAdapter(max_retries=busy))
-        api = address[: address.index("/api/") + len("/api")]
-        client = str(uuid.uuid4())
-        token = session.get(f"{api}/csrf-token", params={"client": client}, timeout=30).json()["token"]
-        headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": client}
+    session.mount("http://", HTTPAdapter(max_retries=busy))
+    return session
+
+
+@cache
+def csrf_headers(api: str) -> dict[str, str]:
+    """Return the headers with which a Prefect server takes requests for an hour."""
+    client = str(uuid.uuid4())
+    with patient_session() as session:
+        answer = session.get(f"{api}/csrf-token", params={"client": client}, timeout=30)
+    return {"Prefect-Csrf-Token": answer.json()["token"], "Prefect-Csrf-Client": client}
+
+
+def ask(method: str, address: str, body: object = None) -> Any:
+    """Send a request to a Prefect server."""
+    headers = csrf_headers(address[: address.index("/api/") + len("/api")])
+    with patient_session() as session:
         answer = session.request(method, address, json=body, headers=headers, timeout=30)
     answer.raise_for_status()
     return answer.json() if answer.content else None
