@@ -73,9 +73,12 @@ def fit_network(
     train, validation = datasets(
         settings, photographs, augmented=model.augmented, batch_size=training.batch_size, name=name
     )
-    classes = len(manifest.classes(photographs))
-    network = networks.build(model.network, image_size=settings.image_size, classes=classes, seed=settings.seed)
-    fit.compile_model(network, training, batches=len(train))
+    class_names = manifest.classes(photographs)
+    network = networks.build(
+        model.network, image_size=settings.image_size, classes=len(class_names), seed=settings.seed
+    )
+    counts = [sum(each.class_name == name for each in photographs if each.split == "train") for name in class_names]
+    fit.compile_model(network, training, batches=len(train), counts=counts)
     network.jit_compile = False  # XLA's convolutions and poolings are slower here, and take a minute to compile
     folder = paths.artifact("baselines", STAGE, name)
     disk.require_space(fit.required_space(network, network, settings=training, scratch=scratch, results=folder))

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -79,7 +80,11 @@ def compare(folder: Path, before: str, now: str | None = None) -> str:
 
 def networks(version: Version) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield each network's stage and scores."""
-    return ((name, scores) for name, scores in version.metrics.items() if isinstance(scores, dict))
+    return (
+        (name, {**scores, "balanced_accuracy": mean(scores["recall"].values())})  # which earlier versions did not write
+        for name, scores in version.metrics.items()
+        if isinstance(scores, dict) and "recall" in scores
+    )
 
 
 def score_rows(before: Version, now: Version) -> list[list[str]]:
@@ -87,7 +92,7 @@ def score_rows(before: Version, now: Version) -> list[list[str]]:
     rows = []
     earlier = dict(networks(before))
     for stage, scores in networks(now):
-        for name in ("accuracy", "log_loss", "roc_auc", "calibration_error"):
+        for name in ("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "calibration_error"):
             old, new = earlier.get(stage, {}).get(name), scores.get(name)
             if old is not None and new is not None:
                 rows.append(

@@ -54,7 +54,7 @@ def prepare(project: Path, workspace: Path) -> None:
 
 def table(metrics: dict[str, Any]) -> str:
     """Format the scores of both networks as a text table, without those of single classes."""
-    scores = {name: value for name, value in metrics.items() if isinstance(value, dict)}
+    scores = {name: value for name, value in metrics.items() if isinstance(value, dict) and name != "answers"}
     columns = [name for name, value in next(iter(scores.values())).items() if not isinstance(value, dict)]
     rows = [[name, *(values[column] for column in columns)] for name, values in scores.items()]
     return tabulate(rows, headers=["", *columns], tablefmt="plain", floatfmt=".4f")

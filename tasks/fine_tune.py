@@ -134,7 +134,7 @@ def train(
         batch_size=settings.training.batch_size,
         seed=settings.seed,
     )
-    fit.compile_model(top, settings.training, batches=len(training))
+    fit.compile_model(top, settings.training, batches=len(training), counts=training.counts)
     folder = paths.artifact("fine_tune")
     disk.require_space(fit.required_space(top, model, settings=settings.training, scratch=scratch, results=folder))
     head_loss = fit.validation_loss(top, validation)

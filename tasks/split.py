@@ -60,11 +60,38 @@ def assign(entries: Iterable[manifest.Entry], settings: Params) -> list[manifest
     The training photographs that remain follow from their content and the seed, so a smaller limit gives a subset of
     a larger one.
     """
-    assigned = [entry._replace(split=split_of(entry.sha256, settings)) for entry in entries]
+    assigned = _without_gaps([entry._replace(split=split_of(entry.sha256, settings)) for entry in entries], settings)
     if settings.training_photographs is None:
         return assigned
     remaining = {*_limit(assigned, settings.training_photographs, seed=settings.seed)}
     return [entry for entry in assigned if entry.split != "train" or entry in remaining]
+
+
+def _without_gaps(entries: list[manifest.Entry], settings: Params) -> list[manifest.Entry]:
+    """Give each split that has no photograph of a class the one whose fraction is nearest, if another split has two.
+
+    A class of a few photographs would otherwise miss a split. Only that photograph moves, and only until the class has
+    one that belongs there; where the others are does not depend on it.
+    """
+    filled = {entry.path: entry for entry in entries}
+    for name in manifest.classes(entries):
+        for split in ("test", "validation", "train"):
+            of_class = [entry for entry in filled.values() if entry.class_name == name]
+            sizes = Counter(entry.split for entry in of_class)
+            donors = [entry for entry in of_class if sizes[entry.split] > 1]
+            if not sizes[split] and donors:
+                nearest = min(donors, key=lambda entry: (_distance(entry.sha256, split, settings), entry.path))
+                filled[nearest.path] = nearest._replace(split=split)
+    return list(filled.values())
+
+
+def _distance(sha256: str, split: Split, settings: Params) -> float:
+    """Return how far a photograph's fraction is from those of a split."""
+    held_back = settings.test + settings.validation
+    ranges = {"test": (0.0, settings.test), "validation": (settings.test, held_back), "train": (held_back, 1.0)}
+    low, high = ranges[split]
+    fraction = seeding.fraction(STAGE, settings.seed, sha256)
+    return max(low - fraction, fraction - high, 0.0)
 
 
 def _limit(entries: list[manifest.Entry], limit: int, *, seed: int) -> Iterator[manifest.Entry]:
@@ -99,8 +126,8 @@ def check_classes(counts: dict[Split, dict[str, int]]) -> None:
     ]
     if missing:
         raise DataError(
-            f"Every class must be in every split. Received: no {', no '.join(missing)}. Raise "
-            "`subsample.photographs` or the split's fraction, or choose another `split.seed`."
+            f"Every class must be in every split. Received: no {', no '.join(missing)}. Each class needs three "
+            "photographs or more: raise `subsample.photographs`, or add photographs."
         )
 
 

@@ -1,4 +1,4 @@
-"""Subsample: select readable photographs without duplicates, the same number of every class."""
+"""Subsample: select readable photographs without duplicates, the same number of every class or in proportion."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "subsample"
 
+FEWEST = 3  # photographs of each class that come first, one for each split
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -36,6 +37,8 @@ class Params(params.Section):
 
     Args:
         photographs: in all classes together; if they do not divide evenly, the first classes get one more.
+        balance: `equal`: the same number of every class; `as_they_are`: in the proportions in which there are
+            candidates, but `FEWEST` of each class if there are so many.
         seed: of the selection.
         near_duplicates: in how many of the 256 bits of their perceptual hashes two photographs may differ and still
             count as duplicates, if small copies of the two agree as well. 0: only equal hashes do. null: hashes
@@ -43,6 +46,7 @@ class Params(params.Section):
     """
 
     photographs: int = Field(ge=2)
+    balance: Literal["equal", "as_they_are"]
     seed: int = Field(ge=0)
     near_duplicates: int | None = Field(ge=0, le=64)
 
@@ -56,6 +60,20 @@ def queue_candidates(candidates: Iterable[Candidate], *, seed: int) -> Queues:
     for candidate in sorted(candidates, key=lambda candidate: (seeding.digest(STAGE, seed, candidate.name), candidate)):
         queues[candidate.class_name].append(candidate)
     return dict(sorted(queues.items()))
+
+
+def merge(queues: Queues, *, seed: int) -> Queues:
+    """Merge the queues of all classes to one, so that a choice has the proportions of the candidates.
+
+    It begins with `FEWEST` candidates of each class in turn, so that a rare class is in every split; the others follow
+    in random order. Like each queue it depends on the seed and the names alone.
+    """
+    first = itertools.chain(*itertools.zip_longest(*(queue[:FEWEST] for queue in queues.values())))
+    others = sorted(
+        (candidate for queue in queues.values() for candidate in queue[FEWEST:]),
+        key=lambda candidate: (seeding.digest(STAGE, seed, candidate.name), candidate.member),
+    )
+    return {"all": [*filter(None, first), *others]}
 
 
 def examine_and_choose(
@@ -101,12 +119,12 @@ def check_rejected(rejected: Sequence[Rejected], *, examined: int) -> None:
         )
 
 
-def check_counts(photographs: int, queues: Queues, rejected: Sequence[Rejected]) -> None:
+def check_counts(settings: Params, queues: Queues, rejected: Sequence[Rejected]) -> None:
     """Check that there are enough photographs of every class that are not rejected.
 
     Raises:
         DataError: a class has none.
-        ParamsError: a class has too few, or there are more classes than photographs asked for.
+        ParamsError: there are too few, by `balance` of a class or of all, or more classes than photographs asked for.
     """
     names = {photograph.name for photograph in rejected}
     left = {name: sum(candidate.member not in names for candidate in queue) for name, queue in queues.items()}
@@ -117,12 +135,14 @@ def check_counts(photographs: int, queues: Queues, rejected: Sequence[Rejected])
             f"Each class must have a usable photograph. Received: none of {empty}{without}. "
             "Repair the photographs or choose another `download.source`."
         )
-    largest = selection.largest_choice(list(left.values()))
-    if not len(left) <= photographs <= largest:
+    equal = settings.balance == "equal"
+    largest = selection.largest_choice(list(left.values())) if equal else sum(left.values())
+    if not len(left) <= settings.photographs <= largest:
         counts = ", ".join(f"{count} `{name}`" for name, count in left.items())
         raise ParamsError(
-            f"`{STAGE}.photographs` must be from {len(left)} to {largest}: every class gives the same number and "
-            f"there are {counts}{without}. Received: {photographs}"
+            f"`{STAGE}.photographs` must be from {len(left)} to {largest}: "
+            f"{'every class gives the same number and ' if equal else ''}"
+            f"there are {counts}{without}. Received: {settings.photographs}"
         )
 
 
@@ -200,19 +220,20 @@ def choose(archive: zipfile.ZipFile, queues: Queues, corrected: Applied, setting
         ParamsError: there are fewer usable photographs than asked for.
         DiskError: the disk has too little space for the photographs.
     """
-    check_counts(settings.photographs, queues, corrected.excluded)
+    check_counts(settings, queues, corrected.excluded)
     queues = corrected.relabel(queues)
     excluded = {photograph.name for photograph in corrected.excluded}
     candidates = [each for each in itertools.chain(*queues.values()) if each.member not in excluded]
     copies = selection.find_copies(archive, candidates)
     check_rejected(copies, examined=len(candidates))
     unused = [*corrected.excluded, *copies]
-    check_counts(settings.photographs, queues, unused)
-    members = selection.first_choice(queues, settings.photographs)
+    check_counts(settings, queues, unused)
+    turns = queues if settings.balance == "equal" else merge(queues, seed=settings.seed)
+    members = selection.first_choice(turns, settings.photographs)
     disk.require_space({paths.artifact(STAGE): size_on_disk(archive, members)})
-    choice = examine_and_choose(archive, queues, unused, settings)
+    choice = examine_and_choose(archive, turns, unused, settings)
     check_rejected(choice.rejected, examined=len(choice.taken) + len(choice.rejected))
-    check_counts(settings.photographs, queues, list(dict.fromkeys([*unused, *choice.rejected])))
+    check_counts(settings, queues, list(dict.fromkeys([*unused, *choice.rejected])))
     return choice
 
 

@@ -61,7 +61,7 @@ def train(head: keras.Model, photographs: list[manifest.Entry], settings: Params
         pool=partial(heads.pool, pooling=settings.head.pooling),
     )
     above = heads.above_pooling(head, settings.head.pooling)
-    fit.compile_model(above, settings.training, batches=len(training))
+    fit.compile_model(above, settings.training, batches=len(training), counts=training.counts)
     folder = paths.artifact("train_head")
     disk.require_space(fit.required_space(above, head, settings=settings.training, scratch=scratch, results=folder))
     return fit.fit(

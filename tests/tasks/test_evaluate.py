@@ -206,7 +206,15 @@ def test_metrics_have_the_documented_names(workspace: Path) -> None:
     """metrics.json has the same scores for both models, McNemar's p and the number of test photographs."""
     evaluate.main()
     metrics = json.loads((workspace / "artifacts/evaluate/metrics.json").read_text())
-    names = ["accuracy", "accuracy_low", "accuracy_high", "log_loss", "roc_auc", "calibration_error"]
+    names = [
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "balanced_accuracy",
+        "log_loss",
+        "roc_auc",
+        "calibration_error",
+    ]
     names += ["recall", "precision"]
     assert list(metrics) == ["train_head", "fine_tune", "mcnemar_p", "test_photographs"]
     assert list(metrics["train_head"]) == list(metrics["fine_tune"]) == names

@@ -44,7 +44,7 @@ def scenes(cats: int, dogs: int) -> dict[str, bytes]:
 
 def prepare(workspace: Path, members: Mapping[str, bytes], **params: Any) -> None:
     """Write params.yaml and the archive that the stage reads."""
-    settings = {"photographs": 10, "seed": 0, "near_duplicates": 24} | params
+    settings = {"photographs": 10, "balance": "equal", "seed": 0, "near_duplicates": 24} | params
     (workspace / "params.yaml").write_text(f"subsample: {json.dumps(settings)}\n")
     download = workspace / "artifacts" / "download"
     download.mkdir(parents=True, exist_ok=True)
@@ -545,3 +545,23 @@ def test_unknown_photographs_and_classes_are_refused_by_name(here: Path) -> None
         subsample.main()
     received = ", ".join([*(f"no photograph with the sha256 {sha256}" for sha256 in unknown), "no class `fox`"])
     assert f"their classes cat, dog or `exclude`. Received: {received}." in str(refusal.value)
+
+
+def test_classes_keep_their_proportions(here: Path) -> None:
+    """With `as_they_are` a choice has the classes' proportions, and three of a rare one; a smaller is part of it."""
+    members = scenes(60, 4)
+    taken, _ = choice(here, members, photographs=32, balance="as_they_are")
+    counts = Counter(name.split(".")[0] for name in taken)
+    assert counts["cat"] + counts["dog"] == 32
+    assert 3 <= counts["dog"] <= 4
+    smaller, _ = choice(here, members, photographs=16, balance="as_they_are")
+    assert smaller < taken
+    everything, _ = choice(here, members, photographs=64, balance="as_they_are")
+    assert len(everything) == 64
+
+
+def test_more_photographs_than_all_classes_have_are_refused(here: Path) -> None:
+    """With `as_they_are` the classes need not have the same number."""
+    prepare(here, scenes(6, 4), photographs=11, balance="as_they_are")
+    with pytest.raises(ParamsError, match=r"must be from 2 to 10: there are 6 `cat`, 4 `dog`\. Received: 11"):
+        subsample.main()

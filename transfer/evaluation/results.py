@@ -117,12 +117,14 @@ def table(scores: Mapping[str, Scores], *, confidence: float) -> str:
         scores: by the stage that trained the network.
         confidence: confidence level of the intervals, between 0 and 1.
     """
-    headers = ["", "accuracy", f"{100 * confidence:g} % interval", "log loss", "ROC AUC", "calibration error"]
+    interval = f"{100 * confidence:g} % interval"
+    headers = ["", "accuracy", interval, "balanced", "log loss", "ROC AUC", "calibration error"]
     rows = [
         [
             names.network(stage),
             f"{100 * of_stage.accuracy:.1f} %",
             f"{100 * of_stage.accuracy_low:.1f} to {100 * of_stage.accuracy_high:.1f} %",
+            f"{100 * of_stage.balanced_accuracy:.1f} %",
             f"{of_stage.log_loss:.4f}",
             f"{of_stage.roc_auc:.4f}",
             f"{of_stage.calibration_error:.4f}",

@@ -20,6 +20,7 @@ class Scores(NamedTuple):
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+    balanced_accuracy: float
     log_loss: float
     roc_auc: float
     calibration_error: float
@@ -94,6 +95,7 @@ def score(labels: Labels, probabilities: Probabilities, *, confidence: float, bi
             accuracy=float(correct.mean()),
             accuracy_low=low,
             accuracy_high=high,
+            balanced_accuracy=balanced_accuracy(confusion),
             log_loss=log_loss(labels, probabilities),
             roc_auc=roc_auc(labels, probabilities),
             calibration_error=calibration_error(diagram),
@@ -175,6 +177,12 @@ def class_scores(confusion: Sequence[Sequence[int]]) -> list[ClassScores]:
         )
         for number, row in enumerate(confusion)
     ]
+
+
+def balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float:
+    """Return the mean recall of the classes: the accuracy if all classes had the same number of photographs."""
+    recalls = [scores.recall for scores in class_scores(confusion)]
+    return sum(recalls) / len(recalls)
 
 
 def most_confident_errors(labels: Labels, probabilities: Probabilities) -> list[int]:

@@ -1,6 +1,7 @@
 """Dataset: batches of cached features for Keras, one view of each photograph per epoch."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,12 @@ class FeatureDataset(Dataset):
 
     def __len__(self) -> int:
         return math.ceil(len(self._photographs) / self._batch_size)
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of photographs of each class, in the order of the class numbers."""
+        counts = Counter(photograph.class_name for photograph in self._photographs)
+        return [counts[name] for name in self._numbers]
 
     def __getitem__(self, index: int) -> Batch:
         photographs = self._order()[index * self._batch_size : (index + 1) * self._batch_size]

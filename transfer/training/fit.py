@@ -1,7 +1,7 @@
 """Fit: a network trained on a dataset, watched on the validation split, resumed if it was killed."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,18 @@ from transfer.training.history import History, best_epoch
 from transfer.training.settings import Params
 
 
-def compile_model(model: keras.Model, settings: Params, *, batches: int) -> None:
+def compile_model(model: keras.Model, settings: Params, *, batches: int, counts: Sequence[int] | None = None) -> None:
     """Compile a network with its optimizer and the loss that fits its output.
 
     Keras's `loss` includes L1 and L2 penalties and smoothed labels; the metric `log_loss` does not.
 
     Args:
         model: changed in place; its output is as `losses.build` takes it.
-        settings: optimizer, learning rate, schedule, label smoothing and epochs are used here.
+        settings: optimizer, learning rate, schedule, label smoothing, class weight and epochs are used here.
         batches: number of batches of an epoch.
+        counts: training photographs of each class, for `class_weight: balanced`.
     """
+    weights = losses.balanced_weights(counts) if counts and settings.class_weight == "balanced" else None
     model.compile(
         optimizer=optimizers.build(
             settings.optimizer,
@@ -36,7 +38,7 @@ def compile_model(model: keras.Model, settings: Params, *, batches: int) -> None
             schedule=settings.learning_rate_schedule,
             steps=settings.epochs * batches,
         ),
-        loss=losses.build(model.output_shape, label_smoothing=settings.label_smoothing),
+        loss=losses.build(model.output_shape, label_smoothing=settings.label_smoothing, weights=weights),
         metrics=losses.metrics(model.output_shape),
     )
     model.optimizer.build(model.trainable_variables)

@@ -4,7 +4,7 @@ A network of several heads is trained by the log odds of each, see `heads.above_
 that it learns as it would alone, and the scores are those of the averaged log odds, which the saved network predicts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transfer.network.backend import keras
@@ -13,12 +13,13 @@ Shape = tuple[int | None, ...]
 Loss = Callable[[Any, Any], Any]  # of labels, numbers of classes of shape (photographs, 1), and a network's output
 
 
-def build(shape: Shape, *, label_smoothing: float) -> Loss:
+def build(shape: Shape, *, label_smoothing: float, weights: Sequence[float] | None = None) -> Loss:
     """Return the log loss with smoothed labels, for several heads the sum of each one's.
 
     Args:
         shape: of the network's output: (photographs, units), probabilities, or (photographs, heads, units), log odds.
         label_smoothing: how far labels are moved towards their mean.
+        weights: of the photographs of each class; None: all count the same.
     """
     units = shape[-1]
     loss = (
@@ -26,7 +27,18 @@ def build(shape: Shape, *, label_smoothing: float) -> Loss:
         if units == 1
         else _categorical_crossentropy(units, label_smoothing)
     )
+    if weights is not None:
+        loss = _weighted(units, label_smoothing, weights)
     return loss if len(shape) == 2 else _SumOverHeads(loss)
+
+
+def balanced_weights(counts: Sequence[int]) -> list[float]:
+    """Return weights by which every class has the same sum, and whose mean over all photographs is 1.
+
+    Args:
+        counts: the number of training photographs of each class, one or more.
+    """
+    return [sum(counts) / (len(counts) * count) for count in counts]
 
 
 def metrics(shape: Shape) -> list[keras.metrics.Metric]:
@@ -46,6 +58,23 @@ def _categorical_crossentropy(units: int | None, label_smoothing: float) -> Loss
         return keras.losses.categorical_crossentropy(labels, probabilities, label_smoothing=label_smoothing)
 
     return categorical_crossentropy
+
+
+def _weighted(units: int | None, label_smoothing: float, weights: Sequence[float]) -> Loss:
+    """Return the loss of each photograph, times the weight of its class.
+
+    Keras's `class_weight` would do the same for one head, but not for the log odds of several.
+    """
+
+    def weighted_crossentropy(numbers: Any, probabilities: Any) -> Any:
+        if units == 1:
+            losses = keras.losses.binary_crossentropy(numbers, probabilities, label_smoothing=label_smoothing)
+        else:
+            losses = _categorical_crossentropy(units, label_smoothing)(numbers, probabilities)
+        table = keras.ops.convert_to_tensor(weights, dtype=losses.dtype)
+        return losses * keras.ops.take(table, keras.ops.cast(numbers[..., 0], "int32"))
+
+    return weighted_crossentropy
 
 
 class _SumOverHeads(keras.losses.Loss):  # type: ignore[misc]

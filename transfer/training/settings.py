@@ -91,6 +91,7 @@ class Params(Section):
     learning_rate_schedule: Schedule
     reduce_lr_on_plateau: ReduceLROnPlateau | None
     label_smoothing: float = Field(ge=0, lt=1, description="how far labels are moved towards their mean")
+    class_weight: Literal["none", "balanced"] = Field(description="weights of the classes in the loss")
     batch_size: int = Field(ge=1, le=1024)
     epochs: int = Field(ge=1, le=1000, description="the most epochs")
     early_stopping: EarlyStopping | None

@@ -176,3 +176,10 @@ def test_the_parts_of_an_evaluation_agree() -> None:
     assert sum(of_class.photographs for of_class in evaluation.classes) == 90
     assert sum(group.photographs for group in evaluation.bins) == 90
     assert sum(group.photographs * group.accuracy for group in evaluation.bins) == pytest.approx(correct)
+
+
+def test_balanced_accuracy_is_the_mean_recall() -> None:
+    """A network that always predicts the frequent class has one half with two classes, however rare the other is."""
+    labels = np.array([0] * 9 + [1])
+    evaluation = scores.score(labels, two_classes(*[0.1] * 10), confidence=0.95, bins=10)
+    assert (evaluation.scores.accuracy, evaluation.scores.balanced_accuracy) == (0.9, 0.5)

@@ -25,14 +25,19 @@ def fitted(labels: Labels, probabilities: Floats, *, coverage: float = 0.95, los
 
 
 def test_coverage_holds_for_each_class() -> None:
-    """In the mean over validation splits, the stated fraction of further photographs of each class is covered."""
+    """In the mean over validation splits, at least the stated fraction of further photographs of each class is covered.
+
+    It is more only of a class that the network predicts correctly more often than that.
+    """
     labels, probabilities = predicted(99, 20_000, share=0.2)
     covered = []
     for seed in range(50):
         least = thresholds.least_probabilities(fitted(*predicted(seed, 400, share=0.2)), CLASSES)
         plausible = thresholds.plausible_classes(probabilities, least)[np.arange(len(labels)), labels]
         covered.append([plausible[labels == number].mean() for number in (0, 1)])
-    assert np.mean(covered, axis=0) == pytest.approx([0.95, 0.95], abs=0.01)
+    cat, dog = np.mean(covered, axis=0)
+    assert cat == pytest.approx(0.95, abs=0.005)
+    assert 0.95 < dog < 0.98
 
 
 def test_an_answer_is_a_class_only_if_no_other_is_plausible_and_the_photograph_is_near() -> None:

@@ -86,3 +86,23 @@ def test_several_heads_train_to_the_same_bytes(cached: Cached, tmp_path: Path) -
     histories = [train(head, features, tmp_path / name) for head, name in ((first, "1"), (second, "2"))]
     assert without_seconds(histories[0]) == without_seconds(histories[1])
     assert_same_weights(first, second)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@CLASSES
+def test_weights_make_classes_count_the_same(classes: tuple[str, ...], number: int) -> None:
+    """The weighted loss of a network is the mean of its losses on each class, however few photographs it has."""
+    counts = [8, 2, 2][: len(classes)]
+    labels = np.repeat(np.arange(len(classes)), counts)[:, np.newaxis].astype(np.float32)
+    above = heads.above_pooling(several(number, len(classes)), "average")
+    rows = np.random.default_rng(0).random((len(labels), 8), np.float32)
+
+    def loss(chosen: Any, **changes: Any) -> float:
+        fit.compile_model(above, params(**changes), batches=1, counts=counts)
+        scores = above.evaluate(rows[chosen], labels[chosen], batch_size=64, verbose=0, return_dict=True)
+        return float(scores["loss"]) - float(sum(above.losses))
+
+    of_classes = [loss(labels[:, 0] == number) for number in range(len(classes))]
+    everything = labels[:, 0] >= 0
+    assert loss(everything, class_weight="balanced") == pytest.approx(np.mean(of_classes), rel=1e-4)
+    assert loss(everything) == pytest.approx(np.average(of_classes, weights=counts), rel=1e-4)
