@@ -122,7 +122,7 @@ def render(report: Report) -> str:
         "verdict": verdict_text,
         "yaml": yaml,
     }
-    return environment.get_template("report.html.jinja").render(report._asdict())
+    return environment.get_template("report.html.jinja").render(report._asdict(), listed=LISTED)
 
 
 def learning_curves(epochs: Sequence[CurvePoint]) -> Figure:

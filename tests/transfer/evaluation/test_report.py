@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer.evaluation import report, scores, suspects
+from transfer.evaluation import answers, report, scores, suspects
 from transfer.evaluation.diagnosis import Diagnosis
 from transfer.evaluation.remedies import Remedy
 from transfer.images import manifest
 from transfer.images.manifest import Rejected
+from transfer.network.thresholds import Thresholds
 from transfer.runtime.errors import DataError
 from transfer.sources import synthetic
 from transfer.training import history
@@ -308,3 +309,33 @@ def test_a_picture_has_the_two_most_probable_classes_and_a_heat_map(tmp_path: Pa
     (tmp_path / "1.jpg").write_bytes(data[:300])
     with pytest.raises(DataError, match=r"1\.jpg must be"):
         report.picture(*prediction, **options)
+
+
+def test_tens_of_classes_have_a_narrow_confusion_matrix() -> None:
+    """The headings of its columns are vertical, so that thirty fit beside each other."""
+    classes = tuple(f"class {number}" for number in range(30))
+    labels = np.arange(90) % 30
+    of_thirty = scores.score(labels, (np.eye(30)[labels] + 0.5) / 16, confidence=0.95, bins=10)
+    counts = {split: dict.fromkeys(classes, 6) for split in ("train", "validation", "test", "all")}
+    both = {"train_head": of_thirty, "fine_tune": of_thirty}
+    html = report.render(page()._replace(classes=classes, evaluations=both, photographs=counts))
+    assert html.count('<table class="confusion many">') == 2
+    assert report.render(page()).count('<table class="confusion">') == 2
+
+
+def test_answers_are_explained() -> None:
+    """The section says how many answers are no class, and whether each class has a threshold of its own."""
+    group = answers.Group("all", 200, 190, 3, 4, 3, 0.985, 0.96, 0.99)
+    limits = Thresholds(
+        coverage=0.99,
+        calibrated="together",
+        plausible={"cat": 0.1, "dog": 0.1},
+        lost=0.02,
+        distance=0.7,
+        neighbours=10,
+        rows="ab" * 32,
+    )
+    visible = text(report.render(page(answers=answers.Answers(limits, [group]))))
+    assert "190 are answered with their class, 3 with another one, 4 with “not sure”, and 3 with “none of" in visible
+    assert "too few photographs for a threshold of its own" in visible
+    assert "Answers" not in text(report.render(page()))
