@@ -313,7 +313,7 @@ def test_invalid_file_names_are_replaced(here: Path) -> None:
         ({"seed": -1}, "`subsample.seed` must be greater than or equal to 0. Received: -1"),
         ({"near_duplicates": 65}, "`subsample.near_duplicates` must be less than or equal to 64. Received: 65"),
         ({"near_duplicates": -1}, "`subsample.near_duplicates` must be greater than or equal to 0. Received: -1"),
-        ({"photos": 5}, "`subsample.photos` is not a parameter; `subsample` has `photographs`, `seed`,"),
+        ({"photos": 5}, "`subsample.photos` is not a parameter; `subsample` has `photographs`, `balance`,"),
     ],
 )
 def test_wrong_parameters_are_reported_first(tmp_path: Path, params: dict[str, Any], message: str) -> None:
