@@ -72,9 +72,7 @@ def test_a_training_stage_writes_its_files(chain: Chain, trained: Stage) -> None
 
     Fine-tuning also writes the rows of the training photographs, for answers.
     """
-    written = set(file_contents(chain.folder / trained.output)) - (
-        {"rows.npz"} if trained.name == "fine_tune" else set()
-    )
+    written = set(file_contents(chain.folder / trained.output)) - {"rows.npz"}
     assert written == {trained.network, "model.json", "history.csv", "metrics.json", "checkpoints/checkpoints.csv"}
     assert (chain.folder / trained.output / "rows.npz").exists() == (trained.name == "fine_tune")
     assert list(history(chain.folder / trained.output)[0]) == list(COLUMNS)

@@ -5,6 +5,7 @@ import pytest
 
 from transfer.network import card, saving
 from transfer.network.backend import keras
+from transfer.network.thresholds import Thresholds
 from transfer.runtime import files
 from transfer.runtime.errors import DataError
 
@@ -14,6 +15,15 @@ CARD = {
     "image_size": 32,
     "resizing": "crop",
     "temperature": 1.5,
+    "thresholds": {
+        "coverage": 0.99,
+        "calibrated": "classes",
+        "plausible": {"cat": 0.1, "dog": 0.2},
+        "lost": 0.02,
+        "distance": 0.75,
+        "neighbours": 10,
+        "rows": "ef" * 32,
+    },
     "precision": "bfloat16",
     "trained_on": {"photographs": "ab" * 32},
     "params": {"seed": 0},
@@ -33,19 +43,26 @@ def network(value: float = 0.0) -> keras.Model:
 def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     """The content that a stage writes to model.json is the content that is read."""
     recipe = {name: CARD[name] for name in ("image_size", "resizing", "precision")}
+    limits = Thresholds.model_validate(CARD["thresholds"])
     content = card.describe(
-        ["cat", "dog"], recipe, {"photographs": "ab" * 32}, {"seed": 0}, {"epochs": 3}, temperature=1.5
+        ["cat", "dog"],
+        recipe,
+        {"photographs": "ab" * 32},
+        {"seed": 0},
+        {"epochs": 3},
+        temperature=1.5,
+        thresholds=limits,
     )
     files.write_json(tmp_path / "model.json", {"sha256": CARD["sha256"], **content})
     assert card.read_card(tmp_path / "model.json", hint=HINT).model_dump() == CARD
 
 
 def test_a_card_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """Without the newer fields a network computed in float32, at the temperature 1."""
-    earlier = {name: value for name, value in CARD.items() if name not in ("precision", "temperature")}
+    """Without the newer fields a network computed in float32, at the temperature 1, and answers always."""
+    earlier = {name: value for name, value in CARD.items() if name not in ("precision", "temperature", "thresholds")}
     files.write_json(tmp_path / "model.json", earlier)
     read = card.read_card(tmp_path / "model.json", hint=HINT)
-    assert (read.precision, read.temperature) == ("float32", 1)
+    assert (read.precision, read.temperature, read.thresholds) == ("float32", 1, None)
 
 
 def test_a_network_is_written_with_its_card(tmp_path: Path) -> None:
