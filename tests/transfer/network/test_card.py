@@ -44,15 +44,8 @@ def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     """The content that a stage writes to model.json is the content that is read."""
     recipe = {name: CARD[name] for name in ("image_size", "resizing", "precision")}
     limits = Thresholds.model_validate(CARD["thresholds"])
-    content = card.describe(
-        ["cat", "dog"],
-        recipe,
-        {"photographs": "ab" * 32},
-        {"seed": 0},
-        {"epochs": 3},
-        temperature=1.5,
-        thresholds=limits,
-    )
+    trained_on, scores = {"photographs": "ab" * 32}, {"epochs": 3}
+    content = card.describe(["cat", "dog"], recipe, trained_on, {"seed": 0}, scores, temperature=1.5, thresholds=limits)
     files.write_json(tmp_path / "model.json", {"sha256": CARD["sha256"], **content})
     assert card.read_card(tmp_path / "model.json", hint=HINT).model_dump() == CARD
 
