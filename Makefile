@@ -1,4 +1,4 @@
-.PHONY: help install install-gpu repair moved check demo run baselines serve worker push test reliability fuzz lint format lock bench clean
+.PHONY: help install install-gpu repair moved check demo run baselines page serve worker push test reliability fuzz lint format lock bench clean
 .DEFAULT_GOAL := help
 
 # the first of these commands that is a Python which this project supports
@@ -22,6 +22,7 @@ help:
 	@echo "make demo     the whole pipeline on drawings of cats and dogs, in a minute or two, without an account"
 	@echo "make run      the real job, as params.yaml configures it"
 	@echo "make baselines   after make run: compare networks from logistic regression to fine-tuning (half an hour)"
+	@echo "make page     a page to try the network in a browser, until Ctrl-C"
 	@echo "make serve    Prefect on this machine: server, schedule and worker, until Ctrl-C"
 	@echo "make worker   a worker in this clone for the Prefect server at PREFECT_API_URL"
 	@echo "make push     send data, models and earlier runs to DVC's remote"
@@ -79,7 +80,7 @@ $(SELF): $(VENV) pyproject.toml
 install-gpu: $(SELF)
 	@$(PIP) -r requirements-gpu.lock
 
-demo run baselines serve worker push: $(SELF)
+demo run baselines page serve worker push: $(SELF)
 	@exec .venv/bin/dogs-vs-cats $@
 
 # -rfE lists failures alone, not the hundreds of skipped tests
@@ -108,6 +109,7 @@ bench: $(SELF)
 	@.venv/bin/python -m benchmarks.cluster
 	@.venv/bin/python -m benchmarks.extraction
 	@.venv/bin/python -m benchmarks.fine_tuning
+	@.venv/bin/python -m benchmarks.page
 	@.venv/bin/python -m benchmarks.pipeline
 	@.venv/bin/python -m benchmarks.prediction
 	@.venv/bin/python -m benchmarks.flow

@@ -49,3 +49,26 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     saving.write(folder / "model.keras", network, card)
     return folder / "model.keras"
+
+
+def write_by_colour(folder: Path, *, certainty: float = 10.0) -> Path:
+    """Write a network with heat maps that takes red photographs for dogs and blue ones for cats; return its file.
+
+    Args:
+        folder: the folder for `model.keras` and `model.json`.
+        certainty: the log odds of pure colours; negative for the opposite classes.
+    """
+    feature_map = keras.Input((SIZE, SIZE, 3))
+    dense = keras.layers.Dense(1, activation="sigmoid")
+    head = keras.Model(feature_map, dense(keras.layers.GlobalAveragePooling2D()(feature_map)), name="head")
+    convolution = keras.layers.Conv2D(3, 1)
+    network = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3), dtype="uint8"), keras.layers.Rescaling(1 / 255), convolution, head]
+    )
+    convolution.set_weights([np.eye(3)[np.newaxis, np.newaxis], np.zeros(3)])
+    dense.set_weights([np.array([[certainty], [0.0], [-certainty]]), np.zeros(1)])
+    scores = {"val_accuracy": 0.985, "val_loss": 0.042}
+    card = describe(["cat", "dog"], {"image_size": SIZE, "resizing": "crop"}, {}, {}, scores)
+    folder.mkdir(parents=True, exist_ok=True)
+    saving.write(folder / "model.keras", network, card)
+    return folder / "model.keras"

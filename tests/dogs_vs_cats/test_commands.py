@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from dogs_vs_cats import __main__ as door
 from dogs_vs_cats import workspace
 from transfer.prediction import command as prediction
+from transfer.prediction.page import command as page
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("transfer", "tasks", "flows", "baselines", "dogs_vs_cats", "benchmarks", "tests")
@@ -141,6 +142,17 @@ def test_prediction_takes_the_options_of_its_module(project: Path) -> None:
     assert started("predict", "-") == ("transfer.prediction", "--", "-")
     given = ("--model", "m.keras", "--format", "csv", "--heatmaps", "maps")
     assert started("predict", *given, "--", "-x.jpg") == ("transfer.prediction", *given, "--", "-x.jpg")
+
+
+@pytest.mark.usefixtures("project")
+def test_the_page_takes_the_options_of_its_module() -> None:
+    """`page` has the options of `python -m transfer.prediction.page`, also a port of zero."""
+    own = {option for action in page._parser()._actions for option in action.option_strings} - {"-h", "--help"}
+    command = typer.main.get_command(door.app).commands["page"]  # type: ignore[attr-defined]
+    assert {option for parameter in command.params for option in parameter.opts} - {"--help"} == own
+    assert started("page") == ("transfer.prediction.page",)
+    given = ("--port", "0", "--model", "v1.0.0")
+    assert started("page", *given) == ("transfer.prediction.page", *given)
 
 
 def test_prediction_works_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,80 +6,19 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext, suppress
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image
-
-from transfer.images import decoding
-from transfer.images.formats import UnreadablePhoto
-from transfer.network.card import Card
-from transfer.prediction import formats, heat_maps, inputs, model_file, versions
+from transfer.prediction import answers, formats, heat_maps, inputs, model_file, versions
+from transfer.prediction.answers import Answer
 from transfer.prediction.formats import Format, printable, text
 from transfer.prediction.inputs import InputPhotograph
 from transfer.runtime import progress, signals
 from transfer.runtime.errors import DataError
 from transfer.runtime.stage import BROKEN_PIPE
 
-if TYPE_CHECKING:  # importing TensorFlow takes seconds: errors in the arguments are reported before
-    from transfer.prediction.model import Model, Prediction
-
 log = logging.getLogger(__name__)
-
-
-class Answer(NamedTuple):
-    """The result for a photograph: a prediction or the reason for a failure, and the heat map's JPEG if requested."""
-
-    name: str
-    result: "Prediction | str"
-    heat_map: bytes | None = None
-
-
-def answers(
-    model: "Model", photographs: Sequence[InputPhotograph], *, heat_maps: bool
-) -> Generator[Sequence[Answer], None, None]:
-    """Predict photographs on all cores, and yield the answers in batches, in the order of the photographs."""
-    from transfer.features import extraction  # noqa: PLC0415 - TensorFlow, see above
-    from transfer.prediction.model import BATCH  # noqa: PLC0415 - TensorFlow, see above
-
-    return extraction.map_batches(partial(_answers, model, heat_maps=heat_maps), photographs, batch=BATCH)
-
-
-def _answers(model: "Model", batch: Sequence[InputPhotograph], *, heat_maps: bool) -> list[Answer]:
-    card = None if heat_maps else model.card  # a heat map is drawn on the photograph itself
-    decoded = [_decoded(photograph, card) for photograph in batch]
-    images = [image for image in decoded if isinstance(image, Image.Image)]
-    results = iter(_explained(model, images) if heat_maps else [(result, None) for result in model.each(images)])
-    return [
-        Answer(photograph.name, image) if isinstance(image, str) else Answer(photograph.name, *next(results))
-        for photograph, image in zip(batch, decoded, strict=True)
-    ]
-
-
-def _decoded(photograph: InputPhotograph, card: Card | None) -> Image.Image | str:
-    """Return the photograph, resized as a card says, or the reason why it cannot be read.
-
-    A resized photograph takes little memory while the others of its batch are decoded.
-    """
-    try:
-        image = decoding.decode(photograph.read())
-        return Image.fromarray(decoding.resize(image, size=card.image_size, resizing=card.resizing)) if card else image
-    except (UnreadablePhoto, DataError, OSError) as error:
-        return _reason(error)
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _explained(model: "Model", images: Sequence[Image.Image]) -> list[tuple["Prediction", bytes]]:
-    return [
-        (explanation.prediction, heat_maps.picture(image, explanation, resizing=model.card.resizing))
-        for image, explanation in zip(images, model.explain(images), strict=True)
-    ]
 
 
 def write(
@@ -148,7 +87,7 @@ def _log_unreadable(found: Iterable[InputPhotograph], skipped: Counter[str]) -> 
         log.info("Skipped: %s.", printable(inputs.skipped_text(skipped)))
     for photograph in found:
         if photograph.error is not None:
-            _log_failure(photograph.name, _reason(photograph.error))
+            _log_failure(photograph.name, answers.reason(photograph.error))
 
 
 def _predict(
@@ -157,8 +96,8 @@ def _predict(
     """Load the model and write the predictions; without photographs TensorFlow is not imported."""
     if not photographs:
         return write([], output, total=0, gallery=None)
-    from transfer.features import extraction  # noqa: PLC0415 - TensorFlow, see above
-    from transfer.prediction.model import load  # noqa: PLC0415 - TensorFlow, see above
+    from transfer.features import extraction  # noqa: PLC0415 - importing TensorFlow takes seconds
+    from transfer.prediction.model import load  # noqa: PLC0415 - likewise
 
     with suppress(RuntimeError):  # if this process has used TensorFlow before
         extraction.use_one_thread_per_replica()
@@ -166,7 +105,7 @@ def _predict(
     names = [photograph.name for photograph in photographs]
     with (
         heat_maps.gallery(heat_map_folder, names) if heat_map_folder else nullcontext() as gallery,
-        closing(answers(loaded, photographs, heat_maps=heat_map_folder is not None)) as batches,
+        closing(answers.in_batches(loaded, photographs, heat_maps=heat_map_folder is not None)) as batches,
     ):
         return write(batches, output, total=len(names), gallery=gallery)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer.runtime import files, spreadsheets
 
@@ -60,6 +60,17 @@ def as_table(names: Sequence[str], classes: Sequence[str]) -> Format:
     )
 
 
+def fields(name: str, prediction: "Prediction") -> dict[str, Any]:
+    """Return a prediction as it is written in JSON, by the command and by the page."""
+    return {
+        "file": name,
+        "class": prediction.class_name,
+        "probability": prediction.probability,
+        "answer": prediction.answer,
+        "probabilities": prediction.probabilities,
+    }
+
+
 def text(name: str) -> str:
     r"""Return a file name as text; bytes that are not UTF-8 are escaped as `\xe9`."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -76,11 +87,4 @@ def _csv_row(*cells: str) -> str:
 
 
 def _json_object(name: str, prediction: "Prediction") -> str:
-    row = {
-        "file": name,
-        "class": prediction.class_name,
-        "probability": prediction.probability,
-        "answer": prediction.answer,
-        "probabilities": prediction.probabilities,
-    }
-    return json.dumps(row, ensure_ascii=False)
+    return json.dumps(fields(name, prediction), ensure_ascii=False)

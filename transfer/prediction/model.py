@@ -141,7 +141,15 @@ def load(model: str | Path | None = None, *, always: bool = False) -> Model:
     Raises:
         DataError: there is no such version, a file is missing or damaged, or the two do not belong together.
     """
-    selected = versions.select(versions.project(), None if model is None else str(model))
+    return load_selected(versions.select(versions.project(), None if model is None else str(model)), always=always)
+
+
+def load_selected(selected: versions.Selected, *, always: bool = False) -> Model:
+    """Read the network that `versions.select` returns; `always` as in `load`.
+
+    Raises:
+        DataError: a file is missing or damaged, or the network and its `model.json` do not belong together.
+    """
     card = model_file.check(selected.file)
     network = saving.load(selected.file)
     _check_shapes(network, card, selected.file)
