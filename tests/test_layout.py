@@ -217,13 +217,14 @@ for name in {DATA_STAGES}:
 
 
 def test_importing_a_module_only_defines() -> None:
-    """At a module's top there is no call that writes, reads or starts something; only backend.py prepares Keras."""
+    """At a module's top nothing is written, read or started; but for a check for packages."""
     definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     allowed = definitions | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign | ast.If | ast.Try
     for path in modules(*PACKAGES):
         if path != Path("transfer/network/backend.py"):
             for node in parse(path).body[1:]:
-                assert isinstance(node, allowed), f"{path}:{node.lineno}: {ast.unparse(node)}"
+                names_missing_packages = ast.unparse(node).startswith("stage.require_packages(")
+                assert isinstance(node, allowed) or names_missing_packages, f"{path}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_every_module_has_its_test_file() -> None:
