@@ -18,7 +18,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "project"
     (folder / "artifacts/evaluate").mkdir(parents=True)
     (folder / "docs").mkdir()
-    for name in ("params.yaml", "dvc.lock", "artifacts/evaluate/metrics.json"):
+    for name in ("params.yaml", "corrections.csv", "dvc.lock", "artifacts/evaluate/metrics.json"):
         (folder / name).write_text("{}")
     git(folder, "init", "-q")
     monkeypatch.chdir(folder / "docs")

@@ -51,6 +51,13 @@ def test_the_demo_changes_existing_parameters() -> None:
     assert unknown(demo.PARAMS, read(ROOT)) == []
 
 
+def test_corrections_of_the_user_are_not_those_of_the_demo(project: Path) -> None:
+    """They name photographs that the demo does not have."""
+    (project / "corrections.csv").write_text(f"sha256,class,note\n{'ab' * 32},dog,\n")
+    demo.prepare(project, project / ".cache/demo")
+    assert (project / ".cache/demo/corrections.csv").read_text() == "sha256,class,note\n"
+
+
 @pytest.mark.parametrize(
     ("stage", "section", "changes"),
     [

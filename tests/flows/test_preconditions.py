@@ -35,6 +35,15 @@ def test_a_project_without_git_passes_if_dvc_does_not_use_it() -> None:
     preconditions.check()
 
 
+def test_a_missing_file_of_corrections_is_written() -> None:
+    """DVC ends with an error if a dependency is missing; no corrections are a file without lines. Others are kept."""
+    preconditions.check()
+    assert Path("corrections.csv").read_text() == "sha256,class,note\n"
+    Path("corrections.csv").write_text("sha256,class\n")
+    preconditions.check()
+    assert Path("corrections.csv").read_text() == "sha256,class\n"
+
+
 @pytest.mark.reliability(
     "disk",
     "`artifacts`, or a folder in it, is a link",

@@ -108,7 +108,8 @@ def measure(photographs: Sequence[manifest.Entry], rows: Rows, classes: Sequence
         classes: class names, in the order of their numbers.
     """
     labels = np.array([classes.index(photograph.class_name) for photograph in photographs])
-    order = np.argsort([seeding.digest("learning_curve", photograph.sha256) for photograph in photographs])
+    keys = [seeding.digest("learning_curve", photograph.sha256) for photograph in photographs]
+    order = np.argsort(np.array(keys, np.uint64))
     labels, rows = labels[order], rows[order]
     available = len(labels) * (FOLDS - 1) / FOLDS
     halvings = int(np.log2(max(available / (MIN_PHOTOGRAPHS * len(classes)), 1)))
