@@ -143,6 +143,12 @@ def predict(
     heatmaps: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write a heat map of each photograph to this folder.")
     ] = None,
+    least_certain: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the N photographs to label next, by doubt and variety.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --least-certain: write these photographs to a JPEG.")
+    ] = None,
 ) -> None:
     """Predict the classes of photographs, in any folder."""
     project = workspace.find(Path.cwd()) or workspace.INSTALLED
@@ -150,6 +156,8 @@ def predict(
     arguments += ["--format", output] if output else []
     arguments += ["--answer", answer] if answer else []
     arguments += ["--heatmaps", str(heatmaps)] if heatmaps else []
+    arguments += ["--least-certain", str(least_certain)] if least_certain is not None else []
+    arguments += ["--sheet", str(sheet)] if sheet else []
     workspace.replace_here(project, "transfer.prediction", *arguments, "--", *photographs)
 
 

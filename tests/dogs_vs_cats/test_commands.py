@@ -141,6 +141,7 @@ def test_prediction_takes_the_options_of_its_module(project: Path) -> None:
     assert project
     assert started("predict", "-") == ("transfer.prediction", "--", "-")
     given = ("--model", "m.keras", "--format", "csv", "--heatmaps", "maps")
+    given += ("--least-certain", "5", "--sheet", "next.jpg")
     assert started("predict", *given, "--", "-x.jpg") == ("transfer.prediction", *given, "--", "-x.jpg")
 
 

@@ -1,9 +1,11 @@
 """Answers: predict photographs from their bytes, and give a reason for each one that cannot be read."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from transfer.images import decoding
@@ -18,24 +20,34 @@ if TYPE_CHECKING:  # importing TensorFlow takes seconds: errors in the arguments
 
 
 class Answer(NamedTuple):
-    """The result for a photograph: a prediction or the reason for a failure, and the heat map's JPEG if requested."""
+    """The result for a photograph: a prediction or the reason for a failure, and what is requested besides.
+
+    That is the heat map's JPEG, or features, shape (channels,).
+    """
 
     name: str
     result: "Prediction | str"
     heat_map: bytes | None = None
+    features: NDArray[np.float32] | None = None
 
 
 def in_batches(
-    model: "Model", photographs: Sequence[InputPhotograph], *, heat_maps: bool
+    model: "Model", photographs: Sequence[InputPhotograph], *, heat_maps: bool = False, features: bool = False
 ) -> Generator[Sequence[Answer], None, None]:
-    """Predict photographs on all cores, and yield the answers in batches, in the order of the photographs."""
+    """Predict photographs on all cores, and yield the answers in batches, in the order of the photographs.
+
+    They have heat maps or features, if requested.
+    """
     from transfer.features import extraction  # noqa: PLC0415 - TensorFlow, see above
     from transfer.prediction.model import BATCH  # noqa: PLC0415 - TensorFlow, see above
 
-    return extraction.map_batches(partial(of_batch, model, heat_maps=heat_maps), photographs, batch=BATCH)
+    function = partial(of_batch, model, heat_maps=heat_maps, features=features)
+    return extraction.map_batches(function, photographs, batch=BATCH)
 
 
-def of_batch(model: "Model", batch: Sequence[InputPhotograph], *, heat_maps: bool) -> list[Answer]:
+def of_batch(
+    model: "Model", batch: Sequence[InputPhotograph], *, heat_maps: bool, features: bool = False
+) -> list[Answer]:
     """Predict a few photographs in this thread.
 
     Raises:
@@ -44,7 +56,11 @@ def of_batch(model: "Model", batch: Sequence[InputPhotograph], *, heat_maps: boo
     card = None if heat_maps else model.card  # a heat map is drawn on the photograph itself
     decoded = [_decoded(photograph, card) for photograph in batch]
     images = [image for image in decoded if isinstance(image, Image.Image)]
-    results = iter(_explained(model, images) if heat_maps else [(result, None) for result in model.each(images)])
+    results: Iterator[tuple[Any, ...]]
+    if features:
+        results = ((prediction, None, row) for prediction, row in model.describe(images))
+    else:
+        results = iter(_explained(model, images) if heat_maps else [(result, None) for result in model.each(images)])
     return [
         Answer(photograph.name, image) if isinstance(image, str) else Answer(photograph.name, *next(results))
         for photograph, image in zip(batch, decoded, strict=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import itertools
 import logging
 import os
 import sys
@@ -9,8 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
-from transfer.prediction import answers, formats, heat_maps, inputs, model_file, versions
+import numpy as np
+
+from transfer.prediction import answers, formats, heat_maps, inputs, least_certain, model_file, versions
 from transfer.prediction.answers import Answer
 from transfer.prediction.formats import Format, printable, text
 from transfer.prediction.inputs import InputPhotograph
@@ -40,7 +44,7 @@ def write(
     with progress.bar(total=total, description="predict", unit="photographs") as bar:
         for batch in batches:
             with progress.paused():
-                for name, result, heat_map in batch:
+                for name, result, heat_map, _ in batch:
                     if isinstance(result, str):
                         _log_failure(name, result)
                         continue
@@ -55,22 +59,61 @@ def write(
     return counts
 
 
+def write_least_certain(
+    batches: Iterable[Sequence[Answer]],
+    photographs: Sequence[InputPhotograph],
+    output: Format,
+    *,
+    number: int,
+    sheet: Path | None,
+) -> Counter[str]:
+    """Write the predictions of the photographs to label next, the most important first, and failures.
+
+    Args:
+        batches: the answers in batches, with features.
+        photographs: the photographs, in the order of the answers.
+        output: the format of the predictions.
+        number: how many photographs to write.
+        sheet: the file of their contact sheet, if it is requested.
+
+    Returns:
+        The number of photographs with each answer, written or not.
+    """
+    predicted: list[tuple[InputPhotograph, Answer]] = []
+    waiting = iter(photographs)
+    with progress.bar(total=len(photographs), description="predict", unit="photographs") as bar:
+        for batch in batches:
+            for photograph, answer in zip(itertools.islice(waiting, len(batch)), batch, strict=True):
+                if isinstance(answer.result, str):
+                    with progress.paused():
+                        _log_failure(answer.name, answer.result)
+                else:
+                    predicted.append((photograph, answer))
+            bar.update(len(batch))
+    results: list[Any] = [answer.result for _, answer in predicted]
+    features = np.array([answer.features for _, answer in predicted], np.float32)
+    chosen = least_certain.rank(results, features, number=number) if predicted else []
+    write([[predicted[index][1] for index in chosen]], output, total=len(chosen), gallery=None)
+    if sheet and chosen:
+        named = [predicted[index][0] for index in chosen]
+        least_certain.write_sheet(sheet, named, [results[index] for index in chosen])
+    return Counter(result.answer for result in results)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Predict the photographs that the command line names.
 
     Raises:
         DataError: the model cannot be used, or some photographs cannot be read; the others are predicted.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(argv)
     model = versions.select(versions.project(), arguments.model)
     card = model_file.check(model.file)
     with inputs.photographs(arguments.photographs) as (found, skipped):
         _log_unreadable(found, skipped)
         readable = [photograph for photograph in found if photograph.error is None]
         output = _output_format(arguments.format, [photograph.name for photograph in readable], card.classes)
-        counts = _predict(
-            model.file, readable, output, heat_map_folder=arguments.heatmaps, always=arguments.answer == "always"
-        )
+        counts = _predict(model.file, readable, output, arguments)
     summary = ", ".join(f"{counts[answer]} {printable(answer)}" for answer in dict.fromkeys([*card.classes, *counts]))
     if model.description != arguments.model:
         log.info("Model: %s.", model.description)
@@ -91,7 +134,7 @@ def _log_unreadable(found: Iterable[InputPhotograph], skipped: Counter[str]) -> 
 
 
 def _predict(
-    model: Path, photographs: Sequence[InputPhotograph], output: Format, *, heat_map_folder: Path | None, always: bool
+    model: Path, photographs: Sequence[InputPhotograph], output: Format, options: argparse.Namespace
 ) -> Counter[str]:
     """Load the model and write the predictions; without photographs TensorFlow is not imported."""
     if not photographs:
@@ -101,11 +144,15 @@ def _predict(
 
     with suppress(RuntimeError):  # if this process has used TensorFlow before
         extraction.use_one_thread_per_replica()
-    loaded = load(model, always=always)
+    loaded = load(model, always=options.answer == "always")
+    if options.least_certain:
+        with closing(answers.in_batches(loaded, photographs, features=True)) as batches:
+            number, sheet = options.least_certain, options.sheet
+            return write_least_certain(batches, photographs, output, number=number, sheet=sheet)
     names = [photograph.name for photograph in photographs]
     with (
-        heat_maps.gallery(heat_map_folder, names) if heat_map_folder else nullcontext() as gallery,
-        closing(answers.in_batches(loaded, photographs, heat_maps=heat_map_folder is not None)) as batches,
+        heat_maps.gallery(options.heatmaps, names) if options.heatmaps else nullcontext() as gallery,
+        closing(answers.in_batches(loaded, photographs, heat_maps=options.heatmaps is not None)) as batches,
     ):
         return write(batches, output, total=len(names), gallery=gallery)
 
@@ -116,6 +163,19 @@ def _log_failure(name: str, reason: str) -> None:
 
 def _counted(photographs: int) -> str:
     return f"{photographs} photograph{'' if photographs == 1 else 's'}"
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line, and end the process if options contradict each other."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.sheet and not arguments.least_certain:
+        parser.error("--sheet needs --least-certain")
+    if arguments.least_certain and arguments.heatmaps:
+        parser.error("--least-certain and --heatmaps exclude each other")
+    if arguments.least_certain and inputs.STANDARD_INPUT in arguments.photographs:
+        parser.error("--least-certain needs files, folders or archives, as it reads photographs twice")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,6 +210,19 @@ def _parser() -> argparse.ArgumentParser:
         type=heat_maps.folder,
         metavar="FOLDER",
         help="write a heat map of each photograph, which shows the regions that support its class, and an index.html",
+    )
+    parser.add_argument(
+        "--least-certain",
+        type=least_certain.count,
+        metavar="N",
+        help="write only the N photographs to label next, the most important first: those that the network doubts "
+        "most and that differ from each other",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=least_certain.sheet_file,
+        metavar="FILE",
+        help="with --least-certain: write these photographs with their names to a JPEG",
     )
     return parser
 

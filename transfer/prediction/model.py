@@ -43,6 +43,13 @@ class Explanation(NamedTuple):
     heat: heatmaps.HeatMap
 
 
+class Description(NamedTuple):
+    """A prediction, and the maximum of each channel of the last convolution, shape (channels,)."""
+
+    prediction: Prediction
+    features: NDArray[np.float32]
+
+
 class Model:
     """A network with its card, to predict photographs of any size.
 
@@ -93,6 +100,14 @@ class Model:
         """
         return [explanation for batch in self._batches(photographs) for explanation in self._explanations(batch)]
 
+    def describe(self, photographs: Sequence[Image.Image]) -> list[Description]:
+        """Predict photographs, and compute the features that tell how similar they are.
+
+        Raises:
+            DataError: a probability is not finite, or the network has no convolution or no head.
+        """
+        return [description for batch in self._batches(photographs) for description in self._descriptions(batch)]
+
     def _batches(self, photographs: Sequence[Image.Image]) -> list[decoding.Pixels]:
         size, resizing = self.card.image_size, self.card.resizing
         pixels = [decoding.resize(photograph, size=size, resizing=resizing) for photograph in photographs]
@@ -108,6 +123,13 @@ class Model:
         numbers = [self.card.classes.index(prediction.class_name) for prediction in predictions]
         heats = heatmaps.grad_cam_from_activations(parts, activations, numbers)
         return [Explanation(*pair) for pair in zip(predictions, heats, strict=True)][: len(pixels)]
+
+    def _descriptions(self, pixels: decoding.Pixels) -> list[Description]:
+        _, below, above = self._parts
+        activations = below(_padded(pixels), training=False)
+        predictions = self._answered(above(activations, training=False))
+        features = np.asarray(activations, np.float32).max(axis=(1, 2))
+        return [Description(*pair) for pair in zip(predictions, features, strict=True)][: len(pixels)]
 
     @cached_property
     def _parts(self) -> tuple[heatmaps.Parts, Callable[..., Any], Callable[..., Any]]:

@@ -1,4 +1,5 @@
 import numpy as np
+from PIL import Image
 
 from transfer.images import contact_sheet
 
@@ -12,3 +13,15 @@ def test_each_picture_is_in_its_row_and_column() -> None:
     middles = sheet[-(height // 4) :: -(height // 2)][:2][::-1, width // 6 :: width // 3][:, :3]
     np.testing.assert_array_equal(middles, colours)
     assert (sheet[:20] < 128).any()  # the headings
+
+
+def test_captions_stand_below_their_pictures() -> None:
+    """Each picture has its caption, five stand in a row, and of a long name the end is drawn within its column."""
+    pictures = [Image.new("RGB", (160, 120), (0, 0, 200)) for _ in range(6)]
+    sheet = contact_sheet.draw_captioned(pictures, [("x" * 300 + ".jpg", "dog 51 %")] * 6)
+    pixels = np.asarray(sheet)
+    assert sheet.size[0] == 5 * 166 + 6
+    assert sheet.size[1] > 2 * 160
+    second_row = pixels[sheet.size[1] // 2 :]
+    assert (second_row[:, :166] < 50).all(axis=2).any()  # the caption's ink
+    assert (second_row[:, 172:] == 255).all()  # nothing of the caption beside its picture

@@ -214,6 +214,25 @@ def test_each_photograph_has_a_heat_map_of_its_own(photographs: list[Path], run:
 
 
 @pytest.mark.usefixtures("photographs")
+def test_the_photographs_to_label_next_are_written(
+    run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Copies of the most doubtful photograph are written once, its row first; a damaged file is named and skipped."""
+    caplog.set_level(logging.INFO)
+    first = run("--least-certain", 1, "mine")[0]
+    for number in range(3):
+        Image.open(first["file"]).save(f"mine/copy-{number}.png")
+    Path("mine/damaged.jpg").write_bytes(b"no photograph")
+    with pytest.raises(DataError, match=r"1 of 10 photographs could not be predicted"):
+        run("--least-certain", 3, "--sheet", "next.jpg", "mine")
+    chosen = [row["file"] for row in rows(capsys.readouterr().out)]
+    assert len(chosen) == 3
+    assert sum(file == first["file"] or "copy" in file for file in chosen) == 1
+    assert any(line.startswith("mine/damaged.jpg: ") for line in caplog.messages)
+    assert Image.open("next.jpg").size[0] > 3 * 160
+
+
+@pytest.mark.usefixtures("photographs")
 def test_skipped_files_are_reported(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """Files that are not predicted are counted in one line, and one photograph is "1 photograph"."""
     caplog.set_level(logging.INFO)
@@ -224,6 +243,25 @@ def test_skipped_files_are_reported(run: Run, caplog: pytest.LogCaptureFixture) 
     messages = [record.message for record in caplog.records]
     assert messages[0] == "Skipped: 1 .txt."
     assert messages[-1] in {"1 photograph: 1 cat, 0 dog", "1 photograph: 0 cat, 1 dog"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sheet", "next.jpg", "a.jpg"], "--sheet needs --least-certain"),
+        (["--least-certain", "3", "--heatmaps", "maps", "a.jpg"], "--heatmaps exclude each other"),
+        (["--least-certain", "3", "-"], "reads photographs twice"),
+        (["--least-certain", "none", "a.jpg"], "a number from 1 on"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command ends with 2 and the reason before a photograph or the network is read."""
+    with pytest.raises(SystemExit) as end:
+        predict.main(arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("photographs")

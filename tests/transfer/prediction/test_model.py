@@ -225,3 +225,15 @@ def test_missing_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows\.npz must be .* no such file\. Copy it .* `--answer always`"):
         load(file)
     assert load(file, always=True).card.thresholds
+
+
+def test_a_description_has_the_prediction_and_features(model: Model, evaluated: dict[Path, dict[str, str]]) -> None:
+    """Predictions are those of `each`; the features of two files of one photograph are equal, those of others not."""
+    first, second = list(evaluated)[:2]
+    described = model.describe(images([first, second, first]))
+    for (prediction, _), expected in zip(described, model.each(images([first, second, first])), strict=True):
+        assert prediction.class_name == expected.class_name
+        assert prediction.probability == pytest.approx(expected.probability, abs=1e-5)
+    np.testing.assert_allclose(described[0].features, described[2].features, rtol=1e-4, atol=1e-4)
+    assert described[0].features.ndim == 1
+    assert not np.allclose(described[0].features, described[1].features)
