@@ -4,13 +4,12 @@ Prefect, DVC and TensorFlow are imported only by the subcommands that need them,
 """
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dogs_vs_cats import hints, workspace
+from dogs_vs_cats import hints, options, workspace
 from transfer.runtime import paths, stage
 from transfer.runtime.errors import StageError
 
@@ -24,21 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Answer(StrEnum):
-    """When a prediction is answered with a class."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-
-
-class Output(StrEnum):
-    """A format of predictions."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
 
 
 def stage_names() -> list[str]:
@@ -120,45 +104,26 @@ def scores(
 
 @app.command()
 def predict(
-    photographs: Annotated[
-        list[str],
-        typer.Argument(metavar="PHOTOGRAPH...", help="Files, folders, patterns in quotes, zip archives, or -."),
-    ],
+    photographs: options.Photographs,
     *,
-    output: Annotated[
-        Output | None,
-        typer.Option("--format", help="Of the predictions; by default table in a terminal, csv elsewhere."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A network with its model.json beside it, or a version such as v2.0.0; by default the version in "
-            "production, or else the newest network.",
-        ),
-    ] = None,
-    answer: Annotated[
-        Answer | None, typer.Option(help="always: a class for every photograph, never `not sure` or `none of these`.")
-    ] = None,
-    heatmaps: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write a heat map of each photograph to this folder.")
-    ] = None,
-    least_certain: Annotated[
-        int | None, typer.Option(metavar="N", help="Only the N photographs to label next, by doubt and variety.")
-    ] = None,
-    sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --least-certain: write these photographs to a JPEG.")
-    ] = None,
+    output: options.PredictionFormat = None,
+    model: options.ModelName = None,
+    answer: options.AnswerChoice = None,
+    heatmaps: options.HeatMapFolder = None,
+    least_certain: options.LeastCertain = None,
+    sheet: options.Sheet = None,
 ) -> None:
     """Predict the classes of photographs, in any folder."""
     project = workspace.find(Path.cwd()) or workspace.INSTALLED
-    arguments = ["--model", model] if model else []
-    arguments += ["--format", output] if output else []
-    arguments += ["--answer", answer] if answer else []
-    arguments += ["--heatmaps", str(heatmaps)] if heatmaps else []
-    arguments += ["--least-certain", str(least_certain)] if least_certain is not None else []
-    arguments += ["--sheet", str(sheet)] if sheet else []
-    workspace.replace_here(project, "transfer.prediction", *arguments, "--", *photographs)
+    given = {
+        "--model": model,
+        "--format": output,
+        "--answer": answer,
+        "--heatmaps": heatmaps,
+        "--least-certain": least_certain,
+        "--sheet": sheet,
+    }
+    workspace.replace_here(project, "transfer.prediction", *options.arguments(given), "--", *photographs)
 
 
 @app.command()

@@ -193,6 +193,18 @@ def _parser() -> argparse.ArgumentParser:
         choices=("table", "csv", "json"),
         help="of the predictions; the default is table in a terminal, csv elsewhere",
     )
+    _add_network(parser)
+    parser.add_argument(
+        "--heatmaps",
+        type=heat_maps.folder,
+        metavar="FOLDER",
+        help="write a heat map of each photograph, which shows the regions that support its class, and an index.html",
+    )
+    _add_least_certain(parser)
+    return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="FILE",
@@ -205,12 +217,9 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: `not sure` or `none of these` instead of a class, if the network has thresholds; always: a class",
     )
-    parser.add_argument(
-        "--heatmaps",
-        type=heat_maps.folder,
-        metavar="FOLDER",
-        help="write a heat map of each photograph, which shows the regions that support its class, and an index.html",
-    )
+
+
+def _add_least_certain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--least-certain",
         type=least_certain.count,
@@ -224,7 +233,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="with --least-certain: write these photographs with their names to a JPEG",
     )
-    return parser
 
 
 def _output_format(name: str | None, names: Sequence[str], classes: Sequence[str]) -> Format:
