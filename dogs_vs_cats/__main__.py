@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dogs_vs_cats import hints, options, workspace
+from dogs_vs_cats import hints, options, submission, workspace
 from transfer.runtime import paths, stage
 from transfer.runtime.errors import StageError
 
@@ -140,6 +140,9 @@ def correct(
 
     with stage.errors_in_one_line():
         print(corrector.correct(workspace.current(), marked))
+
+
+submit = app.command()(submission.submit)
 
 
 @app.command()

@@ -60,7 +60,8 @@ class StandIn:
     """A file server with range requests, Kaggle's API, with faults, and below `/hook/` a webhook.
 
     Each response to a GET takes the next of `faults`, each response to Kaggle's sign-in the next of `sign_in_faults`,
-    and each response to Kaggle's request for an archive the next of `api_faults`. Without a fault it is correct.
+    and each response to Kaggle's request for an archive the next of `api_faults`. The three responses of a submission,
+    to its start, its upload and its end, take the next of `submission_faults`. Without a fault a response is correct.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -71,6 +72,10 @@ class StandIn:
         self.faults: list[Fault] = []
         self.sign_in_faults: list[Fault] = []
         self.api_faults: list[Fault] = []
+        self.submission_faults: list[Fault] = []
+        self.answer = {"message": "Successfully submitted to Dogs vs. Cats", "ref": 7}
+        self.uploaded: list[bytes] = []
+        self.submissions: list[dict[str, object]] = []  # the requests at their end
         self.tunnel = 403  # the status, as a proxy, for CONNECT: no request leaves the machine
         self.released = threading.Event()
         self.address = ""
@@ -177,6 +182,9 @@ def serve_s3() -> Iterator[Bucket]:
         server.stop()
 
 
+_SUBMISSION = [f"competitions.CompetitionApiService/{name}" for name in ("StartSubmissionUpload", "CreateSubmission")]
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     stand_in: StandIn
@@ -195,8 +203,20 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
         self._answer(206 if start else 200, headers | fault.headers, body[start:] + fault.body, fault)
 
+    def do_PUT(self) -> None:
+        self._record()
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        fault = self._submission_fault()
+        if fault.cut_after is not None:
+            self.close_connection = True
+            return
+        if not fault.status:
+            self.stand_in.uploaded.append(content)
+        self._json(fault.status or 200, {"status": "done"})
+
     def do_POST(self) -> None:
-        self._record(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._record(content)
         method = urlsplit(self.path).path.removeprefix("/api/v1/")
         if method == "security.OAuthService/IntrospectToken":
             fault = self.stand_in.sign_in_faults.pop(0) if self.stand_in.sign_in_faults else Fault()
@@ -214,8 +234,23 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(302, {"Location": f"http://blobs.test/archive.zip?Signature={SIGNATURE}"}, b"")
         elif method.startswith("/hook/"):
             self._answer(200, {}, b"")
+        elif method in _SUBMISSION:
+            self._submit(method, json.loads(content))
         else:
             self._json(404, {"code": 404, "message": method})
+
+    def _submit(self, method: str, request: dict[str, object]) -> None:
+        fault = self._submission_fault()
+        if fault.status:
+            self._json(fault.status, {"code": fault.status, "message": fault.body.decode()}, fault.headers)
+        elif method == _SUBMISSION[0]:
+            self._json(200, {"token": "an-upload", "createUrl": f"http://blobs.test/upload?Signature={SIGNATURE}"})
+        else:
+            self.stand_in.submissions.append(request)
+            self._json(200, self.stand_in.answer)
+
+    def _submission_fault(self) -> Fault:
+        return self.stand_in.submission_faults.pop(0) if self.stand_in.submission_faults else Fault()
 
     def do_CONNECT(self) -> None:
         self._record()

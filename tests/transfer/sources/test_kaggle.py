@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from urllib3.util import Retry
 
-from tests.servers import Fault, StandIn, serve
+from tests.servers import TOKEN, Fault, StandIn, serve
 from transfer.runtime.errors import AccessError, DataError, NetworkError, StageError
-from transfer.sources.kaggle import PAGE, RULES, download, has_credentials
+from transfer.sources.kaggle import NAME, PAGE, RULES, download, has_credentials, submit
 from transfer.sources.session import RetryPolicy
 
 BODY = bytes(range(256)) * 8_000
@@ -293,28 +293,73 @@ def test_invalid_token_is_not_shown(kaggle: StandIn, tmp_path: Path, monkeypatch
     assert not kaggle.gets
 
 
+@pytest.fixture(name="file")
+def _file(tmp_path: Path) -> Path:
+    (tmp_path / "submission.csv").write_text("id,label\n1,0\n")
+    return tmp_path / "submission.csv"
+
+
+def test_file_is_submitted_with_kaggles_client(kaggle: StandIn, file: Path) -> None:
+    """The file and the message arrive at the competition that is named, and Kaggle's answer is returned."""
+    answer = submit(file, "a message", competition="a-competition", policy=QUICK)
+    assert answer == "Successfully submitted to Dogs vs. Cats"
+    assert kaggle.uploaded == [file.read_bytes()]
+    [request] = kaggle.submissions
+    assert (request["competitionName"], request["submissionDescription"]) == ("a-competition", "a message")
+    assert request["blobFileTokens"] == "an-upload"
+
+
+def test_cut_upload_is_repeated(kaggle: StandIn, file: Path) -> None:
+    """A connection that is cut during the upload is no half submission."""
+    kaggle.submission_faults = [CORRECT, Fault(cut_after=0)]
+    submit(file, "", competition=NAME, policy=QUICK)
+    assert kaggle.uploaded == [file.read_bytes()]
+
+
 @pytest.mark.parametrize(
-    ("client", "error", "message"),
+    ("faults", "error", "message"),
     [
-        ("raise ConnectionError('secret')", NetworkError, "ConnectionError"),
-        ("raise TypeError('secret')", DataError, "TypeError"),
-        ("import kaggle.gone", DataError, "ModuleNotFoundError"),
-        ("import os; os._exit(0)", NetworkError, "gave no answer"),
-        ("import os; print('hello', flush=True); os._exit(0)", NetworkError, "gave no answer"),
-        ("import os; print('{}', flush=True); os._exit(0)", NetworkError, "no URL"),
-        ("import os; os._exit(3)", DataError, "exit code 3"),
-        ("import os; os.kill(os.getpid(), 9)", NetworkError, "signal 9"),
+        pytest.param(
+            *([CORRECT, Fault(status=503)], NetworkError, "an incomplete upload"),
+            marks=pytest.mark.reliability(
+                "network", "the upload of a submission fails", "exit 75; nothing is submitted"
+            ),
+        ),
+        ([Fault(status=429, headers={"Retry-After": "900"})], NetworkError, "status 429. Kaggle asks to wait 900 s"),
+        ([CORRECT, CORRECT, Fault(status=500)], NetworkError, "status 500. Look at .*/submissions"),
+        ([Fault(status=403)], AccessError, "accept the rules of the competition"),
+        ([Fault(status=404)], DataError, "must have the competition"),
+        pytest.param(
+            *([CORRECT, CORRECT, Fault(status=400, body=b"Daily\nlimit, a-token-nobody-may-see")],),
+            *(DataError, r"status 400, Daily limit, \*\*\*"),
+            marks=pytest.mark.reliability(
+                "network", "Kaggle refuses a submission, as above a day's limit", "exit 65; the message has its reason"
+            ),
+        ),
     ],
+    ids=["upload", "rate limit", "server", "rules", "no competition", "day's limit"],
 )
-def test_every_failure_of_the_client_has_an_exit_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, error: type[StageError], message: str
+def test_failed_submission_is_noticed(
+    kaggle: StandIn, file: Path, faults: list[Fault], error: type[StageError], message: str
 ) -> None:
-    """Every failure of Kaggle's client is one line without the token, and a network error only if a retry may help."""
-    (tmp_path / "kaggle").mkdir()
-    (tmp_path / "kaggle" / "__init__.py").write_text(client)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("KAGGLE_API_TOKEN", "secret")
+    """Each failure is one line without the token, and nothing is sent twice."""
+    kaggle.submission_faults = faults
     with pytest.raises(error, match=message) as caught:
-        download(tmp_path / "archive.zip", NO_RETRY)
-    assert "secret" not in str(caught.value)
+        submit(file, "", competition=NAME, policy=QUICK)
+    assert TOKEN not in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not kaggle.submissions
+    assert len([request for request in kaggle.requests if request.path.endswith("CreateSubmission")]) <= 1
+
+
+def test_submission_without_a_number_has_failed(kaggle: StandIn, file: Path) -> None:
+    """Kaggle may answer with a message alone; the submission was not accepted then."""
+    kaggle.answer = {"message": "Submission not allowed", "ref": 0}
+    with pytest.raises(DataError, match="Received: Submission not allowed"):
+        submit(file, "", competition=NAME, policy=QUICK)
+
+
+def test_submission_needs_an_account(file: Path) -> None:
+    """Without credentials nothing is started, and the message has the ways to provide them."""
+    with pytest.raises(AccessError, match=r"account to submit.* KAGGLE_API_TOKEN"):
+        submit(file, "", competition=NAME, policy=QUICK)
