@@ -115,7 +115,7 @@ bench: $(SELF)
 	@.venv/bin/python -m benchmarks.flow
 
 lock:
-	uv pip compile pyproject.toml --extra dask --extra dev --extra s3 --universal --no-strip-extras --generate-hashes --no-header --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra dask --extra dev --extra export --extra s3 --universal --no-strip-extras --generate-hashes --no-header --quiet -o requirements.lock
 	uv pip compile pyproject.toml --extra gpu -c requirements.lock --universal --no-strip-extras --generate-hashes --no-header --quiet -o requirements-gpu.lock
 
 clean:

@@ -37,6 +37,7 @@ PARAMS: dict[str, dict[str, Any]] = {
         "precision": "float32",
         "training": {"epochs": 4, "learning_rate": 1e-5, "model_checkpoint": None},
     },
+    "export": {"formats": []},
 }
 
 

@@ -15,6 +15,7 @@ STAGES = (
     "train_head",
     "fine_tune",
     "evaluate",
+    "export",
 )
 PROGRAM = """
 import importlib, sys

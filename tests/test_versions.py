@@ -87,7 +87,7 @@ def create_project(workspace: Path, folder: Path) -> Path:
     for name in (".dvc/config", ".dvc/.gitignore", ".gitignore"):
         shutil.copy2(ROOT / name, folder / name)
     pipeline = YAML(typ="safe").load(ROOT / "dvc.yaml")
-    for name in ("fine_tune", "evaluate"):
+    for name in ("fine_tune", "evaluate", "export"):
         shutil.rmtree(folder / "artifacts" / name)
     stages = {name: stage for name, stage in pipeline["stages"].items() if (folder / "artifacts" / name).exists()}
     YAML().dump({"stages": stages}, folder / "dvc.yaml")

@@ -20,6 +20,7 @@ MAIN_STAGES = {
     "train_head",
     "fine_tune",
     "evaluate",
+    "export",
 }
 
 

@@ -92,7 +92,7 @@ def check_agreement(
     """
     tolerance = TOLERANCES[precision] / trained.card.temperature
     for photograph, [direct], cached in zip(photographs, from_pixels, from_cache, strict=True):
-        if np.abs(_log_odds(direct) - _log_odds(cached)).max() > tolerance:
+        if np.abs(log_odds(direct) - log_odds(cached)).max() > tolerance:
             raise DataError(
                 f"{trained.file} must predict the same for {photograph.path} from its pixels and from its cached "
                 f"activations, up to rounding. Received: {_listed(direct)} from pixels, {_listed(cached)} from the "
@@ -101,8 +101,9 @@ def check_agreement(
             )
 
 
-def _log_odds(probabilities: Probabilities) -> Probabilities:
-    clipped = probabilities.clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+def log_odds(probabilities: Probabilities, *, least: float = MIN_PROBABILITY) -> Probabilities:
+    """Return the log odds of probabilities, which are clipped to a distance of `least` from 0 and 1."""
+    clipped = probabilities.clip(least, 1 - least)
     odds: Probabilities = np.log(clipped) - np.log1p(-clipped)
     return odds
 

@@ -16,8 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Suppress what TensorFlow's C++ code writes to standard error on import, before it reads its log level."""
+def quiet_stderr() -> Iterator[None]:
+    """Suppress what TensorFlow's C++ code writes to standard error, as on import, before it reads its log level."""
     original, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:
@@ -44,8 +44,8 @@ def _hidden(*names: str) -> Iterator[None]:
             del modules[name]
 
 
-with _quiet_stderr(), _hidden("matplotlib", "scipy", "sklearn"):
+with quiet_stderr(), _hidden("matplotlib", "scipy", "sklearn"):
     import keras
     import tensorflow as tf
 
-__all__ = ["keras", "tf"]
+__all__ = ["keras", "quiet_stderr", "tf"]

@@ -1,8 +1,8 @@
 """Card: the `model.json` of a network, with its classes, image size, lineage, parameters and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,13 @@ from transfer.runtime import files
 from transfer.runtime.errors import DataError
 
 FILE_NAME = "model.json"
+
+ExportFormat = Literal["onnx", "litert", "litert_int8"]
+EXPORTED_FILES: dict[ExportFormat, str] = {  # by format
+    "onnx": "model.onnx",
+    "litert": "model.tflite",
+    "litert_int8": "model_int8.tflite",
+}
 
 
 class Card(BaseModel):
@@ -63,6 +70,17 @@ def describe(
         "params": settings,
         "scores": scores,
     }
+
+
+def describe_exports(card: Card, hashes: Mapping[ExportFormat, str]) -> dict[str, Any]:
+    """Return the content of the `model.json` beside a network's exported files, which know no answers but classes.
+
+    Args:
+        card: of the network itself, whose SHA-256 it keeps.
+        hashes: SHA-256 of the exported files by their format.
+    """
+    exported = {form: {"file": EXPORTED_FILES[form], "sha256": sha256} for form, sha256 in hashes.items()}
+    return {**card.model_dump(exclude={"thresholds"}), "exported": exported}
 
 
 def verified_card(file: Path, *, hint: str) -> Card:

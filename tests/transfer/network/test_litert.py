@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from tests import exportable
+from transfer.network import litert
+from transfer.network.backend import keras
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    """A network of two heads."""
+    return exportable.network(pooling="average_max", number=2)
+
+
+def test_network_is_converted(network: keras.Model) -> None:
+    """It predicts what it predicts in Keras, and the same network gives the same bytes."""
+    content = litert.convert(network)
+    function = litert.function(content)
+    for photograph in exportable.pixels(3)[:, np.newaxis]:
+        np.testing.assert_allclose(function(photograph), network(photograph, training=False), rtol=1e-4, atol=1e-6)
+    assert litert.convert(network) == content
+
+
+def test_network_is_quantized(network: keras.Model) -> None:
+    """With samples, weights are 8-bit integers; the input stays uint8, and the output a probability in float32."""
+    photographs = exportable.pixels(20)
+    content = litert.convert(network, samples=list(photographs))
+    assert litert.convert(network, samples=list(photographs)) == content
+    function = litert.function(content)
+    for photograph in photographs[:3, np.newaxis]:
+        received = function(photograph)
+        assert received.dtype == np.float32
+        assert received == pytest.approx(np.asarray(network(photograph, training=False)), abs=0.1)
