@@ -154,8 +154,11 @@ def untracked(files: Iterable[Path]) -> list[str]:
 
 
 def git_remote() -> str | None:
-    """Return the remote that experiments are pushed to: `origin`, or the only remote; None without one of these."""
-    remotes = git.run("remote").splitlines()
+    """Return the remote that experiments and versions are pushed to: `origin`, or the only remote; None without one.
+
+    `upstream` is, by custom, the project that a user's repository was copied from, and takes nothing.
+    """
+    remotes = [name for name in git.run("remote").splitlines() if name != "upstream"]
     return "origin" if "origin" in remotes else remotes[0] if len(remotes) == 1 else None
 
 

@@ -133,8 +133,14 @@ def show() -> None:
 
 
 def run(name: str | None) -> int:
-    """Run the flow and print its message; return the exit code."""
+    """Run the flow and print its message; return the exit code.
+
+    Raises:
+        StageError: there is no such run, which is found out before a server is started.
+    """
     processes.interrupt_on_signals()
+    with production.errors_of_tools():
+        production.find(name)
     try:
         with server.connected():
             state: State[Any] = promote(name, return_state=True)

@@ -54,7 +54,8 @@ def check_shared(git_remote: str | None) -> None:
         if git_remote and not repo.config["core"].get("remote"):
             raise ParamsError(
                 f"DVC must have a remote, as Git has one, `{git_remote}`: a version that others know needs its data. "
-                "Received: none. Run `dvc remote add -d store ADDRESS` once."
+                "Received: none. Run `dvc remote add -d store ADDRESS` once; or, if that is the project you cloned "
+                f"and no repository of yours, `git remote rename {git_remote} upstream`."
             )
 
 

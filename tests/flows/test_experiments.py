@@ -290,10 +290,17 @@ def test_an_error_of_git_has_its_message() -> None:
 
 @pytest.mark.parametrize(
     ("names", "expected"),
-    [((), None), (("mine",), "mine"), (("mine", "origin"), "origin"), (("mine", "yours"), None)],
+    [
+        ((), None),
+        (("mine",), "mine"),
+        (("mine", "origin"), "origin"),
+        (("mine", "yours"), None),
+        (("upstream",), None),
+        (("mine", "upstream"), "mine"),
+    ],
 )
 def test_experiments_go_to_origin_or_the_only_remote(names: tuple[str, ...], expected: str | None) -> None:
-    """Of several remotes only `origin` is used; without it there has to be exactly one."""
+    """Of several remotes only `origin` is used; without it there has to be exactly one besides `upstream`."""
     for name in names:
         git("remote", "add", name, f"/nowhere/{name}")
     assert experiments.git_remote() == expected

@@ -198,5 +198,7 @@ def test_what_a_promotion_needs_is_said(workspace: Path) -> None:
     Path(".dvc/config").write_text(Path(".dvc/config").read_text().replace("    remote = store\n", ""))
     with pytest.raises(ParamsError, match=r"DVC must have a remote.*`dvc remote add"):
         production.promote(None, log)
-    with pytest.raises(ParamsError, match="DVC must have a remote"):
+    with pytest.raises(ParamsError, match="`git remote rename origin upstream`"):
         remote.check_shared("origin")
+    git.run("remote", "rename", "origin", "upstream")
+    assert experiments.git_remote() is None
