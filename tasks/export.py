@@ -67,7 +67,7 @@ def export(folder: Path, network: Path, card: Card, settings: Params) -> dict[st
     samples = read_photographs(entries, "train", settings.calibration, card)
     keras_model = saving.load(network)
     expected = exports.predict(keras_model, photographs, name="keras")
-    metrics = {}
+    metrics: dict[str, Any] = {}
     for form in dict.fromkeys(settings.formats):
         exported = exports.export(keras_model, form, samples=samples)
         measured = exports.measure(exported, photographs, expected, form)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from transfer.prediction.command import Answer
+from transfer.prediction.answers import Answer
 from transfer.prediction.inputs import InputPhotograph
 from transfer.runtime import disk, progress
 

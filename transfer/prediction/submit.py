@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from transfer.images import decoding, manifest
 from transfer.network.card import Card
-from transfer.prediction import command, model_file, submission, versions
+from transfer.prediction import answers, model_file, submission, versions
 from transfer.prediction.formats import printable
 from transfer.prediction.inputs import LIMITS, InputPhotograph
 from transfer.prediction.resumption import Predictions
@@ -110,13 +110,13 @@ def _read_member(tests: competition.TestSet, member: zipfile.ZipInfo) -> bytes:
     return archives.read_member(tests.archive, member, most=decoding.MAX_BYTES)
 
 
-def _predict(model: Path, photographs: Sequence[InputPhotograph]) -> Generator[Sequence[command.Answer], None, None]:
+def _predict(model: Path, photographs: Sequence[InputPhotograph]) -> Generator[Sequence[answers.Answer], None, None]:
     from transfer.features import extraction  # noqa: PLC0415 - it imports TensorFlow, which takes seconds
     from transfer.prediction.model import load  # noqa: PLC0415 - so does this one
 
     with suppress(RuntimeError):  # if this process has used TensorFlow before
         extraction.use_one_thread_per_replica()
-    return command.answers(load(model, always=True), photographs, heat_maps=False)
+    return answers.in_batches(load(model, always=True), photographs)
 
 
 def _best_bound(project: Path, model: Path, card: Card, predictions: Predictions) -> float:
