@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transfer.runtime import stage
 
-STAGES = ("train", "measure_extraction", "compare")
+STAGES = ("train", "measure_extraction", "compare", "learn_digits")
 DVC_FILE = Path("baselines/dvc.yaml")
 
 

@@ -33,7 +33,7 @@ TITLES = {
     "cnn_augmented": "CNN, augmented",
     "cnn_regularized": "CNN, augmented, regularized",
     "plain": "plain deep net",
-    "residual": "residual twin",
+    "residual": "residual net",
     "train_head": "VGG16, head",
     "fine_tune": "VGG16, fine-tuned",
 }

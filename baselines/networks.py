@@ -12,6 +12,7 @@ from transfer.runtime.params import Section
 # Keras's default of 0.99 needs hundreds of batches to settle; two thousand photographs make forty batches per epoch.
 _MOMENTUM = 0.9
 _OFFSET, _SCALE = -1.0, 1 / 127.5  # map pixels from [0, 255] to [-1, 1]
+_INK_SCALE = 1 / 255  # empty paper stays 0, as is the padding of convolutions: no edge around a digit
 
 Units = Annotated[int, Field(ge=1, le=4096)]
 Filters = Annotated[int, Field(ge=1, le=1024)]
@@ -32,6 +33,18 @@ class Convolutional(Section):
     dropout: float = Field(ge=0, lt=1, description="before and after the hidden layer")
 
 
+class Pooled(Section):
+    """The settings of convolutions of which only the largest outputs over the whole image are kept.
+
+    So a response counts the same wherever it occurs (global max pooling; Oquab, Bottou, Laptev and Sivic, 2015). With
+    pooling between the convolutions this is exact only for moves by whole steps of the pooling.
+    """
+
+    filters: list[Filters] = Field(min_length=1, max_length=8, description="filters of each convolution")
+    pooling: bool = Field(description="between convolutions, which halves the edge")
+    dense: Units
+
+
 class Deep(Section):
     """The settings of groups of pairs of convolutions (He, Zhang, Ren and Sun, 2016, "Deep Residual Learning").
 
@@ -44,29 +57,33 @@ class Deep(Section):
     skips: bool = Field(description="whether each pair's input is added to its output")
 
 
-Settings = Dense | Convolutional | Deep
+Settings = Dense | Convolutional | Pooled | Deep
 
 
-def build(settings: Settings, *, image_size: int, classes: int, seed: int) -> keras.Model:
+def build(settings: Settings, *, image_size: int, classes: int, seed: int, channels: int = 3) -> keras.Model:
     """Build a network.
 
     Args:
         settings: settings of the layers.
-        image_size: edge of the input images, in pixels; the images are RGB, 0 to 255.
+        image_size: edge of the input images, in pixels.
         classes: number of classes, at least 2.
         seed: seed of the initial weights and of dropout.
+        channels: 3 for RGB, 1 for ink on paper, both from 0 to 255.
 
     Returns:
         A network that ends in one sigmoid, the probability of the second class, for two classes, and in a softmax for
         more.
     """
-    image = keras.Input((image_size, image_size, 3), dtype="uint8", name="picture")
-    tensor = keras.layers.Rescaling(_SCALE, offset=_OFFSET, name="preprocessing")(image)
+    image = keras.Input((image_size, image_size, channels), dtype="uint8", name="picture")
+    scale, offset = (_INK_SCALE, 0.0) if channels == 1 else (_SCALE, _OFFSET)
+    tensor = keras.layers.Rescaling(scale, offset=offset, name="preprocessing")(image)
     match settings:
         case Dense():
             tensor = _dense_layers(tensor, settings, seed=seed)
         case Convolutional():
             tensor = _convolutional_layers(tensor, settings, seed=seed)
+        case Pooled():
+            tensor = _pooled_layers(tensor, settings, seed=seed)
         case Deep():
             tensor = _deep_layers(tensor, settings, seed=seed)
     units, activation = (1, "sigmoid") if classes == 2 else (classes, "softmax")
@@ -93,6 +110,16 @@ def _convolutional_layers(tensor: keras.KerasTensor, settings: Convolutional, *,
     tensor = _dropout(settings.dropout, name="dropout_1", seed=seed)(tensor)
     tensor = _dense(settings.dense, "relu", name="dense", seed=seed)(tensor)
     return _dropout(settings.dropout, name="dropout_2", seed=seed)(tensor)
+
+
+def _pooled_layers(tensor: keras.KerasTensor, settings: Pooled, *, seed: int) -> keras.KerasTensor:
+    for number, filters in enumerate(settings.filters, start=1):
+        if settings.pooling and number > 1:
+            tensor = keras.layers.MaxPooling2D(2, name=f"conv_{number - 1}_pool")(tensor)
+        tensor = _convolution(filters, name=f"conv_{number}", seed=seed, bias=True)(tensor)
+        tensor = keras.layers.ReLU(name=f"conv_{number}_relu")(tensor)
+    tensor = keras.layers.GlobalMaxPooling2D(name="largest")(tensor)
+    return _dense(settings.dense, "relu", name="dense", seed=seed)(tensor)
 
 
 def _deep_layers(tensor: keras.KerasTensor, settings: Deep, *, seed: int) -> keras.KerasTensor:

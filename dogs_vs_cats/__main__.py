@@ -198,7 +198,8 @@ def baselines() -> None:
     if not (folder / paths.artifact("evaluate", "report.html")).exists():
         raise hints.too_early("The baselines are compared with the pipeline's networks.")
     _reproduce(folder, "baselines/dvc.yaml")
-    print((folder / paths.artifact("baselines", "compare", "table.md")).read_text(encoding="utf-8"), end="")
+    tables = [folder / paths.artifact("baselines", name, "table.md") for name in ("compare", "learn_digits")]
+    print("\n".join(table.read_text(encoding="utf-8") for table in tables), end="")
 
 
 @app.command()

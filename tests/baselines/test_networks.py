@@ -58,6 +58,20 @@ def test_a_deep_network_has_the_requested_depth() -> None:
     assert network.get_layer("average").input.shape == (None, 4, 4, 8)
 
 
+@pytest.mark.parametrize(("pooling", "step"), [(False, 1), (True, 2)])
+def test_a_pooled_network_sees_a_shape_anywhere(*, pooling: bool, step: int) -> None:
+    """On empty paper a moved shape gives the same probabilities; with pooling, if it moves by whole steps of it."""
+    settings = networks.Pooled(filters=[4, 8], pooling=pooling, dense=8)
+    network = networks.build(settings, image_size=24, classes=3, seed=0, channels=1)
+    paper = np.zeros((4, 24, 24, 1), np.uint8)
+    shape = np.random.default_rng(0).integers(0, 256, (6, 6, 1), np.uint8)
+    for image, (top, left) in zip(paper, ((4, 4), (4 + step, 4 + 5 * step), (14, 6), (5, 5)), strict=True):
+        image[top : top + 6, left : left + 6] = shape
+    first, *moved, by_one = np.asarray(network(paper))
+    np.testing.assert_allclose(moved, [first, first], rtol=1e-5)
+    assert np.allclose(by_one, first, rtol=1e-5) != pooling
+
+
 @pytest.mark.parametrize("kind", ["dense", "convolutional", "deep"])
 def test_initial_weights_depend_on_the_seed(kind: str) -> None:
     """The same seed gives the same network, another seed another network."""

@@ -201,6 +201,17 @@ def test_options_of_the_flow_need_the_flow() -> None:
         assert "need `--flow`" in result.output
 
 
+def test_the_baselines_print_both_tables(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the baselines are up to date, the table of photographs and that of digits are printed."""
+    monkeypatch.setattr(door, "_reproduce", lambda *_: None)
+    for name in ("evaluate/report.html", "baselines/compare/table.md", "baselines/learn_digits/table.md"):
+        file = project / "artifacts" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{name}\n")
+    result = CliRunner().invoke(door.app, ["baselines"])
+    assert result.output == "baselines/compare/table.md\n\nbaselines/learn_digits/table.md\n"
+
+
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("arguments", [["baselines"], ["scores"]], ids=lambda arguments: arguments[0])
 def test_a_command_before_any_run_names_the_run(
