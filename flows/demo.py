@@ -35,7 +35,12 @@ PARAMS: dict[str, dict[str, Any]] = {
     "train_head": {"training": {"epochs": 40, "model_checkpoint": None}},
     "fine_tune": {
         "precision": "float32",
-        "training": {"epochs": 4, "learning_rate": 1e-5, "model_checkpoint": None},
+        "training": {
+            "epochs": 4,
+            "learning_rate": 1e-5,
+            "learning_rate_schedule": "constant",
+            "model_checkpoint": None,
+        },
     },
     "export": {"formats": []},
 }

@@ -61,7 +61,7 @@ def test_corrections_of_the_user_are_not_those_of_the_demo(project: Path) -> Non
 @pytest.mark.parametrize(
     ("stage", "section", "changes"),
     [
-        ("fine_tune", "training", {"model_checkpoint": CHECKPOINTS | {"save_freq": 15}}),
+        ("fine_tune", "training", {"epochs": 15, "model_checkpoint": CHECKPOINTS | {"save_freq": 15}}),
         ("train_head", "training", {"model_checkpoint": CHECKPOINTS | {"save_freq": 60}}),
         ("extract_features", "augmentation", {"horizontal_flip": False, "rotation": 0.0, "zoom": 1.0}),
     ],
