@@ -32,23 +32,29 @@ def test_csv_has_three_columns() -> None:
 def test_csv_quotes_what_would_break_a_row(name: str) -> None:
     """Commas, quotes and line ends of all systems are recovered by a reader of CSV."""
     row = formats.as_csv().row(name, PREDICTIONS[0])
-    assert list(csv.reader(io.StringIO(row, newline=""))) == [[name, "cat", "0.75"]]
+    assert list(csv.reader(io.StringIO(row, newline=""))) == [[name, "cat", "0.75", "not sure"]]
 
 
 def test_json_is_a_list_of_objects() -> None:
     """JSON has the probabilities of all classes, too."""
     assert json.loads(output(formats.as_json())) == [
-        {"file": name, "class": class_name, "probability": probability, "probabilities": probabilities}
-        for name, (class_name, probability, probabilities) in zip(NAMES, PREDICTIONS, strict=True)
+        {
+            "file": name,
+            "class": prediction.class_name,
+            "probability": prediction.probability,
+            "answer": prediction.answer,
+            "probabilities": prediction.probabilities,
+        }
+        for name, prediction in zip(NAMES, PREDICTIONS, strict=True)
     ]
 
 
 def test_a_table_is_aligned_for_the_longest_name() -> None:
     """Columns fit the longest name of all photographs, before their rows are known."""
     assert output(formats.as_table(NAMES, ["cat", "dog"])).splitlines() == [
-        "file               class  probability",
-        "cats/1.jpg         cat         0.7500",
-        "a longer name.jpg  dog         1.0000",
+        "file               class  probability  answer",
+        "cats/1.jpg         cat         0.7500  not sure",
+        "a longer name.jpg  dog         1.0000  dog",
     ]
 
 
