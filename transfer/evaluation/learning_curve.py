@@ -236,7 +236,7 @@ def sentences(outlook: Outlook | None, *, confidence: float) -> list[str]:
         f"With twice as many photographs to train on, {2 * found.photographs:,} instead of {found.photographs:,}, the "
         f"log loss of a linear probe is expected to be {doubled.value:.3f} instead of {found.now.value:.3f} "
         f"({100 * confidence:g} % interval {doubled.low:.3f} to {doubled.high:.3f}): "
-        f"{saved.value:.0%} less ({saved.low:.0%} to {saved.high:.0%})."
+        f"{100 * saved.value:.0f} % less ({100 * saved.low:.0f} to {100 * saved.high:.0f} %)."
     )
     return [expected, _advice(saved)]
 

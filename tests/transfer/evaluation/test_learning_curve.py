@@ -115,4 +115,4 @@ def test_the_advice_follows_from_the_interval(low: float, high: float, advice: s
     expected, last = learning_curve.sentences(outlook(low=low, high=high), confidence=0.95)
     assert re.search(rf"{advice}\W", last)
     assert "2,400 instead of 1,200" in expected
-    assert f"({low:.0%} to {high:.0%})" in expected
+    assert f"({100 * low:.0f} to {100 * high:.0f} %)" in expected
