@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transfer.images import corrections, manifest
-from transfer.images.corrections import EXCLUDE, Correction
+from transfer.images.corrections import EXCLUDE, Correction, is_sha256
 from transfer.runtime import paths, spreadsheets
 from transfer.runtime.errors import DataError
 from transfer.runtime.spreadsheets import Row
@@ -36,8 +36,9 @@ def correct(folder: Path, marked: Path) -> str:
         marked: a copy of suspects.csv with decisions, as a spreadsheet program saves it.
 
     Raises:
-        DataError: a row has neither a class nor `exclude` as decision though it has a note, another word, or a
-            contradiction to another row; or no row has a decision, or the earlier corrections cannot be read.
+        DataError: a row has neither a class nor `exclude` as decision though it has a note, another word, a damaged
+            SHA-256, or a contradiction to another row; or no row has a decision, or the earlier corrections cannot be
+            read.
     """
     rows = spreadsheets.read(marked, required=REQUIRED)
     decisions = decide(rows, known_classes(folder, rows), marked)
@@ -76,11 +77,15 @@ def decide(rows: Sequence[Row], classes: Sequence[str], file: Path) -> Decisions
     mistakes += [
         f"line {line}: `{cells['decision']}`" for line, cells in decided if cells["decision"].casefold() not in spelled
     ]
+    mistakes += [
+        f"line {line}: the sha256 `{cells['sha256']}`" for line, cells in decided if not is_sha256(cells["sha256"])
+    ]
     mistakes += _contradictions(decided)
     if mistakes or not decided:
         raise DataError(
-            f"{file} must have in its column `decision` a class ({', '.join(classes)}) or `{EXCLUDE}`, and nothing in "
-            f"rows to be left alone. Received: {'; '.join(mistakes) or 'no decision'}. Mend these rows, then try again."
+            f"{file} must have in its column `decision` a class ({', '.join(classes)}) or `{EXCLUDE}`, beside the "
+            "sha256 as suspects.csv has it, and nothing in rows to be left alone. "
+            f"Received: {'; '.join(mistakes) or 'no decision'}. Mend these rows, then try again."
         )
     found = {
         cells["sha256"].lower(): Correction(

@@ -58,13 +58,19 @@ def test_earlier_corrections_keep_their_order_and_notes(project: Path) -> None:
 
 
 def test_unclear_rows_are_all_named_and_nothing_is_written(project: Path) -> None:
-    """Words that are no class, notes without a decision, and contradictions are refused with their lines."""
+    """Words that are no class, notes without a decision, and contradictions are refused with their lines.
+
+    So is a SHA-256 that a spreadsheet program took for a number: corrections.csv stays one that a run accepts.
+    """
     rows = [(ONE, "train", "yes", ""), (TWO, "train", "", "a fox?")]
     rows += [(THREE, "train", "cat", ""), (THREE, "train", "dog", "")]
     with pytest.raises(DataError) as refusal:
         correct.correct(project, marked(project, *rows))
     received = "line 3: a note without a decision; line 2: `yes`; line 5: `dog`, and `cat` in line 4."
     assert received in str(refusal.value)
+    assert not (project / "corrections.csv").exists()
+    with pytest.raises(DataError, match=r"line 2: the sha256 `1\.01E\+62`"):
+        correct.correct(project, marked(project, ("1.01E+62", "train", "dog", "")))
     assert not (project / "corrections.csv").exists()
     with pytest.raises(DataError, match="Received: no decision"):
         correct.correct(project, marked(project, (ONE, "train", "", "")))

@@ -81,12 +81,17 @@ def read(path: Path) -> list[Correction]:
 
 
 def _mistakes(correction: Correction, times: Mapping[str, int]) -> Iterator[str]:
-    if not _SHA256.fullmatch(correction.sha256):
+    if not is_sha256(correction.sha256):
         yield f"the sha256 `{correction.sha256}`"
     elif times[correction.sha256] > 1:
         yield f"{correction.sha256}, which {times[correction.sha256]} lines have"
     if not correction.class_name:
         yield "no class"
+
+
+def is_sha256(text: str) -> bool:
+    """Return whether a text is a SHA-256 in hexadecimal digits, in lower or upper case."""
+    return _SHA256.fullmatch(text.lower()) is not None
 
 
 def write(path: Path, corrections: Iterable[Correction]) -> None:
