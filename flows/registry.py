@@ -77,19 +77,20 @@ def promote(registry: Registry, commit: str, *, reason: str, details: str = "") 
 def unshared() -> dict[str, str]:
     """Return the commits of tags that the Git remote lacks, by the tags' names; those made before there was a remote.
 
+    Other tags, as those without a message, are the user's and are not pushed.
+
     Raises:
         GitError: the remote cannot be reached.
     """
     remote = experiments.git_remote()
     if remote is None:
         return {}
-    artifact = versions.tag_prefix(Path())
-    patterns = [f"refs/tags/{artifact}{kind}*" for kind in ("@", f"#{versions.STAGE}#")]
-    listed = git.run("for-each-ref", "--format=%(refname) %(*objectname)", *patterns).splitlines()
-    if not listed:
+    prefix, known = f"refs/tags/{versions.tag_prefix(Path())}", read()
+    tags = {f"{prefix}@{version}": commit for version, commit in known.versions.items()}
+    tags |= {f"{prefix}#{versions.STAGE}#{each.number}": each.commit for each in known.assignments}
+    if not tags:
         return {}
-    shared = {line.split("\t")[1] for line in git.run("ls-remote", "--refs", remote, *patterns).splitlines()}
-    tags = dict(line.split(" ", 1) for line in listed)
+    shared = {line.split("\t")[1] for line in git.run("ls-remote", "--refs", remote, f"{prefix}*").splitlines()}
     return {name: commit for name, commit in tags.items() if name not in shared}
 
 

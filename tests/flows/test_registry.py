@@ -164,11 +164,12 @@ def test_there_may_be_nothing_to_roll_back_to(commits: list[str]) -> None:
 
 
 def test_other_tags_are_left_alone(commits: list[str]) -> None:
-    """Tags of other artifacts, without a message or with other forms of names are no versions."""
+    """Tags of other artifacts, without a message or with other forms of names are no versions, and stay here."""
     for name in ("classifier@v7", "classifier@v1.0.0-rc1", "classifier#dev#1", "other#prod#1", "v1.0.0"):
         git.run("-c", "user.name=a", "-c", "user.email=a", "tag", "-a", "-m", "x", name, commits[0])
     git.run("tag", "classifier@v3.0.0", commits[0])
     assert registry.read() == ({}, [])
+    assert registry.unshared() == {}
 
 
 def test_a_project_may_be_a_folder_of_its_repository(
