@@ -43,6 +43,13 @@ def fetch(commit: str) -> Path:
     return folder
 
 
+def needed(commit: str) -> list[str]:
+    """Return the paths of the files that predictions and verdicts of a commit's network need."""
+    with Repo(os.curdir, rev=commit) as repo:
+        optional = [ROWS] if repo.dvcfs.exists(ROWS.as_posix()) else []  # which earlier networks have not
+    return [path.as_posix() for path in (*FILES.values(), *optional)]
+
+
 def _check_artifact(repo: Repo, commit: str) -> None:
     """Check that a commit's dvc.yaml has the artifact, without which `dvc artifacts get` would not find a version."""
     try:

@@ -126,7 +126,7 @@ def push_data(commit: str, log: Callable[[str], None]) -> None:
     Raises:
         DvcException: the remote refuses, cannot be reached, or lacks a file.
     """
-    remote.push_revision(commit, [path.as_posix() for path in models.FILES.values()], log)
+    remote.push_revision(commit, models.needed(commit), log)
 
 
 def is_in_production(saved: experiments.Saved, state: Registry) -> bool:

@@ -2,8 +2,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 
-from flows import git, models
+from flows import git, models, production
 from tests.flows.test_production import Train, train, workspace  # noqa: F401 - fixtures
 from transfer.runtime.errors import DataError
 
@@ -33,3 +35,13 @@ def test_a_commit_without_the_artifact_is_refused(train: Train) -> None:  # noqa
     with pytest.raises(DataError, match="must have the artifact `classifier`"):
         models.fetch(train("first", 2.0).commit)
     assert git.run("tag") == ""
+
+
+def test_a_remote_without_the_rows_of_a_version_is_noticed(train: Train) -> None:  # noqa: F811 - the fixture
+    """Predictions need rows.npz beside the network, so no tag is pushed before DVC's remote has it."""
+    saved = train("first", 2.0)
+    with Repo(".", rev=saved.commit) as repo:
+        md5 = repo.dvcfs.info(models.ROWS.as_posix())["dvc_info"]["md5"]
+    Path(".dvc/cache/files/md5", md5[:2], md5[2:]).unlink()
+    with pytest.raises(DvcException, match=r"artifacts/fine_tune/rows\.npz"):
+        production.push_data(saved.commit, print)
