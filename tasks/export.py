@@ -71,7 +71,7 @@ def export(folder: Path, network: Path, card: Card, settings: Params) -> dict[st
     for form in dict.fromkeys(settings.formats):
         exported = exports.export(keras_model, form, samples=samples)
         measured = exports.measure(exported, photographs, expected, form)
-        exports.check(measured, form)
+        exports.check(measured, form, temperature=card.temperature)
         files.write_bytes(folder / EXPORTED_FILES[form], exported.content)
         metrics[form] = measured._asdict()
         log.info("%s", exports.describe(form, measured))

@@ -117,15 +117,21 @@ def measure(
     )
 
 
-def check(measurement: Measurement, form: ExportFormat) -> None:
+def check(measurement: Measurement, form: ExportFormat, *, temperature: float = 1.0) -> None:
     """Check that an exported network agrees with the network itself, within `TOLERANCES`.
+
+    Args:
+        measurement: of the exported network.
+        form: its format.
+        temperature: of the network; below 1 it multiplies differences in log odds, and the tolerance with them.
 
     Raises:
         DataError: it does not.
     """
-    if measurement.log_odds_difference > TOLERANCES[form]:
+    tolerance = TOLERANCES[form] / min(temperature, 1.0)
+    if measurement.log_odds_difference > tolerance:
         raise DataError(
-            f"The network as `{form}` must predict the same as model.keras, up to {TOLERANCES[form]:g} in log odds. "
+            f"The network as `{form}` must predict the same as model.keras, up to {tolerance:.3g} in log odds. "
             f"Received: a difference of {measurement.log_odds_difference:.3g}. Remove `{form}` from `export.formats`."
         )
 

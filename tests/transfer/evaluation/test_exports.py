@@ -27,3 +27,11 @@ def test_a_format_that_predicts_something_else_is_refused() -> None:
     ):
         exports.check(measured, "litert")
     exports.check(measured, "litert_int8")
+
+
+def test_a_low_temperature_widens_the_tolerance() -> None:
+    """A temperature below 1 multiplies the differences of rounding, too, and one above 1 leaves the tolerance."""
+    measured = exports.Measurement(1, 1.0, 2.0, 0)
+    exports.check(measured, "litert_int8", temperature=0.5)
+    with pytest.raises(DataError, match=r"up to 1\.5 in log odds"):
+        exports.check(measured, "litert_int8", temperature=2.0)
