@@ -151,7 +151,8 @@ def fit_network(
     network = networks.build(
         learner.network, image_size=digit_set.settings.frame, classes=digits.CLASSES, seed=seed, channels=1
     )
-    fit.compile_model(network, training, batches=len(batches))
+    counts = np.bincount(train.labels, minlength=digits.CLASSES).clip(1).tolist()
+    fit.compile_model(network, training, batches=len(batches), counts=counts)
     network.jit_compile = False  # as in `train`
     history = fit.fit(
         network,
