@@ -20,6 +20,7 @@ UPLOAD_FAILED = "Could not submit to competition"  # the client's message if the
 
 _MAX_REASON = 300  # characters of Kaggle's own message
 _MIN_SECRET = 8  # characters
+_PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Call(NamedTuple):
@@ -76,10 +77,15 @@ def submit(call: Call, file: Path, message: str) -> str:
 
 
 def _answer(call: Call, *arguments: str) -> object:
-    """Run the client, and return its answer or raise the exception that the answer stands for."""
+    """Run the client, and return its answer or raise the exception that the answer stands for.
+
+    Files of the current folder, which may be any one of the user's, are not found by the client's imports.
+    """
+    path = os.pathsep.join(filter(None, (str(_PROJECT), os.environ.get("PYTHONPATH"))))
     try:
         process = subprocess.run(  # noqa: S603 - this module
-            [sys.executable, "-m", __name__, *arguments],
+            [sys.executable, "-P", "-m", __name__, "--", *arguments],
+            env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=call.timeout,

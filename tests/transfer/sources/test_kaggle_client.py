@@ -42,3 +42,20 @@ def test_every_failure_of_the_client_has_one_line(
         kaggle_client.archive_url(CALL)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_client_is_that_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file `kaggle.py` in the user's folder is not run, and a message may begin with dashes."""
+    client, here = tmp_path / "client" / "kaggle", tmp_path / "here"
+    for folder in (client, here):
+        folder.mkdir(parents=True)
+    program = """
+from types import SimpleNamespace
+def submit(file, message, *_, **__): return SimpleNamespace(message={}, ref=1)
+api = SimpleNamespace(authenticate=print, competition_submit=submit)
+"""
+    (client / "__init__.py").write_text(program.format("message"))
+    (here / "kaggle.py").write_text(program.format("'of the folder'"))
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PYTHONPATH", str(client.parent))
+    assert kaggle_client.submit(CALL, Path("submission.csv"), "--first") == "--first"
