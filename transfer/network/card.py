@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from transfer.images.decoding import MAX_SIZE, Resizing
 from transfer.network.thresholds import Thresholds
@@ -36,6 +36,13 @@ class Card(BaseModel):
     trained_on: dict[str, Any]
     params: dict[str, Any]
     scores: dict[str, float]
+
+    @model_validator(mode="after")
+    def _thresholds_are_those_of_the_classes(self) -> "Card":
+        fitted = self.thresholds
+        if fitted and fitted.calibrated != "none" and fitted.plausible.keys() != {*self.classes}:
+            raise ValueError("`thresholds.plausible` must have each of `classes`, and no other")
+        return self
 
 
 def describe(

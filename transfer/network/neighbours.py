@@ -66,9 +66,10 @@ def read(path: Path, *, sha256: str, channels: int, hint: str) -> Rows:
         rows = _read_array(path.read_bytes())
     except Exception as error:  # noqa: BLE001 - zipfile and NumPy raise nearly anything on damaged bytes
         raise DataError(f"{path} must be an array as this project writes it. Received: {error}. {hint}") from None
-    if rows.dtype != np.float16 or rows.ndim != 2 or rows.shape[1] != channels or not np.isfinite(rows).all():
+    is_table = rows.ndim == 2 and len(rows) > 0 and rows.shape[1] == channels
+    if rows.dtype != np.float16 or not is_table or not np.isfinite(rows).all():
         raise DataError(
-            f"{path} must have rows of {channels} finite numbers of float16. "
+            f"{path} must have one or more rows of {channels} finite numbers of float16. "
             f"Received: {rows.dtype}, {rows.shape}. {hint}"
         )
     return rows.astype(np.float32)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from transfer.network.thresholds import Thresholds
 from transfer.runtime import files
 from transfer.runtime.errors import DataError
 
-CARD = {
+CARD: dict[str, Any] = {
     "sha256": "cd" * 32,
     "classes": ["cat", "dog"],
     "image_size": 32,
@@ -85,6 +86,7 @@ def test_the_card_of_another_network_is_rejected(tmp_path: Path) -> None:
         ({"image_size": "32"}, "image_size"),
         ({"image_size": 1_000_000}, "image_size"),
         ({"resizing": "stretch"}, "resizing"),
+        ({"thresholds": {**CARD["thresholds"], "plausible": {"cat": 0.1}}}, "the file: .*thresholds.plausible"),
     ],
 )
 def test_a_card_with_a_wrong_field_is_rejected(tmp_path: Path, change: dict[str, object], received: str) -> None:

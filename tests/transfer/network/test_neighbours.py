@@ -53,6 +53,8 @@ def archive(array: np.ndarray, *, name: str = "rows.npy", compression: int = zip
         (archive(ROWS), r"float32, \(30, 8\)"),
         (archive(ROWS[:, :7].astype(np.float16)), r"float16, \(30, 7\)"),
         (archive(np.full((2, 8), np.nan, np.float16)), "finite"),
+        (archive(np.empty((0, 8), np.float16)), r"float16, \(0, 8\)"),
+        (archive(np.float16(0)), r"float16, \(\)"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
