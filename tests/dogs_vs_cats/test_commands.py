@@ -111,6 +111,13 @@ def test_every_command_has_help(command: str) -> None:
     assert f"\n  {command} " in listed
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_documented(command: str) -> None:
+    """The table in docs/start.md has each command."""
+    rows = [line for line in (ROOT / "docs/start.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert any(f"`dogs-vs-cats {command}`" in row for row in rows)
+
+
 def test_importing_the_command_is_quick() -> None:
     """The command reaches no package that takes seconds to import before it is known what to do."""
     program = "import sys, dogs_vs_cats.__main__; print(*sys.modules)"
