@@ -25,12 +25,13 @@ _GENERATOR = '<meta name="generator" content="dogs-vs-cats heat maps">'  # by th
 
 
 class HeatMap(NamedTuple):
-    """A heat map on the page: its file, and the photograph's name, class and probability."""
+    """A heat map on the page: its file, and the photograph's name, class, probability and answer."""
 
     file: str
     photograph: str
     class_name: str
     probability: float
+    answer: str
 
 
 def folder(argument: str) -> Path:
@@ -107,7 +108,8 @@ class Gallery(NamedTuple):
         """Write the heat map of a photograph, as `picture` returns it."""
         file = self.file_names[photograph]
         files.write_bytes(self.folder / file, heat_map)
-        self.written[photograph] = HeatMap(file, printable(photograph), prediction.class_name, prediction.probability)
+        class_name, probability, _, answer = prediction
+        self.written[photograph] = HeatMap(file, printable(photograph), class_name, probability, answer)
 
     def write_page(self) -> None:
         """Write the page that shows the heat maps in the order of the photographs."""

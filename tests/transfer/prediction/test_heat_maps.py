@@ -40,3 +40,13 @@ def test_the_page_shows_what_was_written_even_if_interrupted(tmp_path: Path) -> 
     assert "&lt;script&gt;.jpg" in page
     assert "<script>.jpg" not in page
     assert "later.jpg" not in page
+
+
+def test_the_page_has_an_answer_that_is_no_class(tmp_path: Path) -> None:
+    """A photograph that is answered "none of these" does not look like a certain cat; others have the class alone."""
+    with heat_maps.gallery(tmp_path, ["sea.jpg", "cat.jpg"]) as gallery:
+        for name, answer in (("sea.jpg", "none of these"), ("cat.jpg", "cat")):
+            gallery.add(name, Prediction("cat", 0.9, {"cat": 0.9, "dog": 0.1}, answer), b"JPEG")
+    page = (tmp_path / heat_maps.INDEX).read_text()
+    assert "<figcaption>none of these: cat with 90.0&nbsp;%" in page
+    assert "<figcaption>cat with 90.0&nbsp;%" in page
