@@ -51,7 +51,8 @@ class Arrivals(FileSystemEventHandler):
         """Args: inbox, the folder; quiet, seconds without a change before a run is started."""
         self._inbox = inbox
         self._quiet = quiet
-        self._changed: float | None = None  # when the last change was that no run has followed
+        self._changed: float | None = None  # when the last change was
+        self._followed: float | None = None  # the last change that a run has followed
         self._asked = 0.0
         self._path: Path | None = None
         self._folder: tuple[int, int] | None = None  # numbers of the file system and of the folder at this path
@@ -89,16 +90,15 @@ class Arrivals(FileSystemEventHandler):
         """Start a run if photographs have arrived, none has for the quiet period, and no run is in progress."""
         self.observe()
         now, changed = time.monotonic(), self._changed
-        if changed is None or now < max(changed + self._quiet, self._asked):
+        if changed is None or changed == self._followed or now < max(changed + self._quiet, self._asked):
             return
-        self._changed, self._asked = None, now + _ASKING
+        self._asked = now + _ASKING
         try:
-            started = start()
+            if start():
+                self._followed = changed
         except Exception as error:  # noqa: BLE001 - whatever the server and the network do, serving goes on
             print(f"Photographs have arrived, but no run was started: {remote.one_line(error)}", file=sys.stderr)
-            started, self._asked = False, now + _FAILING
-        if not started and self._changed is None:
-            self._changed = changed
+            self._asked = now + _FAILING
 
 
 @contextmanager
