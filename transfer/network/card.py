@@ -41,7 +41,7 @@ class Card(BaseModel):
     def _thresholds_are_those_of_the_classes(self) -> "Card":
         fitted = self.thresholds
         if fitted and fitted.calibrated != "none" and fitted.plausible.keys() != {*self.classes}:
-            raise ValueError("`thresholds.plausible` must have each of `classes`, and no other")
+            raise ValueError("`thresholds.plausible` must have exactly the classes. Received: others")
         return self
 
 
