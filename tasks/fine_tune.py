@@ -17,7 +17,7 @@ from transfer.network.precision import Precision, PrecisionChoice
 from transfer.network.thresholds import Thresholds
 from transfer.runtime import disk, files, params, paths
 from transfer.runtime.errors import DataError, rerun_hint
-from transfer.training import calibration, fit, inference, results, resume
+from transfer.training import calibration, devices, fit, inference, results, resume
 from transfer.training.history import History, summary
 from transfer.training.settings import Params as TrainingParams
 
@@ -59,7 +59,7 @@ def main() -> None:
     used = {**settings.model_dump(), "precision": computed_in}
     scratch = resume.scratch_folder("fine_tune", used, inputs, entry=Path(__file__))
 
-    top, model = networks(weights.read(base_file), saving.load(head_file), recipes[0], computed_in)
+    top, model = networks(weights.read(base_file), head_file, recipes[0], computed_in, settings.training)
     history, head_loss = train(top, model, photographs, settings, scratch=scratch)
 
     scores = summary(history, settings.training, loss_to_beat=head_loss)
@@ -92,21 +92,23 @@ def check_weights(file: Path, recipe: store.Recipe) -> None:
 
 
 def networks(
-    base: weights.Weights, head: keras.Model, recipe: store.Recipe, computed_in: Precision
+    base: weights.Weights, head: Path, recipe: store.Recipe, computed_in: Precision, training: TrainingParams
 ) -> tuple[keras.Model, keras.Model]:
     """Build the network to train, from boundary activations to probabilities, and the model that is deployed.
 
     Returns:
-        The top, whose layers of the base compute in `computed_in`, and the model from photographs (uint8 RGB of the
-        recipe's `image_size`) to probabilities, which computes in float32. Both have the same head; `deployed` gives
-        the model the other weights of the top.
+        The top, whose layers of the base compute in `computed_in` and which several GPUs share, and the model from
+        photographs (uint8 RGB of the recipe's `image_size`) to probabilities, which computes in float32 on one device.
+        Each has a head of its own; `deployed` gives the model the weights of the top.
     """
     boundary, image_size = recipe["boundary"], recipe["image_size"]
-    activations = keras.Input(vgg16.shape_after(boundary, image_size=image_size))
-    unfrozen = vgg16.top_layers(base, above=boundary, dtype=precision.training_policy(computed_in))
+    with devices.sharing(training):
+        activations = keras.Input(vgg16.shape_after(boundary, image_size=image_size))
+        unfrozen = vgg16.top_layers(base, above=boundary, dtype=precision.training_policy(computed_in))
+        top = keras.Sequential([activations, *unfrozen, saving.load(head)])
     photograph = keras.Input((image_size, image_size, 3), dtype="uint8", name="photograph")
     base_layers = [*vgg16.frozen_layers(base, through=boundary), *vgg16.top_layers(base, above=boundary)]
-    return keras.Sequential([activations, *unfrozen, head]), keras.Sequential([photograph, *base_layers, head])
+    return top, keras.Sequential([photograph, *base_layers, saving.load(head)])
 
 
 def deployed(top: keras.Model, model: keras.Model) -> keras.Model:
@@ -133,6 +135,7 @@ def train(
         part="boundary",
         batch_size=settings.training.batch_size,
         seed=settings.seed,
+        devices=devices.count(top),
     )
     fit.compile_model(top, settings.training, batches=len(training), counts=training.counts)
     folder = paths.artifact("fine_tune")

@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from tasks import fine_tune
-from tests.tasks.conftest import PARAMS, Chain, file_contents, write_params
+from tests.tasks.conftest import PARAMS, Chain, environment, file_contents, write_params
 from transfer.features import dataset, store
 from transfer.images import decoding, manifest
 from transfer.network import card, heads, neighbours, saving, vgg16, weights
@@ -23,6 +25,28 @@ OUTPUT = Path("artifacts/fine_tune")
 HEAD = Path("artifacts/train_head/head.keras")
 WEIGHTS = Path("artifacts/fetch_weights/vgg16.weights.h5")
 FEATURES = Path("artifacts/extract_features")
+
+ON_TWO_DEVICES = """\
+import os, sys
+from transfer.network.backend import tf
+from transfer.training import callbacks, devices, resume
+
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+devices.KIND = "CPU"
+if epoch := int(sys.argv[1]):
+    keep = resume.back_up
+
+    def keep_and_exit(scratch, model, history):
+        keep(scratch, model, history)
+        if len(history) == epoch:
+            os._exit(9)
+
+    resume.back_up = keep_and_exit
+
+from tasks import fine_tune
+fine_tune.main()
+"""  # runs the stage; the process ends after the epoch of its argument, if that is not 0
 
 
 def metrics(folder: Path) -> dict[str, float]:
@@ -208,3 +232,43 @@ def test_training_on_cached_activations_equals_training_the_model(chain: Chain) 
     rounded = losses(keras.Sequential(above), cached(chain.folder, train))
     # measured: 0.00001 in the first epoch, 0.0002 in the second; each step multiplies the first rounding
     assert rounded == pytest.approx(expected, rel=2e-3)
+
+
+def write_head(head: keras.Model) -> None:
+    """Replace the head of a workspace."""
+    card = json.loads(HEAD.with_name("model.json").read_text())
+    saving.write(HEAD, head, {**card, "sha256": ""})
+
+
+def weights_of(network: keras.Model) -> np.ndarray[Any, Any]:
+    """Return all weights of a network as one vector."""
+    return np.concatenate([array.ravel() for array in network.get_weights()])
+
+
+@pytest.mark.reliability("training", "two devices, killed after an epoch", "it goes on to the result of one device")
+def test_two_devices_train_as_one(workspace: Path) -> None:
+    """Two devices that share batches of 20 and 4 photographs end with nearly the weights of one, also if resumed.
+
+    The head has batch normalization, but no dropout, whose masks are drawn for each device's part.
+    """
+    write_head(untrained_head(dropout=0.0))
+    training = {**PARAMS["fine_tune"]["training"], "batch_size": 20}
+    write_params(workspace, {"fine_tune": {**PARAMS["fine_tune"], "training": training}})
+    base, recipe, settings = (
+        weights.read(WEIGHTS),
+        store.read_recipes(FEATURES)[0],
+        TrainingParams.model_validate(training),
+    )
+    _, model = fine_tune.networks(base, HEAD, recipe, "float32", settings)
+    fine_tune.main()
+    expected, scores = weights_of(saving.load(OUTPUT / "model.keras")), metrics(workspace)
+    (OUTPUT / "model.keras").unlink()
+    for epoch, code in (("1", 9), ("0", 0)):
+        command = [sys.executable, "-c", ON_TWO_DEVICES, epoch]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+    assert "2 devices train together" in done.stderr
+    assert "goes on after epoch 1" in done.stderr
+    difference = weights_of(saving.load(OUTPUT / "model.keras")) - expected
+    assert np.linalg.norm(difference) < 0.01 * np.linalg.norm(expected - weights_of(model))
+    assert metrics(workspace) == {name: pytest.approx(score, rel=1e-3) for name, score in scores.items()}

@@ -50,6 +50,7 @@ class FeatureDataset(Dataset):
         pool: applied to each activation; the results are held in memory, up to 512 MiB. None: activations are
             read anew each time.
         batch_size: photographs per batch; the last batch may be smaller.
+        multiple_of: the last batch has a multiple of so many photographs; the few others are left out of an epoch.
         seed: of the order and the views; None keeps the order of `photographs` and view 0.
     """
 
@@ -61,6 +62,7 @@ class FeatureDataset(Dataset):
         classes: Sequence[str],
         part: Part,
         batch_size: int,
+        multiple_of: int = 1,
         seed: int | None = None,
         pool: Pool | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class FeatureDataset(Dataset):
         self._numbers = {name: number for number, name in enumerate(classes)}
         self._part = part
         self._batch_size = batch_size
+        self._number_used = len(photographs) // multiple_of * multiple_of
         self._seed = seed
         self._order_of_epoch: tuple[int, list[manifest.Entry]] = (-1, [])
         self._pool = pool
@@ -79,7 +82,7 @@ class FeatureDataset(Dataset):
         self._recipes = [store.recipe_digest(recipe) for recipe in store.read_recipes(folder)]
 
     def __len__(self) -> int:
-        return math.ceil(len(self._photographs) / self._batch_size)
+        return math.ceil(self._number_used / self._batch_size)
 
     @property
     def counts(self) -> list[int]:
@@ -88,7 +91,7 @@ class FeatureDataset(Dataset):
         return [counts[name] for name in self._numbers]
 
     def __getitem__(self, index: int) -> Batch:
-        photographs = self._order()[index * self._batch_size : (index + 1) * self._batch_size]
+        photographs = self._order()[: self._number_used][index * self._batch_size : (index + 1) * self._batch_size]
         rows = np.stack([self._read(photograph) for photograph in photographs]).astype(np.float32)
         labels = np.array([[self._numbers[photograph.class_name]] for photograph in photographs], np.float32)
         return rows, labels
@@ -148,11 +151,13 @@ def train_and_validation(
     part: Part,
     batch_size: int,
     seed: int,
+    devices: int = 1,
     pool: Pool | None = None,
 ) -> tuple[FeatureDataset, FeatureDataset]:
     """Return the datasets of the training split, with views drawn anew each epoch, and of the validation split.
 
-    The arguments are those of `FeatureDataset`; the validation split has view 0 alone.
+    The arguments are those of `FeatureDataset`; the validation split has view 0 alone. Several devices, at most
+    `batch_size`, get equal shares of every batch of the training split.
     """
     dataset = partial(
         FeatureDataset, folder, classes=manifest.classes(photographs), part=part, batch_size=batch_size, pool=pool
@@ -160,4 +165,5 @@ def train_and_validation(
     train, validation = (
         [photograph for photograph in photographs if photograph.split == split] for split in ("train", "validation")
     )
-    return dataset(train, seed=seed), dataset(validation)
+    shared = dataset(train, seed=seed, batch_size=batch_size // devices * devices, multiple_of=devices)
+    return shared, dataset(validation)

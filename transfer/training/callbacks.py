@@ -10,7 +10,7 @@ from transfer.features.dataset import Dataset
 from transfer.network import saving
 from transfer.network.backend import keras
 from transfer.runtime import seeding
-from transfer.training import resume
+from transfer.training import optimizers, resume
 from transfer.training.history import KERAS_LOGS, History, best_by_monitor, best_epoch
 from transfer.training.settings import EarlyStopping, ModelCheckpoint, Params, ReduceLROnPlateau, mode_of
 
@@ -61,7 +61,7 @@ class ResumableReduceLROnPlateau(keras.callbacks.ReduceLROnPlateau):  # type: ig
     def on_train_begin(self, logs: Any = None) -> None:
         """Start from the state after the earlier epochs; the optimizer has their learning rate already."""
         super().on_train_begin(logs)
-        resumed_rate = float(self.model.optimizer.learning_rate)
+        resumed_rate = optimizers.learning_rate(self.model.optimizer)
         if self._history:  # Keras counts epochs differently once the rate is at its minimum
             self.model.optimizer.learning_rate = self._history[0]["learning_rate"]
         _replay(super().on_epoch_end, self._history)
@@ -98,7 +98,7 @@ class RecordHistory(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Note the time and the learning rate of the epoch's first batch."""
         self._started = time.monotonic()
-        self._learning_rate = float(self.model.optimizer.learning_rate)
+        self._learning_rate = optimizers.learning_rate(self.model.optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count a batch."""

@@ -13,13 +13,13 @@ from transfer.network import saving
 from transfer.network.backend import keras, tf
 from transfer.runtime import progress
 from transfer.runtime.errors import DataError
-from transfer.training import callbacks, losses, optimizers, resume
+from transfer.training import callbacks, devices, losses, optimizers, resume
 from transfer.training.history import History, best_epoch
 from transfer.training.settings import Params
 
 
 def compile_model(model: keras.Model, settings: Params, *, batches: int, counts: Sequence[int] | None = None) -> None:
-    """Compile a network with its optimizer and the loss that fits its output.
+    """Compile a network with its optimizer and the loss that fits its output, for the devices that share it, if any.
 
     Keras's `loss` includes L1 and L2 penalties and smoothed labels; the metric `log_loss` does not.
 
@@ -30,18 +30,24 @@ def compile_model(model: keras.Model, settings: Params, *, batches: int, counts:
         counts: training photographs of each class, for `class_weight: balanced`.
     """
     weights = losses.balanced_weights(counts) if counts and settings.class_weight == "balanced" else None
-    model.compile(
-        optimizer=optimizers.build(
-            settings.optimizer,
-            settings.optimizer_settings,
-            learning_rate=settings.learning_rate,
-            schedule=settings.learning_rate_schedule,
-            steps=settings.epochs * batches,
-        ),
-        loss=losses.build(model.output_shape, label_smoothing=settings.label_smoothing, weights=weights),
-        metrics=losses.metrics(model.output_shape),
-    )
-    model.optimizer.build(model.trainable_variables)
+    shared = devices.prepare(model)
+    with model.distribute_strategy.scope():
+        loss = losses.build(model.output_shape, label_smoothing=settings.label_smoothing, weights=weights)
+        model.compile(
+            optimizer=optimizers.build(
+                settings.optimizer,
+                settings.optimizer_settings,
+                learning_rate=settings.learning_rate,
+                schedule=settings.learning_rate_schedule,
+                steps=settings.epochs * batches,
+            ),
+            loss=loss,
+            metrics=losses.metrics(model.output_shape),
+            jit_compile=False if shared else "auto",  # XLA with several devices is untried
+        )
+        model.optimizer.build(model.trainable_variables)
+        if shared:
+            devices.build(model)
 
 
 def validation_loss(model: keras.Model, validation: Dataset) -> float:

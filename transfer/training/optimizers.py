@@ -27,3 +27,8 @@ def build(
     """
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if schedule == "cosine" else learning_rate
     return CLASSES[name](learning_rate=rate, **settings.model_dump())
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Return the present learning rate, also of an optimizer that several devices share: `float` would refuse it."""
+    return float(optimizer.learning_rate.numpy())

@@ -134,7 +134,7 @@ def discard(scratch: Path) -> None:
 
 def _state(model: keras.Model) -> list[NDArray[Any]]:
     """Return the arrays of a state: the weights, then the optimizer's variables."""
-    return [*model.get_weights(), *map(keras.ops.convert_to_numpy, model.optimizer.variables)]
+    return [*model.get_weights(), *(variable.numpy() for variable in model.optimizer.variables)]
 
 
 def _load_state(model: keras.Model, state: list[NDArray[Any]]) -> None:

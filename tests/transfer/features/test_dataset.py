@@ -101,3 +101,11 @@ def test_training_and_validation_splits_have_datasets(cached: Cached) -> None:
     first = validation[0][0]
     validation.epoch = 5
     np.testing.assert_array_equal(validation[0][0], first)
+
+
+def test_several_devices_get_equal_shares(cached: Cached) -> None:
+    """Batches for training divide among the devices; the few photographs that do not are left out of an epoch."""
+    folder, entries = cached(train=24, validation=7)
+    train, validation = dataset.train_and_validation(folder, entries, part="pooled", batch_size=11, seed=1, devices=5)
+    assert [len(train[index][1]) for index in range(len(train))] == [10, 10]
+    assert sum(len(validation[index][1]) for index in range(len(validation))) == 7
