@@ -46,6 +46,9 @@ Stages = Annotated[
         autocompletion=stage_names,
     ),
 ]
+SweepName = Annotated[str, typer.Argument(metavar="NAME", help="In sweeps.yaml.", autocompletion=sweep_names)]
+OnWorkers = Annotated[bool, typer.Option("--on-workers", help="On the workers that `worker --sweeps` has started.")]
+OfSweeps = Annotated[bool, typer.Option("--sweeps", help="Take points of sweeps, one at a time, not scheduled runs.")]
 
 
 @app.command()
@@ -167,11 +170,9 @@ def page(
 
 
 @app.command()
-def sweep(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a sweep in sweeps.yaml.", autocompletion=sweep_names)],
-) -> None:
+def sweep(name: SweepName, *, on_workers: OnWorkers = False) -> None:
     """Train with varied parameters, and compare the results."""
-    workspace.replace(workspace.current(), "flows.sweep", name)
+    workspace.replace(workspace.current(), "flows.sweep", name, *(["--on-workers"] if on_workers else []))
 
 
 @app.command()
@@ -227,9 +228,9 @@ def serve(
 
 
 @app.command()
-def worker() -> None:
+def worker(*, sweeps: OfSweeps = False) -> None:
     """Run a worker for the Prefect server at PREFECT_API_URL."""
-    workspace.replace(workspace.current(), "flows.worker")
+    workspace.replace(workspace.current(), "flows.worker", *(["--sweeps"] if sweeps else []))
 
 
 @app.command()

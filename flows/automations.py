@@ -10,6 +10,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.events.schemas.events import ResourceSpecification
 
 HEARTBEAT = "A run that has gone silent has crashed"  # its name on the server
+_FLOWS = ["pipeline", "sweep-point"]  # whose runs it watches
 _SILENCE = timedelta(minutes=7)  # a run sends a heartbeat every three
 
 
@@ -37,7 +38,8 @@ def remove(names: Iterable[str]) -> None:
 def heartbeat() -> AutomationCore:
     """Return the automation that marks a run without a heartbeat as crashed.
 
-    Without it, a run whose machine went down stays Running, and keeps the next nightly run from starting.
+    Without it, a run whose machine went down stays Running: the next nightly run does not start, and a sweep waits for
+    its point.
 
     Prefect's own recipe: "How to detect and respond to zombie flows", docs.prefect.io.
     """
@@ -48,9 +50,7 @@ def heartbeat() -> AutomationCore:
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": ["flow"], "prefect.resource.name": ["pipeline"]}
-            ),
+            match_related=ResourceSpecification({"prefect.resource.role": ["flow"], "prefect.resource.name": _FLOWS}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,

@@ -91,11 +91,69 @@ def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Pa
     proper = allowed(name)
     existing = _refs_of(proper)
     if run is None:
-        for ref in existing:
-            git.run("update-ref", "-d", ref)
+        for earlier in existing:
+            git.run("update-ref", "-d", earlier)
     saved = Saved(f"{proper}-{run[:8]}" if existing and run else proper, commit)
-    git.run("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{saved.name}", commit, "")
+    git.run("update-ref", ref(saved.name, head), commit, "")
     return saved
+
+
+def ref(name: str, baseline: str) -> str:
+    """Return the reference of an experiment that starts from a commit."""
+    return f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+
+
+def send(saved: Saved, remote: str, baseline: str) -> None:
+    """Send an experiment to a remote of Git, in place of another of its name and baseline."""
+    git.run("push", "--quiet", remote, f"+{saved.commit}:{ref(saved.name, baseline)}")
+
+
+def present(names: Iterable[str], baseline: str) -> dict[str, str]:
+    """Return the commits of the experiments of these names and this baseline that exist here, by name."""
+    wanted = {ref(name, baseline): name for name in names}
+    found = git.run("for-each-ref", "--format=%(refname) %(objectname)", ref("", baseline)).splitlines()
+    entries = (line.split() for line in found)
+    return {wanted[reference]: commit for reference, commit in entries if reference in wanted}
+
+
+def fetch(names: Iterable[str], remote: str, baseline: str) -> dict[str, str]:
+    """Fetch the experiments of these names and this baseline that a remote of Git has; references here do not change.
+
+    Returns:
+        Their commits by name.
+    """
+    wanted = {ref(name, baseline): name for name in names}
+    listed = (line.split() for line in git.run("ls-remote", remote, ref("*", baseline)).splitlines())
+    found = {reference: commit for commit, reference in listed if reference in wanted}
+    if found:
+        git.run("fetch", "--quiet", "--no-tags", remote, *found)
+    return {wanted[reference]: commit for reference, commit in found.items()}
+
+
+def keep(saved: Saved, baseline: str) -> None:
+    """Keep a fetched experiment here, in place of another of its name and baseline."""
+    git.run("update-ref", ref(saved.name, baseline), saved.commit)
+
+
+def read(commit: str, path: Path) -> str:
+    """Return the content of a file in a commit, without space at either end.
+
+    Raises:
+        GitError: the commit has no such file.
+    """
+    return git.run("show", f"{commit}:./{path.as_posix()}")
+
+
+def changed(files: Iterable[str], commit: str | None = None) -> list[str]:
+    """Return the files, among these files and folders, that differ from the commit that an experiment starts from.
+
+    Args:
+        files: paths relative to the project's folder.
+        commit: the experiment's; None for the workspace, with files that Git neither tracks nor ignores.
+    """
+    between = [f"{commit}^", commit] if commit else ["HEAD"]
+    differing = git.run("diff", "--name-only", "--relative", *between, "--", *files).splitlines()
+    return differing if commit else [*differing, *untracked(map(Path, files))]
 
 
 def _refs_of(name: str) -> list[str]:

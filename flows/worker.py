@@ -1,4 +1,8 @@
-"""Worker: take scheduled runs from a Prefect server and run them in this clone: `make worker`."""
+"""Worker: take runs from a Prefect server and run them in this clone: `make worker`.
+
+A worker for sweeps, `dogs-vs-cats worker --sweeps`, takes the points of sweeps from a pool of their own, one at a time:
+the other workers take the others.
+"""
 
 import argparse
 import os
@@ -12,13 +16,18 @@ import psutil
 from flows import processes, server, server_problems
 
 POOL = "dogs-vs-cats"
+SWEEPS = "dogs-vs-cats-sweeps"  # the pool of the points of sweeps
 WORKSPACE = "DOGS_VS_CATS_WORKSPACE"  # prefect.yaml refers to this variable
 _QUERY = 5  # seconds between two queries for runs that are due
 _ENDING = 15.0  # seconds for a run to end its stage and report its state
 
 
-def main() -> None:
-    """Run a worker until a signal ends the process."""
+def main(*, sweeps: bool = False) -> None:
+    """Run a worker until a signal ends the process.
+
+    Args:
+        sweeps: whether it takes the points of sweeps, instead of scheduled runs.
+    """
     processes.interrupt_on_signals()
     address = server.address()
     if line := server.ignored():
@@ -26,12 +35,12 @@ def main() -> None:
     processes.bypass_proxy(address)
     if problem := server_problems.problem(address):
         sys.exit(f"{problem}. Start one with `make serve`, or name another in PREFECT_API_URL.")
-    with suppress(KeyboardInterrupt), running(address) as process:
+    with suppress(KeyboardInterrupt), running(address, sweeps=sweeps) as process:
         sys.exit(process.wait())
 
 
 @contextmanager
-def running(address: str, name: str | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+def running(address: str, name: str | None = None, *, sweeps: bool = False) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a worker during the block; at the end, terminate its flow runs before the worker itself.
 
     Prefect's worker would kill them at once, and their last state would stay Running.
@@ -39,8 +48,10 @@ def running(address: str, name: str | None = None) -> Iterator["subprocess.Popen
     Args:
         address: the address of the server's API.
         name: the worker's name; if None, Prefect chooses one.
+        sweeps: whether it takes the points of sweeps, one at a time.
     """
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+    command += ["--pool", SWEEPS, "--limit", "1"] if sweeps else ["--pool", POOL]
     command += ["--name", name] if name else []
     with processes.child(command, environment(address)) as process:
         try:
@@ -80,10 +91,11 @@ def end_runs(worker: int) -> None:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m flows.worker", description="Run a Prefect worker in this clone, until Ctrl-C."
-    ).parse_args()
+    )
+    parser.add_argument("--sweeps", action="store_true", help="take the points of sweeps instead of scheduled runs")
     try:
-        main()
+        main(sweeps=parser.parse_args().sweeps)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -23,6 +23,7 @@ from urllib3.util import Retry
 
 from flows import processes, server
 from tests import sharing
+from tests.conftest import Reproduced
 
 ROOT = Path(__file__).parents[2]
 NEEDED = {  # not in the order in which they run
@@ -43,6 +44,14 @@ number += sum(int(Path("artifacts", name, "made/number").read_text()) for name i
 Path("artifacts", stage, "made").mkdir(parents=True)
 Path("artifacts", stage, "made/number").write_text(str(number))
 Path("artifacts", stage, "metrics.json").write_text(json.dumps({"sum": number}))
+"""
+SWEEPS = """\
+widths:
+  stage: train_head
+  seeds: [1]
+  given: {train_head.training.epochs: 1}
+  grid:
+    train_head.head.dense: [[4], []]
 """
 SLOW = """\
 import time
@@ -233,6 +242,21 @@ def clone(folder: Path, workspace: Path) -> Path:
     who = ["-c", "user.name=test", "-c", "user.email=test"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "The project"]):
         subprocess.run(["git", *who, *arguments], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def real_project(reproduced: Reproduced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Git repository with the project and a small sweep; its DVC cache has the runs of the demo."""
+    folder = clone(tmp_path / "a project", reproduced.workspace)
+    shutil.copytree(reproduced.workspace / ".cache/features", folder / ".cache/features")
+    (folder / "sweeps.yaml").write_text(SWEEPS)
+    shutil.copy2(reproduced.workspace / "dvc.lock", folder / "dvc.lock")
+    monkeypatch.chdir(folder)
+    git("config", "user.name", "Somebody")
+    git("config", "user.email", "somebody@example.org")
+    git("add", "dvc.lock")
+    git("commit", "-qam", "A sweep")
     return folder
 
 

@@ -324,3 +324,23 @@ def test_a_remote_that_an_older_experiment_removes_can_be_restored() -> None:
     assert not graph.has_remote()
     git("restore", ".dvc/config")
     assert graph.has_remote()
+
+
+def test_clones_share_experiments_by_git(tmp_path: Path) -> None:
+    """An experiment that a clone sends replaces the remote's; another fetches it and keeps it only when asked to."""
+    git("init", "--quiet", "--bare", str(tmp_path / "origin.git"))
+    git("remote", "add", "origin", str(tmp_path / "origin.git"))
+    git("push", "--quiet", "origin", "main")
+    head = git("rev-parse", "HEAD")
+    assert experiments.fetch(["a"], "origin", head) == {}
+    for value in (2, 3):
+        set_number("download", value)
+        saved = experiments.save("a", [Path("params.yaml")])
+        experiments.send(saved, "origin", head)
+    experiments.send(experiments.save("ab", []), "origin", head)
+    git("update-ref", "-d", experiments.ref("a", head))
+    assert experiments.fetch(["a", "c"], "origin", head) == {"a": saved.commit}
+    assert "number: 3" in experiments.read(saved.commit, Path("params.yaml"))
+    assert experiments.present(["a", "ab", "c"], head).keys() == {"ab"}
+    experiments.keep(saved, head)
+    assert experiments.present(["a"], head) == {"a": saved.commit}
