@@ -27,7 +27,8 @@ WEIGHTS = Path("artifacts/fetch_weights/vgg16.weights.h5")
 FEATURES = Path("artifacts/extract_features")
 
 ON_TWO_DEVICES = """\
-import os, sys
+import logging, os, sys
+logging.basicConfig(level="INFO")
 from transfer.network.backend import tf
 from transfer.training import callbacks, devices, resume
 
