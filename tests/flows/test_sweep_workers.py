@@ -109,6 +109,7 @@ def test_a_worker_in_another_clone_trains_the_points(
     assert sweep.main(["widths", "--on-workers"]) == 0
     assert capsys.readouterr().out == first.stdout
     assert len(flow_runs(prefect_server)) == 2
+    run(sys.executable, "-m", "dvc", "exp", "pull", "origin", "sweep-widths-wide-seed-0")
     run(sys.executable, "-m", "dvc", "exp", "apply", "sweep-widths-wide-seed-0")
     assert "dense: [4]" in (real_project / "params.yaml").read_text()
 
