@@ -96,8 +96,10 @@ def _training_run(phase: Phase, *, classes: int) -> TrainingRun:
 
 
 def _too_short(phase: Phase) -> Diagnosis:
-    length = f"A trend needs at least {MIN_EPOCHS} epochs. Received: {len(phase.history)}."
-    return Diagnosis("too short", [length], [Remedy(f"{phase.stage}.training.epochs", remedies.RAISE)])
+    epochs = f"{phase.stage}.training.epochs"
+    return Diagnosis(
+        "too short", [f"A trend needs at least {MIN_EPOCHS} epochs ({epochs}). Received: {len(phase.history)}."], []
+    )
 
 
 def _both_rose(run: TrainingRun) -> Diagnosis | None:
