@@ -36,7 +36,7 @@ def _loaded_once() -> Iterator[None]:
     """Load each model once for all tests in this file, none of which changes it."""
     load = functools.cache(model.load)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "load", lambda path: load(path.resolve()))
+        patch.setattr(model, "load", lambda path, **options: load(path.resolve(), **options))
         yield
 
 
@@ -113,7 +113,7 @@ def test_rows_follow_the_arguments(photographs: list[Path], run: Run) -> None:
 
 @pytest.mark.usefixtures("photographs")
 def test_every_format_has_the_same_predictions(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """CSV has three columns, JSON the probabilities of all classes, too, and the table is aligned."""
+    """CSV has four columns, JSON the probabilities of all classes, too, and the table is aligned."""
     in_csv = run("mine", "--format", "csv")
     assert list(in_csv[0]) == ["file", "class", "probability", "answer"]
     predict.main(["mine", "--format", "json"])
@@ -121,17 +121,18 @@ def test_every_format_has_the_same_predictions(run: Run, capsys: pytest.CaptureF
     predict.main(["mine", "--format", "table"])
     heading, *in_table = capsys.readouterr().out.splitlines()
     assert heading.split() == list(in_csv[0])
-    assert len({len(line) for line in [heading, *in_table]}) == 1
+    assert len({line.rindex("  ") for line in [heading, *in_table]}) == 1
     for row, record, line in zip(in_csv, in_json, in_table, strict=True):
-        assert list(record) == ["file", "class", "probability", "probabilities"]
+        assert list(record) == ["file", "class", "probability", "answer", "probabilities"]
         assert set(record["probabilities"]) == {"cat", "dog"}
         assert record["probabilities"][record["class"]] == record["probability"]
-        assert (row["file"], row["class"], float(row["probability"])) == (
+        assert (row["file"], row["class"], float(row["probability"]), row["answer"]) == (
             record["file"],
             record["class"],
             pytest.approx(record["probability"], rel=1e-8),
+            record["answer"],
         )
-        assert line.split() == [row["file"], row["class"], f"{float(row['probability']):.4f}"]
+        assert line.split(maxsplit=3) == [row["file"], row["class"], f"{float(row['probability']):.4f}", row["answer"]]
 
 
 def test_unreadable_files_are_reported_and_the_others_predicted(

@@ -22,7 +22,7 @@ def output(form: Format) -> str:
     return form.header + form.separator.join(rows) + form.footer
 
 
-def test_csv_has_three_columns() -> None:
+def test_csv_has_four_columns() -> None:
     """CSV has a row a photograph, with lines that end in a line feed."""
     text = output(formats.as_csv())
     assert text == "file,class,probability,answer\ncats/1.jpg,cat,0.75,not sure\na longer name.jpg,dog,1,dog\n"
