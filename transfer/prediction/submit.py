@@ -75,7 +75,8 @@ def _check_classes(card: Card, file: Path) -> None:
 
 def _downloaded(cache: Path, name: str) -> Path:
     archive = cache / f"{name}.zip"
-    kaggle.download(archive, competition=name)
+    hint = "Or name the archive if you have it: `dogs-vs-cats submit ARCHIVE`."
+    kaggle.download(archive, competition=name, hint=hint)
     return archive
 
 

@@ -20,11 +20,13 @@ WITHOUT_ACCOUNT = (
 
 _CREDENTIALS = (
     "Provide one of: KAGGLE_API_TOKEN, ~/.kaggle/access_token, KAGGLE_USERNAME and KAGGLE_KEY, or "
-    f"~/.kaggle/kaggle.json (kaggle.com, Settings, API). {WITHOUT_ACCOUNT}"
+    "~/.kaggle/kaggle.json (kaggle.com, Settings, API)."
 )
 
 
-def download(target: Path, policy: RetryPolicy | None = None, *, competition: str = NAME) -> None:
+def download(
+    target: Path, policy: RetryPolicy | None = None, *, competition: str = NAME, hint: str = WITHOUT_ACCOUNT
+) -> None:
     """Download the archive of a competition, or the missing bytes of a partial download.
 
     Kaggle's client signs in and returns the URL of the archive; `http` downloads it. The client's own download has no
@@ -34,6 +36,7 @@ def download(target: Path, policy: RetryPolicy | None = None, *, competition: st
         target: the path of the archive.
         policy: retries and timeouts.
         competition: its name at Kaggle.
+        hint: what to do without an account, for messages.
 
     Raises:
         AccessError: credentials are missing, unreadable or wrong, or the rules of the competition are not accepted.
@@ -42,9 +45,10 @@ def download(target: Path, policy: RetryPolicy | None = None, *, competition: st
     """
     if http.is_complete(target):
         return
-    _check_credentials("download")
+    _check_credentials("download", hint)
     policy = policy or RetryPolicy()
-    call = kaggle_client.Call(competition, credentials=_CREDENTIALS, hint=WITHOUT_ACCOUNT, timeout=_timeout(policy))
+    credentials = f"{_CREDENTIALS} {hint}"
+    call = kaggle_client.Call(competition, credentials=credentials, hint=hint, timeout=_timeout(policy))
     url = retry(lambda: kaggle_client.archive_url(call), policy=policy, task=f"requesting {competition} from Kaggle")
     http.download(url, target, policy=policy, signed=True)
 
@@ -65,9 +69,10 @@ def submit(file: Path, message: str, *, competition: str, policy: RetryPolicy | 
         NetworkError: the upload failed, or Kaggle did not answer.
         DataError: Kaggle refused the submission; the message has its reason.
     """
-    _check_credentials("submit")
+    hint = f"Or upload {file} yourself at {kaggle_client.page(competition)}."
+    _check_credentials("submit", hint)
     policy = policy or RetryPolicy(read_timeout=300)
-    call = kaggle_client.Call(competition, credentials=_CREDENTIALS, hint="", timeout=_timeout(policy))
+    call = kaggle_client.Call(competition, credentials=f"{_CREDENTIALS} {hint}", hint="", timeout=_timeout(policy))
     try:
         return kaggle_client.submit(call, file, message)
     except TransientError as error:
@@ -78,10 +83,10 @@ def submit(file: Path, message: str, *, competition: str, policy: RetryPolicy | 
         ) from None
 
 
-def _check_credentials(purpose: str) -> None:
+def _check_credentials(purpose: str, hint: str) -> None:
     if not has_credentials():
-        raise AccessError(f"Kaggle requires an account to {purpose}. Received: no credentials. {_CREDENTIALS}")
-    _check_key_file()
+        raise AccessError(f"Kaggle requires an account to {purpose}. Received: no credentials. {_CREDENTIALS} {hint}")
+    _check_key_file(hint)
 
 
 def _timeout(policy: RetryPolicy) -> float:
@@ -93,7 +98,7 @@ def has_credentials() -> bool:
     return _in_environment() or any(map(_has_content, [*_other_files(), *_key_files()]))
 
 
-def _check_key_file() -> None:
+def _check_key_file(hint: str) -> None:
     """Check the file `kaggle.json`, which Kaggle's client reads even if it uses other credentials.
 
     Raises:
@@ -118,7 +123,7 @@ def _check_key_file() -> None:
         received = "a byte order mark" if with_mark else f"{file.stat().st_size} bytes, no JSON"
     raise AccessError(
         f"{file} must be JSON in UTF-8 with `username` and `key`. Received: {received}. "
-        f"Download it again (kaggle.com, Settings, API). {WITHOUT_ACCOUNT}"
+        f"Download it again (kaggle.com, Settings, API). {hint}"
     )
 
 

@@ -14,7 +14,7 @@ from tests import networks
 from tests.servers import SIGNATURE, TOKEN, Fault, StandIn, serve
 from transfer.images import manifest
 from transfer.prediction import submit
-from transfer.runtime.errors import DataError, NetworkError
+from transfer.runtime.errors import AccessError, DataError, NetworkError
 from transfer.sources import synthetic
 
 ROOT = Path(__file__).parents[3]
@@ -179,3 +179,18 @@ def test_other_classes_are_refused(lines: Lines, project: Path, tmp_path: Path) 
             lines(str(archive(tmp_path / "a.zip")))
     finally:
         card.write_text(original)
+
+
+def test_without_an_account_the_message_says_what_else_to_do(
+    lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without credentials an archive can be named, and the written file can be uploaded by hand."""
+    for name in [name for name in os.environ if name.startswith("KAGGLE")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(AccessError, match=r"API\)\. Or name the archive if you have it: `[\w -]* ARCHIVE`\.$"):
+        lines()
+    file = tmp_path / "submission.csv"
+    with pytest.raises(AccessError, match=rf"API\)\. Or upload {file} yourself at https://.*/c/dogs-vs-cats\.$"):
+        lines(str(archive(tmp_path / "a.zip")), "--send=first")
+    assert file.read_text().startswith("id,label")
