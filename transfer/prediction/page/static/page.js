@@ -77,7 +77,8 @@ function show(card, answer) {
   if ("error" in answer) return;
   const isClass = answer.answer === answer.class; // or else `not sure` or `none of these`
   find("probability").textContent = percent(answer.probability);
-  find("share").style.width = `${isClass ? 100 * answer.probability : 0}%`;
+  find("share").style.width = `${100 * answer.probability}%`;
+  find("share").parentElement.hidden = !isClass;
   const others = Object.entries(answer.probabilities).filter(([name]) => name !== answer.class);
   others.sort(([, one], [, other]) => other - one);
   const listed = isClass ? others : [[answer.class, answer.probability], ...others];
