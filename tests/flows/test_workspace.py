@@ -253,10 +253,10 @@ def test_a_reused_pid_does_not_block_dvc(project: Path) -> None:
 
 
 def test_without_dvc_nothing_is_removed(tmp_path: Path) -> None:
-    """In a folder where DVC has never run, the command does nothing."""
+    """In a folder where DVC has never run, the command only writes a file of corrections, on which a stage depends."""
     command = [sys.executable, "-m", "flows.preconditions"]
     subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "corrections.csv"]
 
 
 @pytest.mark.usefixtures("project")

@@ -183,7 +183,7 @@ def test_the_head_s_model_is_kept_if_no_epoch_beats_it(workspace: Path, caplog: 
     write_params(workspace, {"fine_tune": {"training": {**PARAMS["fine_tune"]["training"], "learning_rate": 0.1}}})
     fine_tune.main()
     assert "No epoch of fine-tuning has a validation loss below the head's 0.6931" in caplog.text
-    assert metrics(workspace) == {"head_val_loss": pytest.approx(np.log(2)), "epochs": 3}
+    assert metrics(workspace) == {"head_val_loss": pytest.approx(np.log(2)), "epochs": 3, "temperature": 1.0}
     model, base = saving.load(OUTPUT / "model.keras"), weights.read(WEIGHTS)
     assert changed_layers(model, base) == set()
     for kept, expected in zip(model.get_layer("head").get_weights(), head.get_weights(), strict=True):
