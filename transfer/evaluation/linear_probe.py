@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from transfer.evaluation.scores import Labels, Probabilities
+from transfer.features import dataset
 from transfer.features.dataset import FeatureDataset
-from transfer.runtime import progress
 
 Rows = NDArray[np.float32]  # shape (photographs, channels)
 
@@ -29,12 +29,7 @@ def read_rows(batches: FeatureDataset, *, description: str) -> Rows:
     Raises:
         DataError: a row of the cache is damaged.
     """
-    with progress.bar(total=len(batches), description=description, unit="batches") as bar:
-        rows = []
-        for number in range(len(batches)):
-            rows.append(batches[number][0].max(axis=(1, 2)))
-            bar.update()
-    return np.concatenate(rows)
+    return np.concatenate([each.max(axis=(1, 2)) for each in dataset.activations(batches, description=description)])
 
 
 def predict(train: Rows, labels: Labels, rows: Rows, *, classes: int, strength: float, balanced: bool) -> Probabilities:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transfer.features import store
 from transfer.images import manifest
 from transfer.network.backend import keras
-from transfer.runtime import seeding
+from transfer.runtime import progress, seeding
 from transfer.runtime.errors import DataError, rerun_hint
 
 Part = Literal["boundary", "pooled"]
@@ -142,6 +142,22 @@ class FeatureDataset(Dataset):
         if self._seed is None:
             return 0
         return seeding.digest(self._seed, "view", self.epoch, photograph.sha256) % len(self._recipes)
+
+
+def activations(batches: FeatureDataset, *, description: str) -> Iterator[Features]:
+    """Yield the activations of one batch after the other, under a progress bar.
+
+    Args:
+        batches: activations and labels; the labels are not used.
+        description: text of the progress bar.
+
+    Raises:
+        DataError: a row of the cache is damaged.
+    """
+    with progress.bar(total=len(batches), description=description, unit="batches") as bar:
+        for number in range(len(batches)):
+            yield batches[number][0]
+            bar.update()
 
 
 def train_and_validation(

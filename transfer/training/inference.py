@@ -10,7 +10,6 @@ from transfer.images import decoding, manifest
 from transfer.network import neighbours, saving
 from transfer.network.backend import keras
 from transfer.network.neighbours import Rows
-from transfer.runtime import progress
 from transfer.runtime.errors import DataError, rerun_hint
 from transfer.training.calibration import Probabilities
 
@@ -45,12 +44,8 @@ def from_cache(network: keras.Model, batches: dataset.FeatureDataset, *, descrip
     Raises:
         DataError: a row of the cache is damaged, or a probability is not finite.
     """
-    with progress.bar(total=len(batches), description=description, unit="batches") as bar:
-        predicted = []
-        for number in range(len(batches)):
-            predicted.append(saving.predict(network, batches[number][0].astype(np.float32)))
-            bar.update()
-    return np.concatenate(predicted)
+    activations = dataset.activations(batches, description=description)
+    return np.concatenate([saving.predict(network, each.astype(np.float32)) for each in activations])
 
 
 def with_rows(network: keras.Model, batches: dataset.FeatureDataset, *, description: str) -> tuple[Probabilities, Rows]:
@@ -65,13 +60,11 @@ def with_rows(network: keras.Model, batches: dataset.FeatureDataset, *, descript
         Arrays of shape (photographs, classes) and (photographs, channels).
     """
     trunk = keras.Sequential([keras.Input(network.input_shape[1:]), *network.layers[:-1]])
-    with progress.bar(total=len(batches), description=description, unit="batches") as bar:
-        predicted, means = [], []
-        for number in range(len(batches)):
-            feature_maps = trunk(batches[number][0].astype(np.float32), training=False)
-            predicted.append(saving.predict(network.layers[-1], feature_maps))
-            means.append(keras.ops.convert_to_numpy(keras.ops.mean(feature_maps, axis=(1, 2))))
-            bar.update()
+    predicted, means = [], []
+    for activations in dataset.activations(batches, description=description):
+        feature_maps = trunk(activations.astype(np.float32), training=False)
+        predicted.append(saving.predict(network.layers[-1], feature_maps))
+        means.append(keras.ops.convert_to_numpy(keras.ops.mean(feature_maps, axis=(1, 2))))
     return np.concatenate(predicted), neighbours.normalize(np.concatenate(means))
 
 
