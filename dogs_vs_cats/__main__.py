@@ -154,19 +154,12 @@ def page(
     port: Annotated[
         int | None, typer.Option(metavar="PORT", help="Of this machine; 0 for any free one. 8484 by default.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A network with its model.json beside it, or a version such as v2.0.0; by default the version in "
-            "production, or else the newest network.",
-        ),
-    ] = None,
+    model: options.ModelName = None,
 ) -> None:
     """Serve a page to try a network in a browser, until Ctrl-C."""
     project = workspace.find(Path.cwd()) or workspace.INSTALLED
-    options = (["--port", str(port)] if port is not None else []) + (["--model", model] if model else [])
-    workspace.replace_here(project, "transfer.prediction.page", *options)
+    arguments = options.arguments({"--port": port, "--model": model})
+    workspace.replace_here(project, "transfer.prediction.page", *arguments)
 
 
 @app.command()

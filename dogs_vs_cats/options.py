@@ -1,4 +1,4 @@
-"""Options: those of `dogs-vs-cats predict` with their help, and as arguments of the module that it starts."""
+"""Options: those of predictions with their help, and as arguments of the module that a command starts."""
 
 from collections.abc import Mapping
 from enum import StrEnum
