@@ -1,21 +1,13 @@
 import numpy as np
 import pytest
 
+from tests import thresholds
 from transfer.evaluation import answers
-from transfer.network.thresholds import Thresholds
 
 
 def test_answers_are_counted_by_class() -> None:
     """A class is covered if it is plausible, also where the answer is "not sure" or "none of these"."""
-    limits = Thresholds(
-        coverage=0.9,
-        calibrated="classes",
-        plausible={"cat": 0.4, "dog": 0.4},
-        lost=0.02,
-        distance=1.0,
-        neighbours=10,
-        rows="ab" * 32,
-    )
+    limits = thresholds.limits()
     dog = np.array([0.1, 0.45, 0.9, 0.1, 0.9, 0.55])
     labels, distances = np.array([0, 0, 0, 1, 1, 1]), np.array([0.5, 0.5, 0.5, 0.5, 2.0, 0.5])
     counted = answers.count(

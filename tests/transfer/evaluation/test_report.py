@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import thresholds
 from transfer.evaluation import answers, report, scores, suspects
 from transfer.evaluation.diagnosis import Diagnosis
 from transfer.evaluation.remedies import Remedy
 from transfer.images import manifest
 from transfer.images.manifest import Rejected
-from transfer.network.thresholds import Thresholds
 from transfer.runtime.errors import DataError
 from transfer.sources import synthetic
 from transfer.training import history
@@ -326,15 +326,7 @@ def test_tens_of_classes_have_a_narrow_confusion_matrix() -> None:
 def test_answers_are_explained() -> None:
     """The section says how many answers are no class, and whether each class has a threshold of its own."""
     group = answers.Group("all", 200, 190, 3, 4, 3, 0.985, 0.96, 0.99)
-    limits = Thresholds(
-        coverage=0.99,
-        calibrated="together",
-        plausible={"cat": 0.1, "dog": 0.1},
-        lost=0.02,
-        distance=0.7,
-        neighbours=10,
-        rows="ab" * 32,
-    )
+    limits = thresholds.limits(coverage=0.99, calibrated="together", plausible={"cat": 0.1, "dog": 0.1}, distance=0.7)
     visible = text(report.render(page(answers=answers.Answers(limits, [group]))))
     assert "190 are answered with their class, 3 with another one, 4 with “not sure”, and 3 with “none of" in visible
     assert "too few photographs for a threshold of its own" in visible

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.thresholds import limits
 from transfer.network import thresholds
 from transfer.network.thresholds import Floats, Labels, Thresholds
 
@@ -42,18 +43,10 @@ def test_coverage_holds_for_each_class() -> None:
 
 def test_an_answer_is_a_class_only_if_no_other_is_plausible_and_the_photograph_is_near() -> None:
     """Far photographs are none of the classes, whatever their probabilities are."""
-    limits = Thresholds(
-        coverage=0.95,
-        calibrated="classes",
-        plausible={"cat": 0.3, "dog": 0.1},
-        lost=0.02,
-        distance=0.5,
-        neighbours=10,
-        rows="ab" * 32,
-    )
+    given_limits = limits(coverage=0.95, plausible={"cat": 0.3, "dog": 0.1}, distance=0.5)
     dog = np.array([0.65, 0.75, 0.15, 0.05, 1.0])
     distances = np.array([0.1, 0.5, 0.1, 0.1, 0.51])
-    given = thresholds.answers(np.stack([1 - dog, dog], axis=1), distances, limits, CLASSES)
+    given = thresholds.answers(np.stack([1 - dog, dog], axis=1), distances, given_limits, CLASSES)
     assert given == ["not sure", "dog", "not sure", "cat", "none of these"]
 
 

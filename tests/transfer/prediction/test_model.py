@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import thresholds
 from tests.conftest import Reproduced
 from transfer.evaluation import heatmaps
 from transfer.images import decoding
 from transfer.network import neighbours, saving
 from transfer.network.backend import keras
 from transfer.network.card import describe
-from transfer.network.thresholds import Thresholds
 from transfer.prediction.model import Model, load
 from transfer.runtime.errors import DataError
 
@@ -182,9 +182,7 @@ def with_thresholds(folder: Path, **changes: Any) -> Path:
     convolution.set_weights([kernel, np.array([0, 0, 0, 0.1], np.float32)])
     head.layers[-1].set_weights([np.array([[-4], [0], [0], [0]], np.float32), np.array([0.5], np.float32)])
     rows = neighbours.normalize(np.array([[0, 0, 0, 0.1], [0, 1, 0, 0.1], [1, 1, 0, 0.1]], np.float32))
-    limits = Thresholds(
-        coverage=0.9,
-        calibrated="classes",
+    limits = thresholds.limits(
         plausible={"ant": 0.3, "bee": 0.3},
         lost=0.1,
         distance=0.1,
