@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from dogs_vs_cats import hints, options, submission, workspace
+from dogs_vs_cats import hints, options, workspace
+from dogs_vs_cats import submit as submission
 from transfer.runtime import paths, stage
 from transfer.runtime.errors import StageError
 

@@ -36,7 +36,7 @@ _GONE = (-1, -1)
 _CHANGES = {"created", "modified", "moved", "deleted", "closed"}  # not those of reading; `closed` is after writing
 _IN_PROGRESS = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _ASKING = 3.0  # seconds between two questions whether a run is in progress
-_FAILING = 60.0  # seconds after which a start that failed is repeated
+_FAILING = 15.0  # seconds after which a start that failed is repeated
 _SOON = timedelta(minutes=1)  # a run that is due within this time counts as in progress
 _POLLING = 5.0  # seconds between two looks at a network drive
 # of network drives, and of folders that a virtual machine or a container shares with its host: changes that are made

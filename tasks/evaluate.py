@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from transfer.evaluation import (
-    answers,
+    answer_rates,
     consistency,
     diagnosis,
     heatmaps,
@@ -22,7 +22,7 @@ from transfer.evaluation import (
     scores,
     suspects,
 )
-from transfer.evaluation.answers import Answers
+from transfer.evaluation.answer_rates import Answers
 from transfer.evaluation.consistency import TrainedNetwork
 from transfer.evaluation.diagnosis import Diagnosis
 from transfer.evaluation.inputs import HEAD, TUNED, Inputs, load
@@ -182,7 +182,7 @@ def write(folder: Path, inputs: Inputs, outcome: Outcome, page: report.Report) -
     """Write metrics.json, predictions.csv, suspects.csv, plots/ and report.html."""
     metrics = results.metrics(outcome.evaluations, outcome.comparison, inputs.classes, photographs=len(inputs.test))
     if outcome.answers:
-        metrics["answers"] = answers.metrics(outcome.answers)
+        metrics["answers"] = answer_rates.metrics(outcome.answers)
     files.write_json(folder / "metrics.json", metrics)
     predictions = results.predictions(inputs.test, outcome.probabilities, inputs.classes)
     files.write_text(folder / "predictions.csv", predictions)
@@ -201,7 +201,7 @@ def main() -> None:
     networks = load_networks(inputs)
 
     probabilities, tuned_rows = predict(networks, inputs, checked=settings.checked)
-    given = answers.of_test(inputs, probabilities[TUNED], tuned_rows, confidence=settings.confidence)
+    given = answer_rates.of_test(inputs, probabilities[TUNED], tuned_rows, confidence=settings.confidence)
     pooled = _cached(inputs.photographs, inputs.classes, "pooled")
     rows = linear_probe.read_rows(pooled, description=f"{STAGE} features")
     outcome = evaluate(inputs, rows, probabilities, settings, given)

@@ -1,17 +1,17 @@
 """Export the fine-tuned network to ONNX and LiteRT, if params.yaml asks for it, and check that each agrees with it."""
 
-import importlib
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transfer.images import decoding, manifest
 from transfer.images.decoding import Pixels
 from transfer.network.card import EXPORTED_FILES, FILE_NAME, Card, ExportFormat, describe_exports, verified_card
-from transfer.runtime import files, params, paths, stage
+from transfer.runtime import files, params, paths
 from transfer.runtime.errors import rerun_hint
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,16 @@ class Params(params.Section):
     formats: list[ExportFormat] = Field(max_length=len(EXPORTED_FILES), description="none: nothing is exported")
     checked: int = Field(ge=1, le=1000, description="test photographs on which each format must agree with model.keras")
     calibration: int = Field(ge=1, le=1000, description="training photographs that give the ranges of 8-bit integers")
+
+    @model_validator(mode="after")
+    def _have_packages(self) -> "Params":
+        needed = [package for form in self.formats for package in PACKAGES.get(form, ())]
+        if lacking := [package for package in needed if find_spec(package) is None]:
+            raise ValueError(
+                f"`formats` must be those whose packages are installed. Received: {', '.join(self.formats)}, without "
+                f"the packages {' and '.join(lacking)}. Run `make install`"
+            )
+        return self
 
 
 def read_photographs(entries: Sequence[manifest.Entry], split: str, number: int, card: Card) -> list[Pixels]:
@@ -54,13 +64,9 @@ def export(folder: Path, network: Path, card: Card, settings: Params) -> dict[st
 
     Raises:
         DataError: the network or a photograph is damaged, or a format predicts something else than the network.
-        ParamsError: packages of a format are not installed.
     """
-    with stage.packages_required():
-        for package in (name for form in settings.formats for name in PACKAGES.get(form, ())):
-            importlib.import_module(package)
-        from transfer.evaluation import exports  # noqa: PLC0415 - it imports TensorFlow
-        from transfer.network import saving  # noqa: PLC0415 - so does this one
+    from transfer.evaluation import exports  # noqa: PLC0415 - it imports TensorFlow
+    from transfer.network import saving  # noqa: PLC0415 - so does this one
 
     entries = manifest.read(paths.artifact("split", "manifest.csv"))
     photographs = read_photographs(entries, "test", settings.checked, card)

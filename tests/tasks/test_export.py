@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
+from tasks import __main__ as tasks
 from tasks import export
 from tests import exportable
 from transfer.evaluation import exports
@@ -111,17 +113,12 @@ def test_a_network_that_disagrees_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert result("models/model.json")["exported"] == {}
 
 
-@pytest.mark.usefixtures("workspace")
-def test_missing_packages_are_named() -> None:
-    """Without the packages of ONNX one line says what to install."""
-    set_params(["onnx"])
-    program = "import sys; sys.modules['onnx'] = None; from tasks import __main__; __main__.main(['export'])"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 78, done.stderr
-    assert "lacks `onnx`. Run `make install`" in done.stderr.splitlines()[-1]
+def test_missing_packages_are_named_before_any_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the packages of ONNX are not installed, the check of all parameters says what to install."""
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params["export"]["formats"] = ["litert", "onnx"]
+    file = tmp_path / "params.yaml"
+    file.write_text(json.dumps(params))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    [mistake] = tasks.mistakes_in(file)
+    assert mistake.endswith("Received: litert, onnx, without the packages onnx. Run `make install`")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from transfer.evaluation import figures, heatmaps, learning_curve_figure, names
-from transfer.evaluation.answers import Answers
+from transfer.evaluation.answer_rates import Answers
 from transfer.evaluation.diagnosis import Diagnosis, verdict_text
 from transfer.evaluation.learning_curve import Outlook
 from transfer.evaluation.scores import Comparison, Evaluation

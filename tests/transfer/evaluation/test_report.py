@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests import thresholds
-from transfer.evaluation import answers, report, scores, suspects
+from transfer.evaluation import answer_rates, report, scores, suspects
 from transfer.evaluation.diagnosis import Diagnosis
 from transfer.evaluation.remedies import Remedy
 from transfer.images import manifest
@@ -325,9 +325,9 @@ def test_tens_of_classes_have_a_narrow_confusion_matrix() -> None:
 
 def test_answers_are_explained() -> None:
     """The section says how many answers are no class, and whether each class has a threshold of its own."""
-    group = answers.Group("all", 200, 190, 3, 4, 3, 0.985, 0.96, 0.99)
+    group = answer_rates.Group("all", 200, 190, 3, 4, 3, 0.985, 0.96, 0.99)
     limits = thresholds.limits(coverage=0.99, calibrated="together", plausible={"cat": 0.1, "dog": 0.1}, distance=0.7)
-    visible = text(report.render(page(answers=answers.Answers(limits, [group]))))
+    visible = text(report.render(page(answers=answer_rates.Answers(limits, [group]))))
     assert "190 are answered with their class, 3 with another one, 4 with “not sure”, and 3 with “none of" in visible
     assert "too few photographs for a threshold of its own" in visible
     assert "Answers" not in text(report.render(page()))

@@ -1,4 +1,4 @@
-"""Submission: the command that predicts the test photographs of a competition."""
+"""Submit: the command that predicts the test photographs of a competition."""
 
 from enum import StrEnum
 from pathlib import Path
