@@ -67,17 +67,17 @@ def book(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> I
     preprocessed = keras.Sequential([keras.Input(pixels.shape[1:]), *base(imagenet)])
     yield _pass("features", preprocessed, pixels)
     features = preprocessed.predict_on_batch(pixels)
-    yield _training("head on features", 20, _dense_head(features.shape[1:], [], "rmsprop"), features, labels)
+    yield _training("head on features", 20, dense_head(features.shape[1:], [], "rmsprop"), features, labels)
     augmentation = [
         keras.layers.RandomFlip("horizontal"),
         keras.layers.RandomRotation(0.1),
         keras.layers.RandomZoom(0.2),
     ]
     before = [keras.Input(pixels.shape[1:]), *augmentation]
-    frozen = _dense_head(None, [*before, *base(imagenet)], "rmsprop")
+    frozen = dense_head(None, [*before, *base(imagenet)], "rmsprop")
     yield _training("frozen base, augmented", 50, frozen, pixels, labels)
     last_four = ("block5_conv1", "block5_conv2", "block5_conv3", "block5_pool")
-    unfrozen = _dense_head(
+    unfrozen = dense_head(
         None,
         [*before, *base(imagenet, trainable=last_four)],
         keras.optimizers.RMSprop(1e-5),
@@ -91,10 +91,10 @@ def bottleneck(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray
     extractor = keras.Sequential(divided)
     yield _pass("features", extractor, pixels)
     features = extractor.predict_on_batch(pixels)
-    yield _training("head on features", 50, _dense_head(features.shape[1:], [], "rmsprop"), features, labels)
+    yield _training("head on features", 50, dense_head(features.shape[1:], [], "rmsprop"), features, labels)
 
 
-def _dense_head(shape: tuple[int, ...] | None, below: list[object], optimizer: object) -> keras.Model:
+def dense_head(shape: tuple[int, ...] | None, below: list[object], optimizer: object) -> keras.Model:
     """Compile Flatten, Dense(256), Dropout(0.5) and a sigmoid on top of some layers or of an input of a shape."""
     layers = [
         *([keras.Input(shape)] if shape else below),
