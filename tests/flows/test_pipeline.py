@@ -24,7 +24,7 @@ from prefect.logging.handlers import APILogWorker
 
 from flows import demo, failure, pipeline
 from flows import server as server_of_runs
-from tests.flows.conftest import ask, copy_database, using_server, wait
+from tests.flows.conftest import EMPTY, ask, copy_database, using_server, wait
 from tests.servers import TOKEN, Fault, StandIn, serve
 
 ROOT = Path(__file__).parents[2]
@@ -526,7 +526,7 @@ def test_without_a_server_a_temporary_one_is_started(
     started: Callable[..., "subprocess.Popen[str]"], prefect_home: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """If no server answers, the run prints that it starts one, and ends it, also after SIGTERM or SIGINT."""
-    copy_database(prefect_home, tmp_path / "prefect")
+    copy_database(prefect_home / EMPTY, tmp_path / "prefect")
     nowhere = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_API_PORT": "9"}
     change(first={"gate": True})
     process = started("first", PREFECT_API_URL="", **nowhere)

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from flows import automations, notifications, serve, server, worker
 from tests import servers
 from tests.conftest import Reproduced
-from tests.flows.conftest import ask, clone, copy_database, using_server, wait
+from tests.flows.conftest import EMPTY, ask, clone, copy_database, using_server, wait
 from tests.flows.serving import Served, serving, set_params
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def served(
     Photographs that arrive start a run after two seconds.
     """
     folder = tmp_path_factory.mktemp("serve")
-    copy_database(prefect_home, folder / "prefect")
+    copy_database(prefect_home / EMPTY, folder / "prefect")
     project, port = clone(folder / "a project", reproduced.workspace), server.free_port()
     variables = {
         notifications.VARIABLE: f"{webhook.address}/hook/{servers.TOKEN}",

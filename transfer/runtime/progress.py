@@ -13,7 +13,9 @@ from tqdm import tqdm
 SECONDS_BEFORE_LINES = 1
 SECONDS_BETWEEN_LINES = 15
 
-_KNOWN = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}{unit} in {elapsed}, {rate_noinv_fmt}, {remaining} left{postfix}"
+_KNOWN = (
+    "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}{unit} in {elapsed}, {rate_noinv_fmt}, {remaining} left{postfix}"
+)
 _UNKNOWN = "{desc}: {n_fmt}{unit} in {elapsed}, {rate_noinv_fmt}"
 _PERCENTAGE = re.compile(r"\w+: (\d+) %, ")
 
