@@ -34,6 +34,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = ("download", "fetch_weights", "subsample", "split", "extract_features", "train_head", "fine_tune", "evaluate")
 COUNTS = (500, 2000, 8000, 25_000)
 WIDTH, HEIGHT = 500, 375
+CLASSES = ("cat", "dog")
 VARIANTS = 50  # of a drawing
 QUALITY = 85  # of JPEG; files of 40 to 70 KB
 
@@ -46,12 +47,17 @@ class Cost(NamedTuple):
     memory: float
 
 
-def photographs_of(drawing: int) -> list[bytes]:
-    """Return the variants of a drawing as JPEG files."""
-    class_name = synthetic.CLASSES[drawing % 2]
-    picture = Image.open(io.BytesIO(synthetic.draw(class_name, drawing, size=WIDTH, seed=0)))
-    pixels = np.asarray(picture)[(WIDTH - HEIGHT) // 2 :][:HEIGHT]
-    return [_encode(_variant(pixels, np.random.default_rng([drawing, number]))) for number in range(VARIANTS)]
+def photographs_of(number: int) -> list[bytes]:
+    """Return the variants of a drawing of each class as JPEG files; the classes take turns."""
+    drawings = []
+    for class_name in CLASSES:
+        picture = Image.open(io.BytesIO(synthetic.draw(class_name, number, size=WIDTH, seed=0)))
+        drawings.append(np.asarray(picture)[(WIDTH - HEIGHT) // 2 :][:HEIGHT])
+    return [
+        _encode(_variant(pixels, np.random.default_rng([number, variant, place])))
+        for variant in range(VARIANTS)
+        for place, pixels in enumerate(drawings)
+    ]
 
 
 def _variant(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -70,10 +76,10 @@ def write_archives(files: dict[Path, int]) -> None:
     """Write archives with the first photographs, as many as each is to have."""
     with ExitStack() as opened, ProcessPoolExecutor() as pool:
         archives = {opened.enter_context(zipfile.ZipFile(file, "w")): count for file, count in files.items()}
-        drawings = range(-(-max(files.values()) // VARIANTS))
+        drawings = range(-(-max(files.values()) // (VARIANTS * len(CLASSES))))
         photographs = itertools.chain.from_iterable(pool.map(photographs_of, drawings))
         for number, photograph in enumerate(itertools.islice(photographs, max(files.values()))):
-            class_name = synthetic.CLASSES[number // VARIANTS % 2]
+            class_name = CLASSES[number % len(CLASSES)]
             for archive, count in archives.items():
                 if number < count:
                     archive.writestr(f"{class_name}/{number}.jpg", photograph)
