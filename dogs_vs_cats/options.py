@@ -57,4 +57,4 @@ def arguments(given: Mapping[str, object]) -> list[str]:
     Args:
         given: the value of each option, by its name with hyphens.
     """
-    return [str(part) for option, value in given.items() if value is not None for part in (option, value)]
+    return [f"{option}={value}" for option, value in given.items() if value is not None]  # a value may begin with -

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dogs_vs_cats import workspace
+from dogs_vs_cats import options, workspace
 
 
 class Competition(StrEnum):
@@ -35,7 +35,7 @@ def submit(
     archive: Archive = None,
     *,
     competition: CompetitionOption = Competition.LABELS,
-    model: Annotated[str | None, typer.Option(metavar="FILE", help="A network or a version, as of predict.")] = None,
+    model: options.ModelName = None,
     output: Annotated[Path, typer.Option(metavar="FILE", help="For the predictions.")] = Path("submission.csv"),
     clip: Clip = None,
     accept_unreadable: Annotated[
@@ -47,9 +47,7 @@ def submit(
 ) -> None:
     """Predict a competition's test photographs, for Kaggle."""
     project = workspace.find(Path.cwd()) or workspace.INSTALLED
-    given = {"--model": model, "--clip": clip, "--send": send}
-    arguments = [f"--competition={competition}", f"--output={output}"]
-    arguments += [f"{option}={value}" for option, value in given.items() if value is not None]
-    arguments += ["--accept-unreadable"] if accept_unreadable else []
+    given = {"--competition": competition, "--output": output, "--model": model, "--clip": clip, "--send": send}
+    arguments = options.arguments(given) + (["--accept-unreadable"] if accept_unreadable else [])
     arguments += ["--", str(archive)] if archive else []
     workspace.replace_here(project, "transfer.prediction.submit", *arguments)

@@ -149,8 +149,7 @@ def test_prediction_takes_the_options_of_its_module(project: Path) -> None:
     assert {option for parameter in command.params for option in parameter.opts if option.startswith("-")} == own
     assert project
     assert started("predict", "-") == ("transfer.prediction", "--", "-")
-    given = ("--model", "m.keras", "--format", "csv", "--heatmaps", "maps")
-    given += ("--least-certain", "5", "--sheet", "next.jpg")
+    given = ("--model=m.keras", "--format=csv", "--heatmaps=maps", "--least-certain=5", "--sheet=next.jpg")
     assert started("predict", *given, "--", "-x.jpg") == ("transfer.prediction", *given, "--", "-x.jpg")
 
 
@@ -161,7 +160,7 @@ def test_the_page_takes_the_options_of_its_module() -> None:
     command = typer.main.get_command(door.app).commands["page"]  # type: ignore[attr-defined]
     assert {option for parameter in command.params for option in parameter.opts} - {"--help"} == own
     assert started("page") == ("transfer.prediction.page",)
-    given = ("--port", "0", "--model", "v1.0.0")
+    given = ("--port=0", "--model=v1.0.0")
     assert started("page", *given) == ("transfer.prediction.page", *given)
 
 
