@@ -361,7 +361,7 @@ def test_the_report_shows_the_inputs(workspace: Path) -> None:
     """Diagnoses, photographs with heat maps, rejections, versions and parameters come from this run."""
     evaluate.main()
     html = (workspace / "artifacts/evaluate/report.html").read_text()
-    assert "Training of the head: too short" in html  # three epochs
+    assert "Training of the head: few epochs" in html  # three epochs
     wrong = [line for line in predictions() if line["fine_tune_class"] != line["class"]]
     suspected = (workspace / "artifacts/evaluate/suspects.csv").read_text().splitlines()[1:]
     assert suspected

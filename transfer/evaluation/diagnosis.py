@@ -4,6 +4,7 @@ A training loss above the validation loss is not a symptom: during training, pho
 active.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from transfer.evaluation.loss_curves import RELATIVE_CHANGE, LossCurve, Series, 
 from transfer.evaluation.remedies import Remedy
 from transfer.training.history import Phase
 
-Verdict = Literal["too short", "diverging", "over-fitting", "under-fitting", "healthy"]
+Verdict = Literal["few epochs", "diverging", "over-fitting", "under-fitting", "healthy"]
 
 MIN_EPOCHS = 4  # needed to distinguish a trend from noise
 ACCURACY_GAP = 0.1  # training accuracy minus validation accuracy: from here on, the run over-fits
@@ -64,11 +65,11 @@ def diagnose(phase: Phase, *, classes: int) -> Diagnosis:
         classes: number of classes; the chance level of the log loss is ln(classes).
 
     Returns:
-        "healthy" if none of these applies, and "too short" for fewer than `MIN_EPOCHS` epochs. If several apply, a
+        "healthy" if none of these applies, and "few epochs" for fewer than `MIN_EPOCHS` epochs. If several apply, a
         rising loss takes precedence over a falling one, and both over the level that was reached.
     """
     if len(phase.history) < MIN_EPOCHS:
-        return _too_short(phase)
+        return _few_epochs(phase)
     run = _training_run(phase, classes=classes)
     checks = (_both_rose, _diverged, _validation_rose, _still_falling, _accuracy_gap, _underfitted)
     return next((diagnosis for check in checks if (diagnosis := check(run))), _healthy(run))
@@ -95,11 +96,15 @@ def _training_run(phase: Phase, *, classes: int) -> TrainingRun:
     )
 
 
-def _too_short(phase: Phase) -> Diagnosis:
-    epochs = f"{phase.stage}.training.epochs"
-    return Diagnosis(
-        "too short", [f"A trend needs at least {MIN_EPOCHS} epochs ({epochs}). Received: {len(phase.history)}."], []
-    )
+def _few_epochs(phase: Phase) -> Diagnosis:
+    losses = [epoch["val_loss"] for epoch in phase.history]
+    received = f"{len(losses)} epoch{'s' * (len(losses) > 1)}"
+    evidence = [
+        f"{received} cannot show a trend; from {MIN_EPOCHS} on ({phase.stage}.training.epochs) there is a diagnosis.",
+        f"Validation loss was {_loss(losses[0])} after the first epoch, and {_loss(min(losses))} at its lowest.",
+        _kept_epoch(phase.best_epoch, losses),
+    ]
+    return Diagnosis("few epochs", evidence, [])
 
 
 def _both_rose(run: TrainingRun) -> Diagnosis | None:
@@ -216,12 +221,16 @@ def _selected(run: TrainingRun, start: int) -> str:
 
 
 def _kept(run: TrainingRun) -> str:
-    if run.kept is None:
+    return _kept_epoch(run.kept, run.validation.raw.tolist())
+
+
+def _kept_epoch(kept: int | None, losses: Sequence[float]) -> str:
+    if kept is None:
         return "No epoch was kept: the selected network is the one from before this training run."
-    lowest = int(run.validation.raw.argmin()) + 1
-    if run.kept == lowest:
+    lowest = losses.index(min(losses)) + 1
+    if kept == lowest:
         return f"Epoch {lowest} was kept, the one with the lowest validation loss."
-    return f"Epoch {run.kept} was kept; the lowest validation loss is that of epoch {lowest}."
+    return f"Epoch {kept} was kept; the lowest validation loss is that of epoch {lowest}."
 
 
 def _chance_level(run: TrainingRun) -> list[str]:

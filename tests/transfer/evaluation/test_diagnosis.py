@@ -256,11 +256,12 @@ def test_strong_noise_is_reported() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 @pytest.mark.parametrize("losses", [healthy, diverged, stuck])
-def test_three_epochs_are_too_short(losses: Callable[[int], Losses], epochs: int) -> None:
+def test_three_epochs_are_few(losses: Callable[[int], Losses], epochs: int) -> None:
     """Fewer than four epochs get no other verdict, whatever their losses; four do."""
     result = diagnosed(losses(epochs))
-    assert result.verdict == "too short"
-    assert result.evidence[0].endswith(f"Received: {epochs}.")
+    assert result.verdict == "few epochs"
+    assert result.evidence[0].startswith(f"{epochs} epoch")
+    assert result.evidence[2].startswith("Epoch ")
     assert diagnosed(stuck(4)).verdict == "under-fitting"
 
 
