@@ -330,4 +330,5 @@ def test_answers_are_explained() -> None:
     visible = text(report.render(page(answers=answer_rates.Answers(limits, [group]))))
     assert "190 are answered with their class, 3 with another one, 4 with “not sure”, and 3 with “none of" in visible
     assert "too few photographs for a threshold of its own" in visible
+    assert "for all classes together. “None of these”: farther" in visible
     assert "Answers" not in text(report.render(page()))
