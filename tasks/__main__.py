@@ -7,8 +7,10 @@ take seconds, and a Python without the packages end the process with the exit co
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,30 +18,43 @@ from typing import Any
 from transfer.runtime import paths, stage
 from transfer.runtime.errors import ParamsError
 
+SLOW = ("keras", "matplotlib", "scipy", "sklearn", "tensorflow")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the stage or the check that the arguments name, and exit."""
     options = _parser().parse_args(arguments)
     if options.stage is None:
-        hide_tensorflow()
+        hide_slow_packages()
     stage.run(partial(check, options.check) if options.stage is None else partial(run, options.stage))
 
 
 class _Absent(type):
-    """The type of a class that stands for a package: each attribute that it lacks is the class itself."""
+    """The type of a class that stands for anything in a package: each attribute that it lacks is the class itself."""
 
     def __getattr__(cls, _: str) -> "_Absent":
         return cls
 
 
-def hide_tensorflow() -> None:
-    """Give the modules of this process a stand-in for TensorFlow and Keras, whose import takes seconds.
+class _StandIns(MetaPathFinder, Loader):
+    """Finds a stand-in for each module of some packages; all that is imported from it is one class."""
 
-    Parameters are checked without a call of either; modules need their names for annotations and subclasses.
+    def __init__(self, packages: Collection[str]) -> None:
+        self._packages, self._absent = packages, _Absent("Absent", (), {})
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self, is_package=True) if fullname.partition(".")[0] in self._packages else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__["__getattr__"] = lambda _: self._absent
+
+
+def hide_slow_packages() -> None:
+    """Give the modules of this process stand-ins for packages whose imports take seconds.
+
+    Parameters are checked without a call of them; modules need their names for annotations and subclasses.
     """
-    backend: Any = ModuleType("transfer.network.backend")
-    backend.keras = backend.tf = _Absent("Absent", (), {})
-    sys.modules[backend.__name__] = backend
+    sys.meta_path.insert(0, _StandIns(SLOW))
 
 
 def run(name: str) -> None:

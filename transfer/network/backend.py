@@ -4,6 +4,7 @@ oneDNN must be switched on before TensorFlow is imported. It is not the default 
 are faster (`benchmarks/extraction.py` measures by how much).
 """
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,20 @@ def _hidden(*names: str) -> Iterator[None]:
             del modules[name]
 
 
-with quiet_stderr(), _hidden("matplotlib", "scipy", "sklearn"):
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage in the block, nor later among what it made; an import makes little, and its objects stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+with quiet_stderr(), _uncollected(), _hidden("matplotlib", "scipy", "sklearn"):
     import keras
     import tensorflow as tf
 
