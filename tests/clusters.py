@@ -98,7 +98,7 @@ class Cluster:
 
 def wait_until(reached: Callable[[], bool]) -> None:
     """Wait until a condition is true."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.05)

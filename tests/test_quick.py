@@ -37,7 +37,7 @@ def test_what_starts_something_is_skipped(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(root)},  # where `-p` finds the plugin
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert "1 passed, 5 skipped" in result.stdout, result.stdout + result.stderr

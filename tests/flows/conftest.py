@@ -27,6 +27,7 @@ from tests.conftest import Reproduced
 
 ROOT = Path(__file__).parents[2]
 EMPTY = "empty"  # the folder in the server's home with its database before the first run
+SECONDS = 300.0  # to wait for what happens within seconds, unless the machine stalls
 NEEDED = {  # not in the order in which they run
     "evaluate": ["download", "train_head"],
     "train_head": ["download", "fetch_weights"],
@@ -143,7 +144,7 @@ def number(stage: str) -> int:
     return int(Path("artifacts", stage, "made/number").read_text())
 
 
-def wait(reached: Callable[[], bool], *, seconds: float, pause: float = 0.05) -> None:
+def wait(reached: Callable[[], bool], *, seconds: float = SECONDS, pause: float = 0.05) -> None:
     """Wait until a condition holds, which is checked after each pause; fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not reached():
@@ -153,7 +154,7 @@ def wait(reached: Callable[[], bool], *, seconds: float, pause: float = 0.05) ->
 
 def wait_for(path: Path) -> None:
     """Wait until a file exists."""
-    wait(path.exists, seconds=60)
+    wait(path.exists)
 
 
 @contextmanager
@@ -324,7 +325,7 @@ def _server(prefect_home: Path) -> str:
             command = ["/bin/sh", "-c", WATCHED, "sh", str(sharing.controller()), *server.command(port)]
         with (home / "server.log").open("w") as log:
             subprocess.run(command, env=variables, stdout=log, stderr=log, start_new_session=True, check=True)
-        wait(lambda: server.answers(server.at(port)), seconds=200)
+        wait(lambda: server.answers(server.at(port)))
         copy_database(home, home / EMPTY)
         (home / "address").write_text(server.at(port))
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from tests.flows.conftest import ask, wait
+from tests.flows.conftest import SECONDS, ask, wait
 
 
 class Served(NamedTuple):
@@ -47,7 +47,7 @@ class Served(NamedTuple):
         flow_run: dict[str, Any] = ask("GET", f"{self.address}/flow_runs/{number}")
         return flow_run
 
-    def ended(self, number: str, *, seconds: float = 200) -> dict[str, Any]:
+    def ended(self, number: str, *, seconds: float = SECONDS) -> dict[str, Any]:
         """Wait until a flow run has ended; return it."""
         over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
         wait(lambda: self.run(number)["state_type"] in over, seconds=seconds, pause=0.5)
@@ -83,8 +83,8 @@ def serving(project: Path, home: Path, port: int, *options: str, **variables: st
         return "Serving at" in output.read_text()
 
     try:
-        wait(serves, seconds=200)
+        wait(serves)
         yield Served(project, home, f"http://127.0.0.1:{port}/api", process)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(SECONDS)

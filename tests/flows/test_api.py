@@ -28,7 +28,7 @@ fetch("{address}/variables/", {{method: "POST", mode: "no-cors", body: new Blob(
 def status(address: str, method: str, **headers: str) -> int:
     """Send a request with a body in JSON and without Content-Type; return the status of the response."""
     body = VARIABLE if method == "POST" else None
-    return requests.request(method, address, data=body, headers=headers, timeout=30).status_code
+    return requests.request(method, address, data=body, headers=headers, timeout=300).status_code
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def rendered(address: str, profile: Path) -> str:
         pytest.skip("needs Chromium")
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
     command = [browser, *options, "--timeout=8000", "--virtual-time-budget=8000", "--dump-dom", address]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 @pytest.mark.reliability(

@@ -56,9 +56,9 @@ def count_after(arrivals: arrival.Arrivals, starts: Starts, number: int) -> int:
         arrivals.start_if_due()
         return starts.count >= number
 
-    wait(reached, seconds=30)
+    wait(reached)
     deadline = time.monotonic() + 2 * QUIET
-    wait(lambda: not reached() or time.monotonic() > deadline, seconds=30)
+    wait(lambda: not reached() or time.monotonic() > deadline)
     return starts.count
 
 

@@ -24,7 +24,7 @@ from prefect.logging.handlers import APILogWorker
 
 from flows import demo, failure, pipeline
 from flows import server as server_of_runs
-from tests.flows.conftest import EMPTY, ask, copy_database, using_server, wait
+from tests.flows.conftest import EMPTY, SECONDS, ask, copy_database, using_server, wait
 from tests.servers import TOKEN, Fault, StandIn, serve
 
 ROOT = Path(__file__).parents[2]
@@ -122,7 +122,7 @@ class Server(NamedTuple):
 
     def tasks(self, run: str, expected: int) -> dict[str, dict[str, Any]]:
         """Return the task runs of a flow run by name, when so many have ended; their events arrive with a delay."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + SECONDS
         while True:
             found = self.post("task_runs/filter", flow_runs={"id": {"any_": [run]}})
             settled = [task for task in found if task["state_type"] not in ("RUNNING", "SCHEDULED")]
@@ -485,7 +485,7 @@ def test_a_stage_ends_with_its_run(
     """Within ten seconds of SIGTERM, SIGINT or SIGKILL all processes of a run have ended; the next run goes on."""
     change(second={"sleep": 100})
     process = started("second")
-    wait(lambda: times_run() == ["first", "second"], seconds=60)
+    wait(lambda: times_run() == ["first", "second"])
     assert any("stage.py second" in line for line in working(project))
     process.send_signal(number)
     wait(lambda: working(project) == [], seconds=10, pause=0.2)
@@ -504,7 +504,7 @@ def test_a_second_run_waits_for_the_first(started: Callable[..., "subprocess.Pop
     """Two runs in one workspace take turns; the second logs which run it waits for, and finds the work done."""
     change(second={"gate": True})
     first = started("second")
-    wait(lambda: times_run() == ["first", "second"], seconds=60)
+    wait(lambda: times_run() == ["first", "second"])
     second = started("second")
     output = ""
     while "Waiting for" not in output:
@@ -513,8 +513,8 @@ def test_a_second_run_waits_for_the_first(started: Callable[..., "subprocess.Pop
         output += line
     assert f"(PID {first.pid})" in output
     Path("gate").touch()
-    output += second.communicate(timeout=60)[0]
-    assert (first.wait(timeout=60), second.returncode) == (0, 0)
+    output += second.communicate(timeout=SECONDS)[0]
+    assert (first.wait(timeout=SECONDS), second.returncode) == (0, 0)
     assert "2 unchanged" in output
     assert times_run() == ["first", "second"]
     first.communicate()
@@ -530,14 +530,14 @@ def test_without_a_server_a_temporary_one_is_started(
     nowhere = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_API_PORT": "9"}
     change(first={"gate": True})
     process = started("first", PREFECT_API_URL="", **nowhere)
-    wait(lambda: times_run() == ["first"], seconds=100)
+    wait(lambda: times_run() == ["first"])
     servers = [child for child in psutil.Process(process.pid).children() if "flows.api:create" in child.cmdline()]
     assert len(servers) == 1
     process.send_signal(number)
-    output, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode != 0
     assert output.startswith("Starting a Prefect server for this run")
-    assert not psutil.wait_procs(servers, timeout=1)[1]
+    assert not psutil.wait_procs(servers, timeout=SECONDS)[1]
 
 
 @pytest.mark.usefixtures("run")
@@ -615,7 +615,7 @@ def test_a_refusal_is_final_and_shows_no_secret(
     """A stage without permission fails without retry; the token is in no log, artifact, state, database or file."""
     kaggle.api_faults = [Fault(403)] * 9
     process = started("download", **{**kaggle.environment, "no_proxy": "127.0.0.1"})
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 77
     run = server.named_in(output)
     tasks = server.tasks(run["id"], 1)

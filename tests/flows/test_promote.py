@@ -14,6 +14,8 @@ from tests.flows.test_production import RUN, Train, judged_here, log, train, wor
 from transfer.prediction.model import load
 from transfer.sources import synthetic
 
+pytestmark = pytest.mark.long
+
 
 def test_a_promotion_is_a_flow(
     train: Train,  # noqa: F811 - the fixture
@@ -29,7 +31,7 @@ def test_a_promotion_is_a_flow(
         (artifact,) = [found for found in client.read_artifacts() if found.key == "promotion"]
     assert json.loads(str(artifact.data))[0]["verdict"] == "Promoted"
     query = {"filter": {"event": {"name": [f"{notifications.PROMOTION}.promoted"]}}}
-    wait(lambda: bool(ask("POST", f"{prefect_server}/events/filter", query)["events"]), seconds=60)
+    wait(lambda: bool(ask("POST", f"{prefect_server}/events/filter", query)["events"]))
     (event,) = ask("POST", f"{prefect_server}/events/filter", query)["events"]
     assert event["payload"]["message"] == state.message
     assert "flow-run" in {related["prefect.resource.role"] for related in event["related"]}

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from flows import automations, notifications, serve, server, worker
 from tests import servers
 from tests.conftest import Reproduced
-from tests.flows.conftest import EMPTY, ask, clone, copy_database, using_server, wait
+from tests.flows.conftest import EMPTY, SECONDS, ask, clone, copy_database, using_server, wait
 from tests.flows.serving import Served, serving, set_params
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def scheduled(served: Served) -> str:
         runs: list[dict[str, Any]] = served.post("flow_runs/filter", **query)
         return runs
 
-    wait(lambda: bool(due()), seconds=90, pause=0.5)
+    wait(lambda: bool(due()), pause=0.5)
     return str(served.ended(due()[0]["id"])["id"])
 
 
@@ -137,9 +137,9 @@ def test_nightly_runs_do_not_overlap_and_a_cancelled_one_ends_its_stage(served: 
     before = archive.read_bytes()
     set_params(served.project, "download", generated={"photographs": 200_000, "size": 40, "seed": 0})
     first = served.started("nightly", stages=["download"])
-    wait(lambda: "download" in working(served.project), seconds=60, pause=0.2)
+    wait(lambda: "download" in working(served.project), pause=0.2)
     stage = working(served.project)["download"]
-    wait(lambda: stage.cpu_times().user > 2, seconds=60)  # it draws
+    wait(lambda: stage.cpu_times().user > 2)  # it draws
     stage.suspend()  # so that it does not take the processor from the others meanwhile
     second = served.ended(served.started("nightly"))
     assert (second["state_name"], second["state"]["message"]) == ("Cancelled", "Deployment concurrency limit reached.")
@@ -171,7 +171,7 @@ def test_another_clone_is_refused(served: Served, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=SECONDS,
     )
     assert result.returncode == 1, result.stdout
     (line,) = result.stderr.splitlines()
@@ -223,15 +223,15 @@ def test_photographs_that_arrive_start_one_run(served: Served, webhook: servers.
     """Many photographs start one run, those that arrive while it goes on one more; a failure of each is told."""
     set_params(served.project, "evaluate", bins=-1)
     arrive(served.project, *(f"{number}.jpg" for number in range(8)))
-    wait(lambda: bool(served.runs("on-arrival")), seconds=120)
+    wait(lambda: bool(served.runs("on-arrival")))
     arrive(served.project, "8.jpg", "9.jpg")
     (first,) = served.runs("on-arrival")
     served.ended(first["id"])
-    wait(lambda: len(served.runs("on-arrival")) > 1, seconds=120)
+    wait(lambda: len(served.runs("on-arrival")) > 1)
     runs = served.runs("on-arrival")
     assert [served.ended(run["id"])["state_type"] for run in runs] == ["FAILED"] * 2
     set_params(served.project, "evaluate", bins=10)
-    wait(lambda: len(webhook.requests) > 1, seconds=60)
+    wait(lambda: len(webhook.requests) > 1)
     for run, text in zip(runs, texts(webhook), strict=True):
         assert f"the run {run['name']} has ended as Failed. " in text
         assert "`evaluate.bins`" in text
@@ -263,7 +263,7 @@ def test_what_has_not_begun_or_was_refused_is_told(served: Served, webhook: serv
     resource = {"prefect.resource.id": f"{notifications.PROMOTION}.worse"}
     event = {"event": f"{notifications.PROMOTION}.refused", "resource": resource, "payload": {"message": message}}
     ask("POST", f"{served.address}/events", [event | {"occurred": datetime.now(UTC).isoformat(), "id": late["id"]}])
-    wait(lambda: len(webhook.requests) > 1, seconds=60)
+    wait(lambda: len(webhook.requests) > 1)
     not_begun, refused = sorted(texts(webhook), key=lambda text: message in text)
     assert refused.startswith(f"dogs-vs-cats: {message}")
     assert f"the run {late['name']} is due and has not begun" in not_begun

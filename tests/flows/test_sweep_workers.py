@@ -43,7 +43,7 @@ def working(clone: Path, server: str) -> Iterator[None]:
     command = [sys.executable, "-m", "flows.worker", "--sweeps"]
     with subprocess.Popen(command, cwd=clone, env=variables, stdout=subprocess.DEVNULL) as process:
         try:
-            wait(lambda: is_online(server), seconds=60)
+            wait(lambda: is_online(server))
             yield
         finally:
             process.terminate()

@@ -12,7 +12,7 @@ import pytest
 
 from flows import processes, workspace
 from flows.workspace import Holder
-from tests.flows.conftest import ROOT, dvc, dvc_repro_running, number, set_number, wait
+from tests.flows.conftest import ROOT, SECONDS, dvc, dvc_repro_running, number, set_number, wait
 
 HOLDING = """\
 import sys
@@ -129,7 +129,7 @@ def test_a_run_waits_for_another_by_name() -> None:
             other.stdin.flush()
 
         with workspace.exclusive("mine", release):
-            assert other.wait(30) == 0
+            assert other.wait(SECONDS) == 0
     assert output == [f"Waiting for flow run brave-otter (PID {other.pid}) to finish with the workspace."]
 
 
@@ -229,7 +229,7 @@ def test_an_incomplete_lock_file_is_removed(left: str | None) -> None:
 def test_a_zombie_is_no_holder() -> None:
     """A process that has ended holds nothing, even if its parent has not noticed yet."""
     with subprocess.Popen(["true"]) as zombie:
-        wait(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE, seconds=10)
+        wait(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE)
         write_dvc_lock(write={"/a": {"pid": zombie.pid, "cmd": "dvc repro"}}, read={})
         assert workspace.dvc_holders() == []
 
@@ -281,7 +281,7 @@ def test_a_second_dvc_is_refused() -> None:
         assert second.returncode == 255
         assert f"(PID {first.pid})" in second.stderr
         Path("go").touch()
-        assert first.wait(60) == 0
+        assert first.wait(SECONDS) == 0
     assert "Stage 'download' didn't change" in dvc("repro", "--single-item", "download")
 
 

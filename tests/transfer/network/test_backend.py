@@ -9,7 +9,7 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a Python program in a process of its own."""
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=300
     )
 
 

@@ -14,7 +14,7 @@ from tests import networks
 from transfer.prediction.page import command
 from transfer.prediction.page.application import Served
 
-SECONDS = 60
+SECONDS = 300
 
 
 class Page:

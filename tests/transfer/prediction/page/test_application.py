@@ -135,7 +135,7 @@ def test_a_busy_page_asks_to_come_again(
     photograph = ("a.jpg", paint("red"))
     queue = held_page.served.queue
     waiting = [*queue.put([InputPhotograph("a", bytes)], heat_maps=False)]
-    assert held.begun.wait(60)
+    assert held.begun.wait(300)
     waiting += queue.put([InputPhotograph("b", bytes)] * 2, heat_maps=False)
     answer = held_page.predict(photograph)
     assert answer.status_code == 429
@@ -151,10 +151,10 @@ def test_photographs_of_a_client_that_has_ended_are_not_computed(
     """When a client ends its connection, its waiting photographs leave the queue."""
     queue = held_page.served.queue
     queue.put([InputPhotograph("a", bytes)], heat_maps=False)
-    assert held.begun.wait(60)
+    assert held.begun.wait(300)
     body = b'--b\r\nContent-Disposition: form-data; name="p"; filename="a"\r\n\r\n' + paint("red") + b"\r\n--b--\r\n"
     head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{held_page.port}\r\nContent-Length: {len(body)}\r\n"
-    with socket.create_connection(("127.0.0.1", held_page.port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", held_page.port), timeout=300) as client:
         client.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode() + body)
         until(lambda: len(queue._waiting) == 1)
     row = queue._waiting[0].row

@@ -27,7 +27,7 @@ def start(*arguments: object, folder: Path) -> "subprocess.Popen[str]":
 def refused(*arguments: object, folder: Path) -> tuple[int, str]:
     """Return the exit code and standard error of a command that ends by itself."""
     process = start(*arguments, folder=folder)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
 
@@ -69,11 +69,11 @@ def test_the_page_is_served_until_ctrl_c(model_folder: Path) -> None:
     lines = [process.stdout.readline() for _ in range(3)]
     assert lines[1] == "Model: model.keras.\n"
     address = re.findall(r"http://127\.0\.0\.1:\d+/", lines[2])[0]
-    assert requests.get(f"{address}ready", timeout=60).json()["ready"]
+    assert requests.get(f"{address}ready", timeout=300).json()["ready"]
     port = int(address.rstrip("/").rpartition(":")[2])
     listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if f":{port:04X} " in line]
     assert "0100007F" in {place.partition(":")[0] for place in listening}
     assert "00000000" not in {place.partition(":")[0] for place in listening}
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (0, "")

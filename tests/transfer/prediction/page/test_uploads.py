@@ -39,7 +39,7 @@ def part(content: bytes, name: str = "a.jpg") -> bytes:
 
 def post(page: Any, body: Any, headers: dict[str, str] = FORM) -> requests.Response:
     """Send the body of a form."""
-    return requests.post(f"{page.address}/predict", data=body, headers=headers, timeout=60)
+    return requests.post(f"{page.address}/predict", data=body, headers=headers, timeout=300)
 
 
 def refused(answer: requests.Response, status: int) -> str:
@@ -90,7 +90,7 @@ def test_a_photograph_that_is_too_large_is_not_kept(limited: Any, paint: Callabl
 @pytest.mark.reliability("network", "an upload without end", "413 as soon as the limit is reached")
 def test_a_request_without_end_is_refused_while_it_is_read(limited: Any) -> None:
     """A body of unknown length is refused at the limit; one of a known length before it is sent."""
-    with socket.create_connection(("127.0.0.1", limited.port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=300) as client:
         head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{limited.port}\r\nTransfer-Encoding: chunked\r\n"
         client.sendall(f"{head}Content-Type: {FORM['Content-Type']}\r\n\r\n".encode())
         client.settimeout(0.001)
@@ -137,7 +137,7 @@ def test_other_types_are_refused(limited: Any, kind: str) -> None:
 @pytest.mark.reliability("network", "an upload that stops", "408 after a time limit; the others are served meanwhile")
 def test_a_request_that_does_not_arrive_is_ended(limited: Any, paint: Callable[..., bytes]) -> None:
     """A request has a time to arrive; others are answered meanwhile."""
-    with socket.create_connection(("127.0.0.1", limited.port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=300) as client:
         head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{limited.port}\r\nContent-Length: 1000\r\n"
         client.sendall(f"{head}Content-Type: {FORM['Content-Type']}\r\n\r\n".encode() + part(b"a"))
         assert limited.predict(("a.jpg", paint("red"))).ok

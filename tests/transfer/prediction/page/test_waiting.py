@@ -48,7 +48,7 @@ def named(names: str) -> list[InputPhotograph]:
 def test_photographs_that_wait_are_computed_together(queue: Queue, computation: Computation) -> None:
     """Photographs of several requests share batches, those with heat maps among themselves; each gets its own row."""
     first = queue.put(named("a"), heat_maps=False)
-    assert computation.begun.wait(60)
+    assert computation.begun.wait(300)
     rows = [
         *queue.put(named("b"), heat_maps=False),
         *queue.put(named("c"), heat_maps=True),
@@ -62,7 +62,7 @@ def test_photographs_that_wait_are_computed_together(queue: Queue, computation: 
 def test_the_queue_is_bounded(queue: Queue, computation: Computation) -> None:
     """A request for which no place is left is refused with seconds to wait; one alone may have any number."""
     queue.put(named("a"), heat_maps=False)
-    assert computation.begun.wait(60)
+    assert computation.begun.wait(300)
     waiting = queue.put(named("bcdefg"), heat_maps=False)
     with pytest.raises(BusyError, match=r"Try again in 1 s") as refusal:
         queue.put(named("h"), heat_maps=False)
@@ -75,7 +75,7 @@ def test_the_queue_is_bounded(queue: Queue, computation: Computation) -> None:
 def test_cancelled_photographs_are_not_computed(queue: Queue, computation: Computation) -> None:
     """Photographs of a client that has ended free their places at once."""
     queue.put(named("a"), heat_maps=False)
-    assert computation.begun.wait(60)
+    assert computation.begun.wait(300)
     for future in queue.put(named("bcde"), heat_maps=False):
         future.cancel()
     rows = queue.put(named("fghi"), heat_maps=False)
