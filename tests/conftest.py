@@ -1,6 +1,7 @@
 """Fixtures for all tests: the demo, run once for every test that needs a pipeline whose stages have all run."""
 
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -23,6 +24,8 @@ from tests import sharing
 from transfer.runtime import files
 
 pytest_plugins = ["tests.quick", "tests.reliability"]
+
+gc.disable()  # until all tests are collected, as the imports of all packages leave nothing to collect
 
 # `make test` tries few examples, always the same, `make check` fewer; `make fuzz` tries many, different ones each time
 settings.register_profile("suite", max_examples=300, derandomize=True, deadline=None, database=None)
@@ -123,6 +126,12 @@ def dvc(workspace: Path, *arguments: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin long files first, as the other processes would have nothing to do while the last one ends."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from now on, but not among the imported modules and the collected tests, which stay."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

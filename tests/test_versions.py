@@ -21,6 +21,7 @@ from tests.conftest import Reproduced, copy_workspace
 ROOT = Path(__file__).parent.parent
 IN_GIT = ("metrics.json", "history.csv")
 REMOTES = ("folder", "s3")
+pytestmark = pytest.mark.long
 
 
 class Version(NamedTuple):

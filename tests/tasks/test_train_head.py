@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +12,11 @@ import pytest
 
 from tasks import fine_tune, train_head
 from tests import disks
-from tests.tasks.conftest import PARAMS, Chain, file_contents, kill_in_the_third_epoch, run, write_params
+from tests.tasks.conftest import PARAMS, Chain, file_contents, kill_in_the_third_epoch, write_params
 from transfer.features import dataset, store
 from transfer.images import manifest
 from transfer.network import saving
+from transfer.network.backend import keras
 from transfer.runtime import files, stage
 from transfer.runtime.errors import DiskError
 from transfer.training.history import COLUMNS
@@ -58,6 +60,12 @@ def without_seconds(folder: Path) -> dict[str, object]:
     """Return the content of a stage's files without the durations of epochs."""
     epochs = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history(folder)]
     return {**file_contents(folder), "history.csv": epochs}
+
+
+def run_here(main: Callable[[], None]) -> None:
+    """Run a stage in this process, which has imported TensorFlow; its files are those of a process of its own."""
+    keras.utils.clear_session()  # names of layers contain a counter
+    main()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def test_a_killed_fine_tuning_ends_with_the_same_bytes(chain: Chain, workspace: 
     kept = json.loads((state / "history.json").read_text())
     assert not output.exists()
     assert len(kept) == 2
-    run("fine_tune", workspace)
+    run_here(fine_tune.main)
     assert without_seconds(workspace / output) == without_seconds(chain.folder / output)
     epochs = history(workspace / output)
     assert [float(epoch["seconds"]) for epoch in epochs[:2]] == [epoch["seconds"] for epoch in kept]
@@ -122,13 +130,13 @@ def test_a_killed_fine_tuning_ends_with_the_same_bytes(chain: Chain, workspace: 
 def test_a_killed_run_of_several_heads_ends_with_the_same_bytes(workspace: Path) -> None:
     """With three heads, a run that was killed writes the files of an undisturbed run, and fine-tuning takes them."""
     write_params(workspace, {"train_head": {"heads": 3}})
-    run("train_head", workspace)
+    run_here(train_head.main)
     undisturbed = without_seconds(OUTPUT)
     shutil.rmtree(OUTPUT)
     photographs = manifest.read(Path("artifacts/split/manifest.csv"))
     training, _ = dataset.train_and_validation(FEATURES, photographs, part="pooled", batch_size=8, seed=0)
     kill_in_the_third_epoch("train_head", workspace, training)
-    run("train_head", workspace)
+    run_here(train_head.main)
     assert without_seconds(OUTPUT) == undisturbed
     fine_tune.main()
     tuned = saving.load(Path("artifacts/fine_tune/model.keras"))

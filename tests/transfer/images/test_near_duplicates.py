@@ -108,13 +108,13 @@ def test_a_hash_has_256_bits_whatever_the_size() -> None:
     "icons, drawings and scans, whose flat areas have similar hashes",
     "compared by their pixels, and not rejected as near duplicates",
 )
-@pytest.mark.parametrize(("centred", "duplicates"), [(False, 0), (True, 6)])
+@pytest.mark.parametrize(("centred", "duplicates"), [(False, 0), (True, 1)])
 def test_plain_shapes_on_plain_colours_are_no_near_duplicates(centred: bool, duplicates: int) -> None:  # noqa: FBT001
-    """Of 360 discs, boxes and crosses over 300 have similar hashes; at most a few equal ones are near duplicates."""
-    shapes = [shape(kind, number, centred=centred) for number in range(120) for kind in ("disc", "box", "cross")]
+    """Of 180 discs, boxes and crosses over 150 have similar hashes; at most one is a near duplicate."""
+    shapes = [shape(kind, number, centred=centred) for number in range(60) for kind in ("disc", "box", "cross")]
     hashes = np.array([near_duplicates.perceptual_hash(image) for image in shapes])
-    similar = [np.bitwise_count(hashes[:number] ^ hashes[number]).sum(axis=1).min() <= 24 for number in range(1, 360)]
-    assert sum(similar) > 300
+    similar = [np.bitwise_count(hashes[:number] ^ hashes[number]).sum(axis=1).min() <= 24 for number in range(1, 180)]
+    assert sum(similar) > 150
     assert find_duplicates(shapes) <= duplicates
 
 

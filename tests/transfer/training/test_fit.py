@@ -23,6 +23,8 @@ from transfer.runtime.errors import DataError
 from transfer.training import fit
 from transfer.training.history import best_epoch, summary
 
+pytestmark = pytest.mark.long
+
 
 def test_training_ends_after_patience_epochs_without_improvement(cached: Cached, tmp_path: Path) -> None:
     """After `patience` epochs without a lower validation loss training ends, and a rerun does not go on."""
@@ -90,7 +92,7 @@ def test_smoothed_labels_make_a_network_less_confident(
     validation = datasets(features)[1]
     confidences = []
     for smoothing in (0.0, 0.3):
-        settings = params(epochs=25, label_smoothing=smoothing, patience=25)
+        settings = params(epochs=10, label_smoothing=smoothing, patience=10)
         head = untrained_head(classes=len(classes))
         history = fit_head(head, features, tmp_path / f"{smoothing}", settings=settings)
         predicted = head.predict(validation, verbose=0)
