@@ -23,7 +23,7 @@ from transfer.runtime import files
 
 DATA = ("download", "fetch_weights", "subsample", "split")
 SEED = 5  # of the random moments
-KILLS = 4  # of each data stage
+KILLS = 3  # of each data stage
 SHELLS = ["/bin/sh", "/bin/bash"]  # DVC runs a stage in SHELL, or in /bin/sh, which may stay between the two
 IN_PLACE = ("dvc.lock", ".dvc/tmp/rwlock")  # files that DVC does not write atomically
 LAST_LINE = "Completed work is kept; run the same command to go on."
@@ -35,6 +35,16 @@ signals_end_stages = pytest.mark.reliability(
     "killed",
     "Ctrl-C, SIGTERM or a closed terminal, at any moment of a stage",
     "ends within 10 s; the last line tells that completed work is kept; exit code 130, 143 or 129",
+)
+
+
+network_is_written = pytest.mark.reliability(
+    "killed",
+    "`kill -9` of a training run while it writes its network",
+    "plain `dvc repro` makes the same bytes as an undisturbed run, and no temporary file is left",
+)
+training_goes_on = pytest.mark.reliability(
+    "killed", "a killed training run", "the next run goes on after the last complete epoch"
 )
 
 
@@ -249,38 +259,39 @@ def test_the_extraction_ended_at_any_moment(workspace: Path, moments: random.Ran
     assert outputs(workspace) == expected, f"with SEED = {SEED}"
 
 
-@pytest.mark.reliability(
-    "killed",
-    "`kill -9` of a training run while it writes its network",
-    "plain `dvc repro` makes the same bytes as an undisturbed run, and no temporary file is left",
-)
-@pytest.mark.reliability("killed", "a killed training run", "the next run goes on after the last complete epoch")
+@network_is_written
+@training_goes_on
 @signals_end_stages
-@pytest.mark.parametrize(
-    ("name", "network", "at", "number"),
-    [
-        ("train_head", "head.keras", "os.rename */epoch-0002", signal.SIGINT),
-        ("fine_tune", "model.keras", "open */lock", signal.SIGTERM),
-    ],
-)
-def test_a_training_run_ended_at_any_moment(
-    workspace: Path, stopped: Stopped, *, name: str, network: str, at: str, number: signal.Signals
-) -> None:
+def test_the_training_of_a_head_ended_at_any_moment(workspace: Path, stopped: Stopped) -> None:
     """Ended by a signal in an epoch, and killed before its last step, training continues after the last epoch."""
-    expected, state = outputs(workspace), workspace / ".cache/training" / name
-    total = len(epochs(workspace / "artifacts" / name / "history.csv"))
-    forget(workspace, name)
-    with stopped("tasks", name, at=at) as process:
-        code, lines = ending(process, number)
-    assert code == 128 + number
+    expected, state = outputs(workspace), workspace / ".cache/training/train_head"
+    forget(workspace, "train_head")
+    with stopped("tasks", "train_head", at="os.rename */epoch-0002") as process:
+        code, lines = ending(process, signal.SIGINT)
+    assert code == 130
     assert lines[-1].endswith(LAST_LINE)
     kept = [int(folder.name.removeprefix("epoch-")) for folder in state.glob("*/epoch-*")]
+    stderr = kill_before_the_last_step(workspace, stopped, "train_head", "head.keras")
+    assert re.findall(r"goes on after epoch (\d+)", stderr) == [str(max(kept))]
+    assert "train_head: goes on after epoch 2." in recompute(workspace, "train_head")
+    assert outputs(workspace) == expected
+
+
+@network_is_written
+@training_goes_on
+def test_fine_tuning_killed_before_its_last_step(workspace: Path, stopped: Stopped) -> None:
+    """Killed after its last epoch, fine-tuning trains no epoch again, and writes the same files."""
+    expected = outputs(workspace)
+    assert "goes on" not in kill_before_the_last_step(workspace, stopped, "fine_tune", "model.keras")
+    assert "fine_tune: goes on after epoch 1." in recompute(workspace, "fine_tune")
+    assert outputs(workspace) == expected
+
+
+def kill_before_the_last_step(workspace: Path, stopped: Stopped, name: str, network: str) -> str:
+    """Run a training stage and kill it before it writes its network; return its standard error."""
     forget(workspace, name)
     with stopped("tasks", name, at=f"os.rename artifacts/{name}/{network}") as process:
-        resumed = re.findall(r"goes on after epoch (\d+)", killed(process))
-    assert resumed == ([str(max(kept))] if kept else [])
-    assert f"{name}: goes on after epoch {total}." in recompute(workspace, name)
-    assert outputs(workspace) == expected
+        return killed(process)
 
 
 @pytest.mark.reliability(
@@ -341,16 +352,14 @@ def test_dvc_killed_at_any_moment(workspace: Path, moments: random.Random) -> No
     "`dvc repro` while a stage runs whose DVC was killed",
     "the stage ends within seconds, and the result is that of an undisturbed run",
 )
-@pytest.mark.parametrize(
-    ("shell", "name"), zip(SHELLS, ("extract_features", "evaluate"), strict=True), ids=["sh", "bash"]
-)
+@pytest.mark.parametrize("shell", SHELLS, ids=["sh", "bash"])
 def test_a_stage_ends_before_the_next_dvc_runs_it(
-    workspace: Path, stopped: Stopped, monkeypatch: pytest.MonkeyPatch, *, shell: str, name: str
+    workspace: Path, stopped: Stopped, monkeypatch: pytest.MonkeyPatch, shell: str
 ) -> None:
     """A `dvc repro` started right after a kill has the workspace to itself before it runs the stage."""
     monkeypatch.setenv("SHELL", shell)
     expected = outputs(workspace)
-    forget(workspace, name)
+    forget(workspace, "extract_features")
     shutil.rmtree(workspace / ".cache/features")
     with stopped("dvc", "repro", at="import tensorflow") as process:
         os.killpg(process.pid, signal.SIGCONT)  # the kernel sends SIGHUP to a stopped process whose parent ends
@@ -360,7 +369,7 @@ def test_a_stage_ends_before_the_next_dvc_runs_it(
         assert process.communicate(timeout=10)[1].endswith(
             f"The DVC that started this stage has ended.\nTerminated. {LAST_LINE}\n"
         )
-    assert f"Running stage '{name}'" in output
+    assert "Running stage 'extract_features'" in output
     assert "is cached" not in output
     assert outputs(workspace) == expected
 

@@ -139,7 +139,7 @@ def test_nightly_runs_do_not_overlap_and_a_cancelled_one_ends_its_stage(served: 
     first = served.started("nightly", stages=["download"])
     wait(lambda: "download" in working(served.project), pause=0.2)
     stage = working(served.project)["download"]
-    wait(lambda: stage.cpu_times().user > 2)  # it draws
+    wait(lambda: stage.cpu_times().user > 1)  # it draws
     stage.suspend()  # so that it does not take the processor from the others meanwhile
     second = served.ended(served.started("nightly"))
     assert (second["state_name"], second["state"]["message"]) == ("Cancelled", "Deployment concurrency limit reached.")
