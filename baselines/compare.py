@@ -149,9 +149,9 @@ def pretrained_results(photographs: Sequence[manifest.Entry], *, confidence: flo
 def _seconds_of_features(photographs: Sequence[manifest.Entry]) -> float:
     """Return the measured seconds per row times the rows that the main pipeline needed."""
     rate = _read_json(paths.artifact("baselines", "measure_extraction", "metrics.json"))["seconds_per_row"]
-    views = len(_card(paths.artifact("fine_tune")).trained_on["features"])
+    card = _card(paths.artifact("fine_tune"))
     splits = [photograph.split for photograph in photographs]
-    rows = splits.count("train") * views + splits.count("validation")
+    rows = splits.count("train") * len(card.trained_on["features"]) + splits.count("validation") * (1 + card.mirror)
     return float(rows * rate)
 
 

@@ -44,7 +44,7 @@ def top_in(computed_in: precision.Precision, imagenet: weights.Weights) -> keras
 def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) -> dataset.FeatureDataset:
     """Compute and write the rows of `pixels`, and return them as the dataset of the stage `fine_tune`."""
     recipe = {"benchmark": True}
-    store.write_recipes(folder, [recipe])
+    store.write_recipes(folder, {0: recipe})
     frozen = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *vgg16.frozen_layers(imagenet, through=BOUNDARY)])
     entries = [manifest.Entry(str(n), "ab"[n % 2], f"{n:064}", SIZE, SIZE, "train") for n in range(len(pixels))]
     for entry, activation in zip(entries, frozen.predict(pixels, batch_size=BATCH, verbose=0), strict=True):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,15 +105,15 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> tuple[dict[s
     """
     sample = sorted(inputs.test, key=lambda photograph: photograph.sha256)[:checked]  # arbitrary, but reproducible
     from_pixels = inference.from_pixels(networks.tuned, paths.artifact("subsample"), sample, inputs.recipes[0])
-    from_cache = inference.from_cache(
-        networks.top, _cached(sample, inputs.classes, "boundary"), description=f"{STAGE} check"
+    from_cache, _ = inference.with_rows(
+        networks.top, **_with_mirrored(sample, inputs, "boundary"), description=f"{STAGE} check"
     )
     consistency.check_agreement(
         sample, from_pixels, from_cache, inputs.trained[TUNED], precision=store.precision(inputs.recipes[0])
     )
-    pooled, boundary = (_cached(inputs.test, inputs.classes, part) for part in ("pooled", "boundary"))
-    of_head = inference.from_cache(networks.head, pooled, description=f"{STAGE} {HEAD}")
-    of_tuned, rows = inference.with_rows(networks.top, boundary, description=f"{STAGE} {TUNED}")
+    pooled, boundary = (_with_mirrored(inputs.test, inputs, part) for part in ("pooled", "boundary"))
+    of_head = inference.from_cache(networks.head, **pooled, description=f"{STAGE} {HEAD}")
+    of_tuned, rows = inference.with_rows(networks.top, **boundary, description=f"{STAGE} {TUNED}")
     return {HEAD: of_head, TUNED: of_tuned}, rows
 
 
@@ -202,7 +203,7 @@ def main() -> None:
 
     probabilities, tuned_rows = predict(networks, inputs, checked=settings.checked)
     given = answer_rates.of_test(inputs, probabilities[TUNED], tuned_rows, confidence=settings.confidence)
-    pooled = _cached(inputs.photographs, inputs.classes, "pooled")
+    pooled = _cached(inputs.photographs, inputs, "pooled")
     rows = linear_probe.read_rows(pooled, description=f"{STAGE} features")
     outcome = evaluate(inputs, rows, probabilities, settings, given)
     page = build_report(inputs, networks.top, outcome, confidence=settings.confidence)
@@ -213,11 +214,24 @@ def main() -> None:
 
 
 def _cached(
-    photographs: Sequence[manifest.Entry], classes: Sequence[str], part: dataset.Part
+    photographs: Sequence[manifest.Entry], inputs: Inputs, part: dataset.Part, *, mirrored: store.Recipe | None = None
 ) -> dataset.FeatureDataset:
     return dataset.FeatureDataset(
-        paths.artifact("extract_features"), photographs, classes=classes, part=part, batch_size=BATCH
+        paths.artifact("extract_features"),
+        photographs,
+        classes=inputs.classes,
+        part=part,
+        batch_size=BATCH,
+        mirrored=mirrored,
     )
+
+
+def _with_mirrored(
+    photographs: Sequence[manifest.Entry], inputs: Inputs, part: dataset.Part
+) -> dict[str, dataset.FeatureDataset]:
+    """Return features as the arguments of `inference`'s functions, with those of mirror images if there are any."""
+    features, mirrored = partial(_cached, photographs, inputs, part), inputs.mirrored
+    return {"batches": features()} | ({"mirrored": features(mirrored=mirrored)} if mirrored else {})
 
 
 def _phase(stage: str, trained: TrainedNetwork) -> history.Phase:
@@ -245,7 +259,7 @@ def _pictures(
     if not indices:
         return []
     photographs, probabilities = [inputs.test[index] for index in indices], predicted[indices]
-    activations = _cached(photographs, inputs.classes, "boundary")[0][0]
+    activations = _cached(photographs, inputs, "boundary")[0][0]
     heats = heatmaps.grad_cam(top, activations, probabilities.argmax(axis=1).tolist())
     folder, resizing = paths.artifact("subsample"), inputs.recipes[0]["resizing"]
     return [

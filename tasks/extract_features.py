@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 from transfer.features import cache, cluster, extraction, store, views
 from transfer.features.cache import FeatureCache
 from transfer.features.cluster_job import Inputs, Job
-from transfer.features.views import Shot
+from transfer.features.views import MIRRORED, Shot
 from transfer.images import augmentation, contact_sheet, decoding, manifest
-from transfer.network import precision, vgg16, weights
+from transfer.network import mirroring, precision, vgg16, weights
 from transfer.network.precision import Precision, PrecisionChoice
 from transfer.runtime import disk, files, params, paths, progress
 
@@ -46,6 +46,7 @@ class Params(params.Section):
     frozen_through: Literal["block1_pool", "block2_pool", "block3_pool", "block4_pool", "block5_conv1", "block5_conv2"]
     views: int = Field(ge=0, le=64, description="augmented copies of each training photograph")
     augmentation: augmentation.Params
+    mirror: bool = Field(description="whether the network predicts from a photograph and its mirror image")
     precision: PrecisionChoice = Field(description="number format of the base's layers")
     seed: int = Field(ge=0)
 
@@ -55,6 +56,15 @@ class Params(params.Section):
             raise ValueError(
                 "`views` must be 0 where all of `augmentation` is off, as views would be copies of the photograph. "
                 f"Received: {self.views}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mirroring_network_can_be_loaded(self) -> "Params":
+        if self.mirror and self.image_size > mirroring.MAX_IMAGE_SIZE:
+            raise ValueError(
+                f"`mirror` must be false with an `image_size` above {mirroring.MAX_IMAGE_SIZE}, as the network would "
+                f"take more memory than a network may. Received: {self.image_size}"
             )
         return self
 
@@ -70,18 +80,28 @@ def recipe(settings: Params, *, weights_sha256: str, view: int, computed_in: Pre
         "preprocessing": "vgg16",
         "boundary": settings.frozen_through,
         "dtype": "float16",
-        "augmentation": augmented if view else None,
+        "augmentation": augmented if view > 0 else None,
+        **({"mirrored": True} if view == MIRRORED else {}),
         # rows in float32 keep the recipe that they had before there was a choice, and need not be computed again
         **({} if computed_in == "float32" else {"precision": computed_in}),
     }
 
 
-def shots(photographs: Sequence[manifest.Entry], *, views: int) -> list[Shot]:
-    """Return view 0 of every photograph, and views 1 to `views` of the training photographs."""
+def shots(photographs: Sequence[manifest.Entry], *, views: int, mirror: bool = False) -> list[Shot]:
+    """Return view 0 of every photograph, views 1 to `views` of the training photographs, and mirror images.
+
+    Training photographs have none: a mirrored view to train on improved no network, see docs/results.md.
+
+    Args:
+        photographs: of all splits.
+        views: number of augmented views.
+        mirror: whether to return the mirror images of validation and test photographs, too.
+    """
+    of_train, of_others = range(1 + views), (0, MIRRORED) if mirror else (0,)
     return [
         Shot(photograph, view)
         for photograph in photographs
-        for view in range(1 + (views if photograph.split == "train" else 0))
+        for view in (of_train if photograph.split == "train" else of_others)
     ]
 
 
@@ -112,7 +132,7 @@ def space_needed(settings: Params, *, rows: int, missing: int) -> dict[Path, int
     cached, artifacts = paths.cache("features"), paths.artifact(STAGE)
     copied = 0 if disk.can_hard_link(cached, artifacts) else rows
     sheet_bytes = PHOTOGRAPHS_SHOWN * (1 + VIEWS_SHOWN) * settings.image_size**2 // 2  # half a byte per pixel
-    small_files = [1] * (settings.views + 2)  # a recipe.json for each view, and rows.json
+    small_files = [1] * (settings.views + 2 + settings.mirror)  # a recipe.json for each view, and rows.json
     return {
         cached: missing * row_bytes(settings),
         artifacts: copied * row_bytes(settings) + disk.size_on_disk([sheet_bytes, *small_files]),
@@ -155,14 +175,14 @@ def main() -> None:
     weights_sha256 = files.sha256(weights_file)
     computed_in = precision.choose(settings.precision)
 
-    recipes = [
-        recipe(settings, weights_sha256=weights_sha256, view=view, computed_in=computed_in)
-        for view in range(settings.views + 1)
-    ]
-    caches = [FeatureCache(view_recipe, shapes=row_shapes(settings)) for view_recipe in recipes]
-    rows = shots(photographs, views=settings.views)
+    recipes = {
+        view: recipe(settings, weights_sha256=weights_sha256, view=view, computed_in=computed_in)
+        for view in [*range(settings.views + 1), *([MIRRORED] if settings.mirror else [])]
+    }
+    caches = {view: FeatureCache(of_view, shapes=row_shapes(settings)) for view, of_view in recipes.items()}
+    rows = shots(photographs, views=settings.views, mirror=settings.mirror)
     missing = _missing(rows, caches)
-    log.info("%s: %d rows, %d of them computed before.", STAGE, len(rows), len(rows) - len(missing))
+    _log_rows(rows, missing)
 
     needed = space_needed(settings, rows=len(rows), missing=len(missing))
     _make_space(needed, keep={caches[shot.view].path(shot.photograph.sha256) for shot in rows})
@@ -174,7 +194,13 @@ def main() -> None:
     cache.evict_least_recently_used()
 
 
-def _missing(rows: Sequence[Shot], caches: Sequence[FeatureCache]) -> list[Shot]:
+def _log_rows(rows: Sequence[Shot], missing: Sequence[Shot]) -> None:
+    log.info("%s: %d rows, %d of them computed before.", STAGE, len(rows), len(rows) - len(missing))
+    if mirrored := sum(shot.view == MIRRORED for shot in rows):
+        log.info("%s: %d of the rows are of mirror images, as `mirror` is on.", STAGE, mirrored)
+
+
+def _missing(rows: Sequence[Shot], caches: Mapping[int, FeatureCache]) -> list[Shot]:
     """Return the shots whose rows the feature cache lacks; the others are marked as used."""
     with (
         ThreadPoolExecutor(extraction.core_count()) as pool,
@@ -198,7 +224,7 @@ def _make_space(needed: dict[Path, int], *, keep: set[Path]) -> None:
         )
 
 
-def _compute(missing: Sequence[Shot], settings: Params, inputs: Inputs, caches: Sequence[FeatureCache]) -> None:
+def _compute(missing: Sequence[Shot], settings: Params, inputs: Inputs, caches: Mapping[int, FeatureCache]) -> None:
     """Compute rows, on a cluster if Dask's configuration names one, and put them into the feature cache."""
     address = cluster.scheduler_address()
     log.info("%s: computing in %s.", STAGE, inputs.network["precision"])
@@ -235,11 +261,11 @@ def _inputs(settings: Params, weights_sha256: str, computed_in: Precision) -> In
 
 
 def _write(
-    rows: Sequence[Shot], recipes: Sequence[store.Recipe], caches: Sequence[FeatureCache], sheet: Image.Image
+    rows: Sequence[Shot], recipes: Mapping[int, store.Recipe], caches: Mapping[int, FeatureCache], sheet: Image.Image
 ) -> None:
     """Write recipes, rows linked from the feature cache, and the contact sheet."""
     with files.atomic_folder(paths.artifact(STAGE)) as folder:
         store.write_recipes(folder, recipes)
         for shot in rows:
-            caches[shot.view].link(shot.photograph.sha256, folder / str(shot.view))
+            caches[shot.view].link(shot.photograph.sha256, folder / store.folder_name(shot.view))
         sheet.save(folder / "augmentation.jpg", quality=90)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from transfer.features import dataset, store
 from transfer.images import manifest
-from transfer.network import heads, neighbours, precision, saving, thresholds, vgg16, weights
+from transfer.network import heads, mirroring, neighbours, precision, saving, thresholds, vgg16, weights
 from transfer.network.backend import keras
 from transfer.network.card import describe, verified_card
 from transfer.network.precision import Precision, PrecisionChoice
@@ -48,33 +48,41 @@ def main() -> None:
     settings = params.load("fine_tune", Params)
     photographs = manifest.read(paths.artifact("split", "manifest.csv"))
     recipes = store.read_recipes(paths.artifact("extract_features"))
-    base_file, head_file = (
-        paths.artifact("fetch_weights", "vgg16.weights.h5"),
-        paths.artifact("train_head", "head.keras"),
-    )
+    mirrored = store.read_mirrored_recipe(paths.artifact("extract_features"))
+    base_file = paths.artifact("fetch_weights", "vgg16.weights.h5")
+    head_file = paths.artifact("train_head", "head.keras")
     check_weights(base_file, recipes[0])
     verified_card(head_file, hint=rerun_hint("train_head"))
-    inputs = store.lineage(paths.artifact("split", "manifest.csv"), recipes, head=head_file)
+    inputs = store.lineage(paths.artifact("split", "manifest.csv"), recipes, mirrored=mirrored, head=head_file)
     computed_in = precision.choose(settings.precision)
     used = {**settings.model_dump(), "precision": computed_in}
     scratch = resume.scratch_folder("fine_tune", used, inputs, entry=Path(__file__))
 
-    top, model = networks(weights.read(base_file), head_file, recipes[0], computed_in, settings.training)
+    mirror = mirrored is not None
+    top, model = networks(weights.read(base_file), head_file, recipes[0], computed_in, settings.training, mirror=mirror)
     history, head_loss = train(top, model, photographs, settings, scratch=scratch)
 
-    scores = summary(history, settings.training, loss_to_beat=head_loss)
+    scores = _scores(history, settings.training, head_loss)
+    file = paths.artifact("fine_tune", "model.keras")
+    rows_file = file.with_name(neighbours.FILE_NAME)
+    temperature, fitted = calibrate(
+        deployed(top, model), photographs, recipes[0], settings, mirrored=mirrored, rows_file=rows_file
+    )
+    classes = manifest.classes(photographs)
+    card = describe(
+        classes, recipes[0], inputs, used, scores, temperature=temperature, thresholds=fitted, mirror=mirror
+    )
+    metrics = {"head_val_loss": head_loss, **scores, "temperature": temperature}
+    results.write_run(file, model, history, metrics=metrics, card=card, scratch=scratch)
+
+
+def _scores(history: History, training: TrainingParams, head_loss: float) -> dict[str, float]:
+    scores = summary(history, training, loss_to_beat=head_loss)
     if "best_epoch" not in scores:
         log.warning(
             "No epoch of fine-tuning has a validation loss below the head's %.4f: its model is kept.", head_loss
         )
-    file = paths.artifact("fine_tune", "model.keras")
-    temperature, fitted = calibrate(
-        deployed(top, model), photographs, recipes[0], settings, rows_file=file.with_name(neighbours.FILE_NAME)
-    )
-    classes = manifest.classes(photographs)
-    card = describe(classes, recipes[0], inputs, used, scores, temperature=temperature, thresholds=fitted)
-    metrics = {"head_val_loss": head_loss, **scores, "temperature": temperature}
-    results.write_run(file, model, history, metrics=metrics, card=card, scratch=scratch)
+    return scores
 
 
 def check_weights(file: Path, recipe: store.Recipe) -> None:
@@ -92,9 +100,24 @@ def check_weights(file: Path, recipe: store.Recipe) -> None:
 
 
 def networks(
-    base: weights.Weights, head: Path, recipe: store.Recipe, computed_in: Precision, training: TrainingParams
+    base: weights.Weights,
+    head: Path,
+    recipe: store.Recipe,
+    computed_in: Precision,
+    training: TrainingParams,
+    *,
+    mirror: bool = False,
 ) -> tuple[keras.Model, keras.Model]:
     """Build the network to train, from boundary activations to probabilities, and the model that is deployed.
+
+    Args:
+        base: the weights of the base.
+        head: the file of the head.
+        recipe: of the features.
+        computed_in: the precision of the top.
+        training: parameters of training, which may ask for one device.
+        mirror: whether the model averages the log odds of a photograph and its mirror image. The top is trained on
+            single pictures, as mirrored views to train on improved no network, see docs/results.md.
 
     Returns:
         The top, whose layers of the base compute in `computed_in` and which several GPUs share, and the model from
@@ -108,7 +131,8 @@ def networks(
         top = keras.Sequential([activations, *unfrozen, saving.load(head)])
     photograph = keras.Input((image_size, image_size, 3), dtype="uint8", name="photograph")
     base_layers = [*vgg16.frozen_layers(base, through=boundary), *vgg16.top_layers(base, above=boundary)]
-    return top, keras.Sequential([photograph, *base_layers, saving.load(head)])
+    layers = [*base_layers, saving.load(head)]
+    return top, mirroring.build(photograph, layers) if mirror else keras.Sequential([photograph, *layers])
 
 
 def deployed(top: keras.Model, model: keras.Model) -> keras.Model:
@@ -156,7 +180,13 @@ def train(
 
 
 def calibrate(
-    model: keras.Model, photographs: list[manifest.Entry], recipe: store.Recipe, settings: Params, *, rows_file: Path
+    model: keras.Model,
+    photographs: list[manifest.Entry],
+    recipe: store.Recipe,
+    settings: Params,
+    *,
+    mirrored: store.Recipe | None = None,
+    rows_file: Path,
 ) -> tuple[float, Thresholds]:
     """Divide the log odds of a model by a temperature, in place, if this clearly improves its probabilities.
 
@@ -165,20 +195,21 @@ def calibrate(
         photographs: of all splits.
         recipe: of the features.
         settings: of the stage.
+        mirrored: of the features of mirror images, if the model averages their log odds with those of photographs.
         rows_file: where the rows of the training photographs are written.
 
     Returns:
         The temperature, 1 if the model is unchanged, and the thresholds of answers.
     """
     classes, above = manifest.classes(photographs), inference.above(model, recipe["boundary"])
-    _, rows = inference.with_rows(above, _cached(photographs, "train", settings), description="fine_tune rows")
+    _, rows = inference.with_rows(above, **_cached(photographs, "train", settings), description="fine_tune rows")
     predicted, others = inference.with_rows(
-        above, _cached(photographs, "validation", settings), description="fine_tune calibration"
+        above, **_cached(photographs, "validation", settings, mirrored), description="fine_tune calibration"
     )
     labels = np.array([classes.index(each.class_name) for each in photographs if each.split == "validation"])
     temperature = calibration.choose_temperature(labels, predicted) if settings.temperature == "auto" else 1.0
     if temperature != 1:
-        heads.divide_log_odds(model.layers[-1], temperature)
+        heads.divide_log_odds(above.layers[-1], temperature)
         predicted = calibration.at_temperature(predicted, temperature)
         log.info("The log odds are divided by the temperature %.3g, which improves the probabilities.", temperature)
     fitted = thresholds.fit(
@@ -193,12 +224,19 @@ def calibrate(
     return temperature, fitted
 
 
-def _cached(photographs: list[manifest.Entry], split: str, settings: Params) -> dataset.FeatureDataset:
-    """Return the boundary activations of a split, without augmentation, in the order of the manifest."""
-    return dataset.FeatureDataset(
+def _cached(
+    photographs: list[manifest.Entry], split: str, settings: Params, mirrored: store.Recipe | None = None
+) -> dict[str, dataset.FeatureDataset]:
+    """Return the boundary activations of a split, without augmentation, in the order of the manifest.
+
+    They are the arguments of `inference.with_rows`, with those of the mirror images if their recipe is given.
+    """
+    features = partial(
+        dataset.FeatureDataset,
         paths.artifact("extract_features"),
         [photograph for photograph in photographs if photograph.split == split],
         classes=manifest.classes(photographs),
         part="boundary",
         batch_size=settings.training.batch_size,
     )
+    return {"batches": features()} | ({"mirrored": features(mirrored=mirrored)} if mirrored else {})

@@ -39,6 +39,7 @@ PARAMS: dict[str, Any] = {
             "stretch": 1.0,
             "fill": "reflect",
         },
+        "mirror": False,
         "precision": "float32",
         "seed": 0,
     },

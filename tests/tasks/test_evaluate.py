@@ -19,8 +19,9 @@ from tasks import evaluate
 from tests import disks
 from transfer.evaluation.inputs import NETWORK_FILES
 from transfer.features import store
+from transfer.features.views import MIRRORED
 from transfer.images import decoding, manifest
-from transfer.network import saving
+from transfer.network import mirroring, saving
 from transfer.network.backend import keras
 from transfer.network.card import describe
 from transfer.runtime.errors import DataError, DiskError, rerun_hint
@@ -61,15 +62,16 @@ def tiny_network(classes: int, *, offset: float = -120.0) -> keras.Model:
     )
 
 
-def write_rows(entries: list[manifest.Entry], network: keras.Model, recipe: store.Recipe) -> None:
-    """Write the cached activations of a network, as `extract_features` does."""
+def write_rows(entries: list[manifest.Entry], network: keras.Model, recipe: store.Recipe, *, view: int = 0) -> None:
+    """Write the cached activations of a network for view 0 or mirror images, as `extract_features` does."""
     base = keras.Model(network.inputs[0], [network.get_layer("boundary").output, network.get_layer("last_pool").output])
     for entry in entries:
         image = decoding.decode(Path("artifacts/subsample", entry.path).read_bytes())
         pixels = decoding.resize(image, size=SIZE, resizing=recipe["resizing"])
-        boundary, pooled = (np.asarray(part)[0] for part in base(pixels[np.newaxis], training=False))
+        picture = pixels[:, ::-1] if view == MIRRORED else pixels
+        boundary, pooled = (np.asarray(part)[0] for part in base(picture[np.newaxis], training=False))
         row = store.to_row(boundary, pooled)
-        path = Path("artifacts/extract_features/0", f"{entry.sha256}.npz")
+        path = Path("artifacts/extract_features", store.folder_name(view), f"{entry.sha256}.npz")
         store.write_row(path, row, recipe=store.recipe_digest(recipe), photo=entry.sha256)
 
 
@@ -107,7 +109,7 @@ def write_workspace(classes: list[str], *, of_each: int = 8, draw: Callable[[str
     manifest.write(Path("artifacts/split/manifest.csv"), entries)
     rejected = [manifest.Rejected("cat/&.jpg", "unreadable", "empty file")]
     manifest.write_rejected(Path("artifacts/subsample/rejected.csv"), rejected)
-    store.write_recipes(Path("artifacts/extract_features"), [recipe])
+    store.write_recipes(Path("artifacts/extract_features"), {0: recipe})
     write_rows(entries, network, recipe)
     write_stage("train_head", "head.keras", network.get_layer("head"), classes)
     write_stage("fine_tune", "model.keras", network, classes, head=Path("artifacts/train_head/head.keras"))
@@ -241,6 +243,35 @@ def test_predictions_from_cached_activations_equal_those_from_pixels() -> None:
             assert float(line[f"{model}_probability_cat"]) == pytest.approx(1 - dog)
             assert line[f"{model}_class"] == ("dog" if dog > 0.5 else "cat")
             assert float(line[f"{model}_confidence"]) == max(dog, float(line[f"{model}_probability_cat"]))
+
+
+def test_a_network_that_mirrors_is_evaluated(workspace: Path) -> None:
+    """Both networks are scored by the mean of their log odds for photographs and mirror images, as one is deployed.
+
+    Without the features of mirror images, the network is refused.
+    """
+    folder, network = workspace / "artifacts/extract_features", tiny_network(2)
+    [recipe], entries = store.read_recipes(folder), manifest.read(workspace / "artifacts/split/manifest.csv")
+    mirrored, test = recipe | {"mirrored": True}, [entry for entry in entries if entry.split == "test"]
+    store.write_recipes(folder, {MIRRORED: mirrored})
+    write_rows(test, network, mirrored, view=MIRRORED)
+    head, file = (workspace / "artifacts" / stage / name for stage, name in NETWORK_FILES.items())
+    photograph = keras.Input((SIZE, SIZE, 3), dtype="uint8", name="photograph")
+    both = mirroring.build(photograph, network.layers)
+    inputs = store.lineage(workspace / "artifacts/split/manifest.csv", [recipe], mirrored=mirrored, head=head)
+    card = describe(["cat", "dog"], recipe, inputs, {"seed": 0}, {"epochs": 3, "best_epoch": 2}, mirror=True)
+    saving.write(file, both, card)
+    evaluate.main()
+    for line in predictions():
+        image = decoding.decode(Path("artifacts/subsample", line["path"]).read_bytes())
+        [[_, dog]] = saving.predict(both, decoding.resize(image, size=SIZE, resizing="crop")[np.newaxis])
+        for model in NETWORK_FILES:  # the head is that of the fine-tuned network
+            assert float(line[f"{model}_probability_dog"]) == pytest.approx(dog, abs=1e-3)
+    assert "extract_features.<wbr>mirror" in (workspace / "artifacts/evaluate/report.html").read_text()
+
+    shutil.rmtree(folder / "mirrored")
+    with pytest.raises(DataError, match="a network trained on other mirror_images"):
+        evaluate.main()
 
 
 def test_three_classes_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,36 @@ def test_another_augmentation_does_not_recompute_view_0(caplog: pytest.LogCaptur
     assert file_contents(OUTPUT) == artifacts
 
 
+@pytest.mark.usefixtures("workspace", "_computing_process")
+def test_mirror_images_have_rows_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
+    """With `mirror`, only the mirror images of validation and test photographs are computed; without it, nothing."""
+    artifacts, entries = file_contents(OUTPUT), manifest.read(Path("artifacts/split/manifest.csv"))
+    write_params(Path(), {"extract_features": {**SETTINGS, "mirror": True}})
+    extract_features.main()
+    assert summary(caplog) == "extract_features: 80 rows, 64 of them computed before."
+    assert "extract_features: 16 of the rows are of mirror images, as `mirror` is on." in caplog.messages
+    assert json.loads(Path(".cache/extract_features/rows.json").read_text()) == {"rows": 80, "reused": 64}
+    mirrored = {f"mirrored/{entry.sha256}.npz" for entry in entries if entry.split != "train"}
+    added = file_contents(OUTPUT).keys() - artifacts.keys()
+    assert added == {"mirrored/recipe.json", *mirrored}
+    assert store.read_mirrored_recipe(OUTPUT) == store.read_recipes(OUTPUT)[0] | {"mirrored": True}
+    assert artifacts.items() <= file_contents(OUTPUT).items()
+
+    caplog.clear()
+    write_params(Path(), {})
+    extract_features.main()
+    assert summary(caplog) == "extract_features: 64 rows, 64 of them computed before."
+    assert file_contents(OUTPUT) == artifacts
+    assert store.read_mirrored_recipe(OUTPUT) is None
+
+
+def test_mirror_images_larger_than_a_network_may_take_are_rejected() -> None:
+    """With `mirror`, an `image_size` for which the network could not be loaded is refused before any work."""
+    with pytest.raises(ParamsError, match=r"`mirror` must be false with an `image_size` above 768.* Received: 769"):
+        params.parse("extract_features", SETTINGS | {"mirror": True, "image_size": 769}, extract_features.Params)
+    params.parse("extract_features", SETTINGS | {"image_size": 769}, extract_features.Params)
+
+
 @pytest.mark.usefixtures("workspace")
 def test_no_row_of_a_corrected_photograph_is_computed(caplog: pytest.LogCaptureFixture) -> None:
     """A photograph in another class, and so in another folder, keeps its rows: they belong to its content."""

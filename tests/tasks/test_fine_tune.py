@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import fine_tune
+from tasks import extract_features, fine_tune
 from tests.tasks.conftest import PARAMS, Chain, environment, file_contents, write_params
-from transfer.features import dataset, store
+from transfer.features import dataset, extraction, store
 from transfer.images import decoding, manifest
 from transfer.network import card, heads, neighbours, saving, vgg16, weights
 from transfer.network.backend import keras
@@ -153,6 +153,30 @@ def test_a_temperature_changes_the_model_and_no_prediction(
     np.testing.assert_allclose(saving.predict(model, pixels), calibration.at_temperature(before, 2.0), rtol=1e-4)
     off = settings.model_copy(update={"temperature": "none"})
     assert fine_tune.calibrate(model, photographs, recipe, off, rows_file=tmp_path / "rows.npz")[0] == 1.0
+
+
+def test_the_model_predicts_from_mirror_images_too(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `extract_features.mirror`, a photograph and its mirror image have the same prediction, as the card says.
+
+    The temperature is chosen for these predictions.
+    """
+    given: list[Any] = []
+    monkeypatch.setattr(extraction, "use_one_thread_per_replica", lambda: None)  # possible before TensorFlow starts
+    monkeypatch.setattr(calibration, "choose_temperature", lambda _, predicted: given.append(predicted) or 2.0)
+    before = json.loads((OUTPUT / "model.json").read_text())
+    mirror = {**PARAMS["extract_features"], "mirror": True}
+    training = {**PARAMS["fine_tune"]["training"], "epochs": 1}
+    write_params(workspace, {"extract_features": mirror, "fine_tune": {**PARAMS["fine_tune"], "training": training}})
+    extract_features.main()
+    fine_tune.main()
+
+    model, pixels = saving.load(OUTPUT / "model.keras"), pixels_of(Path(), split(Path(), "validation"))
+    predicted = saving.predict(model, pixels)
+    np.testing.assert_array_equal(saving.predict(model, pixels[:, :, ::-1]), predicted)
+    np.testing.assert_allclose(calibration.at_temperature(given[0], 2.0), predicted, atol=2e-3)
+    after = json.loads((OUTPUT / "model.json").read_text())
+    assert (after["mirror"], "mirror" in before) == (True, False)
+    assert after["trained_on"].keys() - before["trained_on"].keys() == {"mirror_images"}
 
 
 def test_the_card_has_thresholds_for_the_rows_in_its_folder(chain: Chain) -> None:

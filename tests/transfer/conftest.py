@@ -25,7 +25,7 @@ def cached(tmp_path: Path) -> Cached:
     ) -> tuple[Path, list[manifest.Entry]]:
         folder = tmp_path / "features"
         recipes = [{"view": view} for view in range(views + 1)]
-        store.write_recipes(folder, recipes)
+        store.write_recipes(folder, dict(enumerate(recipes)))
         entries = []
         for number in range(train + validation):
             split, label = "train" if number < train else "validation", number % len(classes)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from transfer.images import decoding
 from transfer.images.decoding import Resizing
+from transfer.network import mirroring
 from transfer.network.backend import keras, tf
 from transfer.runtime.errors import DataError
 
@@ -60,7 +61,8 @@ def grad_cam(network: keras.Model, rows: NDArray[Any], classes: Sequence[int]) -
     gradient vanishes at high confidence.
 
     Args:
-        network: a sequential network as `fine_tune` saves it; its last layer is one head or several.
+        network: a network as `fine_tune` saves it; its last layer is one head or several. Of one that mirrors, the
+            score is that of the picture alone.
         rows: the network's input, pixels or activations, shape (photographs, height, width, channels).
         classes: for each photograph, the number of the class to explain.
 
@@ -99,9 +101,12 @@ def _logits(network_parts: Parts, activations: tf.Tensor) -> tf.Tensor:
 def parts(network: keras.Model) -> Parts:
     """Split a network at its last convolution and before its last layer; the parts share the network's weights.
 
+    They are for one picture, also if the network mirrors.
+
     Raises:
         DataError: the network has no convolution or does not end in a head.
     """
+    network = mirroring.for_one_picture(network)
     convolutions = [n for n, layer in enumerate(network.layers) if isinstance(layer, keras.layers.Conv2D)]
     head = network.layers[-1]
     last = head.layers[-1] if isinstance(head, keras.Model) else None

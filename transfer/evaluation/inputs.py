@@ -10,7 +10,7 @@ from transfer.evaluation.scores import Labels
 from transfer.features import store
 from transfer.images import manifest
 from transfer.network.card import verified_card
-from transfer.runtime import files, paths
+from transfer.runtime import paths
 from transfer.runtime.errors import rerun_hint
 from transfer.training import history
 
@@ -27,8 +27,9 @@ class Inputs(NamedTuple):
         rejected: the candidates that `subsample` rejected.
         classes: class names, in the order of their numbers.
         recipes: the recipe of each view's features.
-        lineage: hashes of the manifest and of the recipes, by name.
+        lineage: hashes of the manifest and of the recipes of views, by name.
         trained: the network of each training stage, by the stage.
+        mirrored: the recipe of the features of mirror images, if there are any.
     """
 
     photographs: list[manifest.Entry]
@@ -38,6 +39,7 @@ class Inputs(NamedTuple):
     recipes: list[store.Recipe]
     lineage: dict[str, Any]
     trained: dict[str, TrainedNetwork]
+    mirrored: store.Recipe | None = None
 
     @property
     def labels(self) -> Labels:
@@ -62,11 +64,14 @@ def load() -> Inputs:
         recipes=recipes,
         lineage=store.lineage(manifest_file, recipes),
         trained={stage: _trained(stage) for stage in NETWORK_FILES},
+        mirrored=store.read_mirrored_recipe(paths.artifact("extract_features")),
     )
     consistency.check_classes(inputs.test, inputs.classes)
     head, tuned = inputs.trained[HEAD], inputs.trained[TUNED]
     consistency.check_provenance(HEAD, head, inputs.classes, inputs.lineage)
-    consistency.check_provenance(TUNED, tuned, inputs.classes, {**inputs.lineage, "head": files.sha256(head.file)})
+    lineage = store.lineage(manifest_file, recipes, mirrored=inputs.mirrored, head=head.file)
+    lineage.setdefault("mirror_images", None)  # without them, a network that mirrors cannot be scored
+    consistency.check_provenance(TUNED, tuned, inputs.classes, lineage)
     return inputs
 
 

@@ -20,7 +20,8 @@ def parameters(recipes: Sequence[Recipe], trained: Mapping[str, TrainedNetwork])
         trained: networks by the stage that trained them.
     """
     recipe = {_PARAMETERS.get(name, name): value for name, value in recipes[-1].items() if name != "weights"}
-    features = {"views": len(recipes) - 1, "precision": precision(recipes[0]), **recipe}
+    mirror = {"mirror": True} if any(network.card.mirror for network in trained.values()) else {}
+    features = {"views": len(recipes) - 1, "precision": precision(recipes[0]), **recipe, **mirror}
     return flatten({"extract_features": features, **{stage: network.card.params for stage, network in trained.items()}})
 
 

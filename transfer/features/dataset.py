@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.features import store
+from transfer.features.views import MIRRORED
 from transfer.images import manifest
 from transfer.network.backend import keras
 from transfer.runtime import progress, seeding
@@ -44,14 +45,15 @@ class FeatureDataset(Dataset):
 
     Args:
         folder: the output of the stage `extract_features`.
-        photographs: the photographs; without a seed view 0 of each, with a seed a view drawn anew in each epoch.
+        photographs: the photographs; without a seed one view of each, with a seed a view drawn anew in each epoch.
         classes: class names; a label is the index of a name.
         part: which of a row's activations is read.
         pool: applied to each activation; the results are held in memory, up to 512 MiB. None: activations are
             read anew each time.
         batch_size: photographs per batch; the last batch may be smaller.
         multiple_of: the last batch has a multiple of so many photographs; the few others are left out of an epoch.
-        seed: of the order and the views; None keeps the order of `photographs` and view 0.
+        seed: of the order and the views; None keeps the order of `photographs`, with one view of each.
+        mirrored: without a seed, the recipe of the mirror images, which are read then; None: view 0 is read.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class FeatureDataset(Dataset):
         batch_size: int,
         multiple_of: int = 1,
         seed: int | None = None,
+        mirrored: store.Recipe | None = None,
         pool: Pool | None = None,
     ) -> None:
         super().__init__()
@@ -79,7 +82,8 @@ class FeatureDataset(Dataset):
         self._rows: dict[tuple[str, int], Features] = {}
         self._free_bytes = _MEMORY_BYTES if pool else 0
         self._shape: tuple[int, ...] | None = None  # of every activation, as in the first row read
-        self._recipes = [store.recipe_digest(recipe) for recipe in store.read_recipes(folder)]
+        recipes = {MIRRORED: mirrored} if mirrored else dict(enumerate(store.read_recipes(folder)))
+        self._recipes = {view: store.recipe_digest(recipe) for view, recipe in recipes.items()}
 
     def __len__(self) -> int:
         return math.ceil(self._number_used / self._batch_size)
@@ -120,7 +124,7 @@ class FeatureDataset(Dataset):
         return row
 
     def _read_from_disk(self, photograph: manifest.Entry, view: int) -> store.Activation:
-        path = self._folder / str(view) / f"{photograph.sha256}.npz"
+        path = self._folder / store.folder_name(view) / f"{photograph.sha256}.npz"
         try:
             [activation] = store.read_parts(path, [self._part], recipe=self._recipes[view], photo=photograph.sha256)
             self._check_shape(path, activation.shape)
@@ -140,7 +144,7 @@ class FeatureDataset(Dataset):
     def _view(self, photograph: manifest.Entry) -> int:
         """Draw the view of a photograph in the current epoch."""
         if self._seed is None:
-            return 0
+            return MIRRORED if MIRRORED in self._recipes else 0
         return seeding.digest(self._seed, "view", self.epoch, photograph.sha256) % len(self._recipes)
 
 
@@ -158,6 +162,23 @@ def activations(batches: FeatureDataset, *, description: str) -> Iterator[Featur
         for number in range(len(batches)):
             yield batches[number][0]
             bar.update()
+
+
+def with_mirrored(
+    batches: FeatureDataset, mirrored: FeatureDataset | None, *, description: str
+) -> Iterator[list[Features]]:
+    """Yield, for one batch after the other, its activations, and those of the mirror images if there are any.
+
+    Args:
+        batches: as for `activations`.
+        mirrored: the mirror images of the same photographs, in the same batches.
+        description: text of the progress bar.
+
+    Raises:
+        DataError: a row of the cache is damaged.
+    """
+    for number, each in enumerate(activations(batches, description=description)):
+        yield [each] if mirrored is None else [each, mirrored[number][0]]
 
 
 def train_and_validation(

@@ -1,6 +1,7 @@
 """Feature store: rows of activations at the boundary and at the end of the base, as files.
 
-A row belongs to one view of one photograph and is the file `<view>/<sha256>.npz`. Its content follows from the
+A row belongs to one view of one photograph and is the file `<view>/<sha256>.npz`; the folder of mirror images is
+`mirrored/`. Its content follows from the
 photograph's bytes and the view's recipe alone.
 """
 
@@ -9,13 +10,14 @@ import io
 import json
 import secrets
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.features.views import MIRRORED
 from transfer.runtime import disk, files
 from transfer.runtime.errors import DataError, rerun_hint
 
@@ -51,10 +53,15 @@ def precision(recipe: Recipe) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if recipe.get("precision") == "bfloat16" else "float32"
 
 
-def write_recipes(folder: Path, recipes: Iterable[Recipe]) -> None:
-    """Write `<view>/recipe.json` below `folder` for each view, from view 0 on."""
-    for view, recipe in enumerate(recipes):
-        files.write_json(folder / str(view) / "recipe.json", recipe)
+def folder_name(view: int) -> str:
+    """Return the name of the folder of a view's rows."""
+    return "mirrored" if view == MIRRORED else str(view)
+
+
+def write_recipes(folder: Path, recipes: Mapping[int, Recipe]) -> None:
+    """Write `<view>/recipe.json` below `folder` for each view."""
+    for view, recipe in recipes.items():
+        files.write_json(folder / folder_name(view) / "recipe.json", recipe)
 
 
 def read_recipes(folder: Path) -> list[Recipe]:
@@ -74,6 +81,20 @@ def read_recipes(folder: Path) -> list[Recipe]:
     return recipes
 
 
+def read_mirrored_recipe(folder: Path) -> Recipe | None:
+    """Read the recipe of the mirror images below `folder`; None if there are none.
+
+    Raises:
+        DataError: it is damaged, or the rows in its folder were made by another one.
+    """
+    view = folder / folder_name(MIRRORED)
+    if not view.is_dir():
+        return None
+    recipe = read_recipe(view / "recipe.json")
+    _check_recipe(view, recipe_digest(recipe))
+    return recipe
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read a `recipe.json`.
 
@@ -90,12 +111,15 @@ def read_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def lineage(manifest: Path, recipes: Sequence[Recipe], **input_files: Path) -> dict[str, Any]:
+def lineage(
+    manifest: Path, recipes: Sequence[Recipe], *, mirrored: Recipe | None = None, **input_files: Path
+) -> dict[str, Any]:
     """Return what a network was trained on, besides its parameters, for its card.
 
     Args:
         manifest: the manifest of the photographs.
         recipes: of the features, in the order of views.
+        mirrored: of the features of mirror images, if the network follows from them.
         **input_files: other files that the network follows from, by the name that the card gives them.
 
     Returns:
@@ -104,6 +128,7 @@ def lineage(manifest: Path, recipes: Sequence[Recipe], **input_files: Path) -> d
     return {
         "photographs": files.sha256(manifest),
         "features": [recipe_digest(recipe) for recipe in recipes],
+        **({"mirror_images": recipe_digest(mirrored)} if mirrored else {}),
         **{name: files.sha256(file) for name, file in input_files.items()},
     }
 

@@ -11,9 +11,11 @@ from PIL import Image
 from transfer.images import augmentation, decoding, manifest
 from transfer.runtime import seeding
 
+MIRRORED = -1  # the view that is the mirror image of view 0, left to right
+
 
 class Shot(NamedTuple):
-    """One view of a photograph; view 0 is the photograph itself."""
+    """One view of a photograph; view 0 is the photograph itself, view `MIRRORED` its mirror image."""
 
     photograph: manifest.Entry
     view: int
@@ -62,14 +64,15 @@ def draw(image: Image.Image, *, sha256: str, view: int, drawing: Drawing) -> dec
     Args:
         image: the photograph, 8-bit RGB.
         sha256: of the photograph's file, in hexadecimal.
-        view: the view's number, 0 or more.
+        view: the view's number, 0 or more, or `MIRRORED`.
         drawing: how views are drawn.
 
     Returns:
         Array of shape (size, size, 3), RGB, 0 to 255.
     """
-    if view == 0:
-        return decoding.resize(image, size=drawing.image_size, resizing=drawing.resizing)
+    if view in (0, MIRRORED):
+        pixels = decoding.resize(image, size=drawing.image_size, resizing=drawing.resizing)
+        return pixels if view == 0 else pixels[:, ::-1]
     random = np.random.default_rng(seeding.digest(drawing.seed, sha256, view))
     mapping = augmentation.matrix(drawing.augmentation, random)
     return augmentation.view(

@@ -32,6 +32,9 @@ class Card(BaseModel):
     resizing: Resizing
     temperature: float = Field(1.0, gt=0, description="by which the network divides its log odds")
     thresholds: Thresholds | None = Field(None, description="of other answers than classes")
+    mirror: bool = Field(
+        default=False, description="whether it averages the log odds of a photograph and its mirror image"
+    )
     precision: str = Field("float32", description="number format of the activations that the network was trained on")
     trained_on: dict[str, Any]
     params: dict[str, Any]
@@ -54,6 +57,7 @@ def describe(
     *,
     temperature: float = 1.0,
     thresholds: Thresholds | None = None,
+    mirror: bool = False,
 ) -> dict[str, Any]:
     """Return the content of a `model.json` except the network's SHA-256, which `saving.write` adds.
 
@@ -65,6 +69,7 @@ def describe(
         scores: of the training run.
         temperature: by which the network divides its log odds, see `calibration.choose_temperature`.
         thresholds: of other answers than classes; None if the answer is always a class.
+        mirror: whether the network averages the log odds of a photograph and its mirror image, see `mirroring`.
     """
     return {
         "classes": list(classes),
@@ -72,6 +77,7 @@ def describe(
         "resizing": recipe["resizing"],
         "temperature": temperature,
         **({"thresholds": thresholds.model_dump()} if thresholds else {}),
+        **({"mirror": True} if mirror else {}),
         "precision": recipe.get("precision", "float32"),
         "trained_on": trained_on,
         "params": settings,
@@ -87,7 +93,8 @@ def describe_exports(card: Card, hashes: Mapping[ExportFormat, str]) -> dict[str
         hashes: SHA-256 of the exported files by their format.
     """
     exported = {form: {"file": EXPORTED_FILES[form], "sha256": sha256} for form, sha256 in hashes.items()}
-    return {**card.model_dump(exclude={"thresholds"}), "exported": exported}
+    excluded = {"thresholds"} if card.mirror else {"thresholds", "mirror"}
+    return {**card.model_dump(exclude=excluded), "exported": exported}
 
 
 def verified_card(file: Path, *, hint: str) -> Card:

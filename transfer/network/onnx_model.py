@@ -14,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from transfer.network import mirroring
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError
 
@@ -21,6 +22,7 @@ OPSET, IR_VERSION = 17, 8  # of 2022, so that runtimes of all platforms know the
 INPUT, OUTPUT = "photograph", "probabilities"
 _ERRORS = 3  # of ONNX Runtime's log levels
 _LAST_TO_FIRST, _FIRST_TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]  # of channels
+_WIDTH = 3  # the axis of pictures whose channels are first
 
 
 class _Graph:
@@ -38,8 +40,15 @@ class _Graph:
 
     def constant(self, values: NDArray[Any]) -> str:
         """Append a constant in float32, and return its name."""
+        return self._append(np.ascontiguousarray(values, np.float32))
+
+    def integers(self, *values: int) -> str:
+        """Append a constant of integers, such as an axis, and return its name."""
+        return self._append(np.array(values, np.int64))
+
+    def _append(self, values: NDArray[Any]) -> str:
         name = f"constant_{len(self.constants) + 1}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
+        self.constants.append(numpy_helper.from_array(values, name))
         return name
 
 
@@ -55,9 +64,9 @@ def convert(network: keras.Model) -> bytes:
     Raises:
         DataError: the network has a layer that no network of this project has.
     """
-    graph = _Graph()
-    pixels = graph.add("Cast", INPUT, to=TensorProto.FLOAT)
-    result = _network(graph, network, [graph.add("Transpose", pixels, perm=_LAST_TO_FIRST)])
+    graph, mirrored = _Graph(), mirroring.parts(network)
+    pixels = graph.add("Transpose", graph.add("Cast", INPUT, to=TensorProto.FLOAT), perm=_LAST_TO_FIRST)
+    result = _mirroring(graph, mirrored, pixels) if mirrored else _network(graph, network, [pixels])
     graph.nodes.append(helper.make_node("Identity", [result], [OUTPUT], name=OUTPUT))
     shapes = [["photographs", *shape[1:]] for shape in (network.inputs[0].shape, network.outputs[0].shape)]
     content = helper.make_graph(
@@ -103,6 +112,16 @@ def _network(graph: _Graph, network: keras.Layer, inputs: list[str]) -> str:
                 graph, layer, [names[id(each)] for each in keras.tree.flatten(layer.input)]
             )
     return names[id(network.outputs[0])]
+
+
+def _mirroring(graph: _Graph, parts: mirroring.Parts, pixels: str) -> str:
+    """Add a network that mirrors; pictures and mirror images are one batch, so that the file has its weights once."""
+    backwards = [graph.integers(value) for value in (-1, np.iinfo(np.int64).min, _WIDTH, -1)]  # start, end, axis, step
+    signal = graph.add("Concat", pixels, graph.add("Slice", pixels, *backwards), axis=0)
+    for layer in [*parts.trunk, parts.log_odds]:
+        signal = _layer(graph, layer, [signal])
+    pairs = graph.add("Reshape", signal, graph.integers(2, -1, parts.log_odds.output_shape[-1]))
+    return _activation(graph, parts.activation, [graph.add("ReduceMean", pairs, axes=[0], keepdims=0)])
 
 
 def _layer(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:

@@ -75,12 +75,12 @@ def load(path: Path) -> keras.Model:
         ) from None
 
 
-def predict(network: Callable[..., Any], rows: NDArray[Any]) -> NDArray[np.float64]:
+def predict(network: Callable[..., Any], rows: NDArray[Any] | list[Any]) -> NDArray[np.float64]:
     """Return the probability of each class; a single output is the probability of the second of two classes.
 
     Args:
         network: a network, or a function with the same call.
-        rows: a batch of inputs, shape (photographs, ...).
+        rows: a batch of inputs, shape (photographs, ...), or a list of one for each input of the network.
 
     Returns:
         Probabilities of shape (photographs, classes), from 0 to 1; rows sum to one.

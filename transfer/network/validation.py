@@ -28,6 +28,7 @@ _ALLOWED: dict[str | None, set[str]] = {  # class names by module
     "keras.layers": _CONVOLUTIONAL | _OTHER_LAYERS,
     "keras.regularizers": {"L1L2"},
     "keras.src.models.functional": {"Functional"},
+    "keras.src.ops.numpy": {"Flip"},
 }
 
 

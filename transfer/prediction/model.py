@@ -11,7 +11,7 @@ from PIL import Image
 
 from transfer.evaluation import heatmaps
 from transfer.images import decoding
-from transfer.network import neighbours, saving, thresholds
+from transfer.network import mirroring, neighbours, saving, thresholds
 from transfer.network.backend import keras, tf
 from transfer.network.card import Card
 from transfer.network.thresholds import Thresholds
@@ -22,6 +22,9 @@ from transfer.runtime.errors import DataError
 # on the other photographs. One core with oneDNN, VGG16 at 224 pixels: 0.63 s a photograph with batches of 1, 0.38 s
 # with batches of 2, 4 and 8; a larger batch delays the first prediction.
 BATCH = 2
+
+
+_Graph = Callable[[list[Any]], Any]  # its argument is a batch, and the batch of the mirror images if it needs these
 
 
 class Prediction(NamedTuple):
@@ -66,9 +69,10 @@ class Model:
     ) -> None:
         self.card = card
         self.name = name
-        self._network = network
+        self._network = mirroring.for_one_picture(network)
+        self._head_of_both = None if self._network is network else network.layers[-1]
         self._distance = distance
-        self._compute = _as_graph(network) if distance is None else _with_means(network)
+        self._compute = self._predictor(self._network)
 
     def __call__(self, photograph: str | Path | bytes) -> Prediction:
         """Predict a photograph.
@@ -114,40 +118,50 @@ class Model:
         return [np.stack(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
 
     def _predictions(self, pixels: decoding.Pixels) -> list[Prediction]:
-        return self._answered(self._compute(_padded(pixels), training=False))[: len(pixels)]
+        return self._answered(*self._compute(self._pictures(pixels)))[: len(pixels)]
 
     def _explanations(self, pixels: decoding.Pixels) -> list[Explanation]:
         parts, below, above = self._parts
-        activations = below(_padded(pixels), training=False)
-        predictions = self._answered(above(activations, training=False))
+        activations = [below([picture]) for picture in self._pictures(pixels)]
+        predictions = self._answered(*above(activations))
         numbers = [self.card.classes.index(prediction.class_name) for prediction in predictions]
-        heats = heatmaps.grad_cam_from_activations(parts, activations, numbers)
+        heats = heatmaps.grad_cam_from_activations(parts, activations[0], numbers)
         return [Explanation(*pair) for pair in zip(predictions, heats, strict=True)][: len(pixels)]
 
     def _descriptions(self, pixels: decoding.Pixels) -> list[Description]:
         _, below, above = self._parts
-        activations = below(_padded(pixels), training=False)
-        predictions = self._answered(above(activations, training=False))
-        features = np.asarray(activations, np.float32).max(axis=(1, 2))
+        activations = [below([picture]) for picture in self._pictures(pixels)]
+        predictions = self._answered(*above(activations))
+        features = np.asarray(activations[0], np.float32).max(axis=(1, 2))
         return [Description(*pair) for pair in zip(predictions, features, strict=True)][: len(pixels)]
 
+    def _pictures(self, pixels: decoding.Pixels) -> list[decoding.Pixels]:
+        """Return a batch padded to its full size, and its mirror images if the network predicts from them, too."""
+        padded = np.pad(pixels, ((0, BATCH - len(pixels)), (0, 0), (0, 0), (0, 0)))
+        return [padded] if self._head_of_both is None else [padded, padded[:, :, ::-1]]
+
     @cached_property
-    def _parts(self) -> tuple[heatmaps.Parts, Callable[..., Any], Callable[..., Any]]:
+    def _parts(self) -> tuple[heatmaps.Parts, _Graph, _Graph]:
         """The network's parts below and above its last convolution, so that one pass gives prediction and heat map."""
         parts = heatmaps.parts(self._network)
         inputs = keras.Input(parts.below.output_shape[1:])
         above = keras.Sequential([inputs, *parts.above.layers[:-1], self._network.layers[-1]])
-        return parts, _as_graph(parts.below), _as_graph(above) if self._distance is None else _with_means(above)
+        return parts, _as_graph(lambda pictures: parts.below(pictures[0], training=False)), self._predictor(above)
 
-    def _answered(self, outputs: Any) -> list[Prediction]:
-        """Return the predictions of a batch from the network's output, or from that and the means of its features."""
+    def _predictor(self, network: keras.Model) -> _Graph:
+        """Compile the network, or a part that ends in its head, to a function that returns what `_answered` takes."""
+        if self._distance is None and self._head_of_both is None:
+            return _as_graph(lambda pictures: (network(pictures[0], training=False), None))
+        return _with_means(network, self._head_of_both)
+
+    def _answered(self, output: Any, means: Any) -> list[Prediction]:
+        """Return the predictions of a batch from the network's output and the means of its features, if needed."""
         classes, fitted = self.card.classes, self.card.thresholds
+        rows = saving.probabilities(output)
         if self._distance is None or fitted is None:
-            rows = saving.probabilities(outputs)
             answers = [classes[number] for number in rows.argmax(axis=1)]
         else:
-            rows = saving.probabilities(outputs[0])
-            distances = self._distance(neighbours.normalize(outputs[1].numpy()))
+            distances = self._distance(neighbours.normalize(means.numpy()))
             answers = thresholds.answers(rows, distances, fitted, classes)
         return [_prediction(row, answer, classes) for row, answer in zip(rows, answers, strict=True)]
 
@@ -185,7 +199,7 @@ def _distance(network: keras.Model, fitted: Thresholds, file: Path) -> neighbour
     Raises:
         DataError: the file is missing or damaged, or the network does not end in a head.
     """
-    features = network.layers[-1].input.shape
+    features = mirroring.for_one_picture(network).layers[-1].input.shape
     hint = "Copy it from the folder in which the network was saved, or predict with `--answer always`."
     if len(features) != 4:
         raise DataError(f"{file} must end in a head for feature maps. Received: inputs of the shape {features}. {hint}")
@@ -214,31 +228,29 @@ def _check_shapes(network: keras.Model, card: Card, file: Path) -> None:
         )
 
 
-def _padded(pixels: decoding.Pixels) -> decoding.Pixels:
-    return np.pad(pixels, ((0, BATCH - len(pixels)), (0, 0), (0, 0), (0, 0)))
-
-
 def _prediction(row: NDArray[np.float64], answer: str, classes: Sequence[str]) -> Prediction:
     best = int(row.argmax())
     return Prediction(classes[best], float(row[best]), dict(zip(classes, row.tolist(), strict=True)), answer)
 
 
-def _with_means(network: keras.Model) -> Callable[..., Any]:
-    """Compile a network to a function that returns the mean features that its last layer receives, too."""
+def _with_means(network: keras.Model, head_of_both: keras.Model | None) -> _Graph:
+    """Compile a network to a function that returns the mean features that its head receives, too.
+
+    With a head of both it predicts from photographs and their mirror images, and the means are those of both.
+    """
     pixels = keras.Input(network.input_shape[1:], dtype=network.inputs[0].dtype)
-    trunk, head = keras.Sequential([pixels, *network.layers[:-1]]), network.layers[-1]
+    trunk = keras.Sequential([pixels, *network.layers[:-1]])
 
-    def outputs(rows: Any, training: bool) -> tuple[Any, Any]:  # noqa: FBT001 - as Keras calls it
-        features = trunk(rows, training=training)
-        return head(features, training=training), keras.ops.mean(features, axis=(1, 2))
+    def outputs(pictures: list[Any]) -> tuple[Any, Any]:
+        features = [trunk(picture, training=False) for picture in pictures]
+        head, received = (head_of_both, features) if head_of_both else (network.layers[-1], features[0])
+        means = sum(keras.ops.mean(each, axis=(1, 2)) for each in features) / len(features)
+        return head(received, training=False), means
 
-    graph: Callable[..., Any] = tf.function(outputs, jit_compile=False, reduce_retracing=True)
-    return graph
+    return _as_graph(outputs)
 
 
-def _as_graph(network: keras.Model) -> Callable[..., Any]:
-    """Compile a network to a function that several threads may call; this is faster than the network itself."""
-    graph: Callable[..., Any] = tf.function(
-        lambda rows, training: network(rows, training=training), jit_compile=False, reduce_retracing=True
-    )
+def _as_graph(function: _Graph) -> _Graph:
+    """Compile a function of networks to one that several threads may call and that is faster."""
+    graph: _Graph = tf.function(function, jit_compile=False, reduce_retracing=True)
     return graph

@@ -1,13 +1,16 @@
 """Inference: predict photographs from cached activations or from pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transfer.features import dataset, store
 from transfer.images import decoding, manifest
-from transfer.network import neighbours, saving
+from transfer.network import mirroring, neighbours, saving
 from transfer.network.backend import keras
 from transfer.network.neighbours import Rows
 from transfer.runtime.errors import DataError, rerun_hint
@@ -15,11 +18,14 @@ from transfer.training.calibration import Probabilities
 
 
 def above(network: keras.Model, boundary: str) -> keras.Model:
-    """Return the part of a network whose input is the output of the layer `boundary`.
+    """Return the part of a network whose input is the output of the layer `boundary`, a sequential network.
+
+    It predicts one picture from itself alone, also if the network mirrors.
 
     Raises:
         DataError: there is no such layer.
     """
+    network = mirroring.for_one_picture(network)
     names = [layer.name for layer in network.layers]
     if boundary not in names:
         raise DataError(
@@ -30,12 +36,19 @@ def above(network: keras.Model, boundary: str) -> keras.Model:
     return keras.Sequential([keras.Input(network.layers[index].output.shape[1:]), *network.layers[index + 1 :]])
 
 
-def from_cache(network: keras.Model, batches: dataset.FeatureDataset, *, description: str) -> Probabilities:
+def from_cache(
+    network: keras.Model,
+    batches: dataset.FeatureDataset,
+    *,
+    mirrored: dataset.FeatureDataset | None = None,
+    description: str,
+) -> Probabilities:
     """Predict photographs from their cached activations, with one batch in memory at a time.
 
     Args:
-        network: the part of a network whose input is these activations.
+        network: the part of a network whose input is these activations; a head if there are mirror images.
         batches: activations and labels; the labels are not used.
+        mirrored: the activations of their mirror images, whose log odds are averaged with those of the photographs.
         description: text of the progress bar.
 
     Returns:
@@ -44,28 +57,47 @@ def from_cache(network: keras.Model, batches: dataset.FeatureDataset, *, descrip
     Raises:
         DataError: a row of the cache is damaged, or a probability is not finite.
     """
-    activations = dataset.activations(batches, description=description)
-    return np.concatenate([saving.predict(network, each.astype(np.float32)) for each in activations])
+    predict = _predictor(network, mirrored)
+    pictures = dataset.with_mirrored(batches, mirrored, description=description)
+    return np.concatenate([predict([picture.astype(np.float32) for picture in each]) for each in pictures])
 
 
-def with_rows(network: keras.Model, batches: dataset.FeatureDataset, *, description: str) -> tuple[Probabilities, Rows]:
+def with_rows(
+    network: keras.Model,
+    batches: dataset.FeatureDataset,
+    *,
+    mirrored: dataset.FeatureDataset | None = None,
+    description: str,
+) -> tuple[Probabilities, Rows]:
     """Predict photographs as `from_cache` does, and return their rows for `neighbours`, too.
 
     Args:
         network: the part of a network whose input is these activations; its last layer is the head.
         batches: activations and labels; the labels are not used.
+        mirrored: as for `from_cache`; the rows are then those of the mean of both feature maps.
         description: text of the progress bar.
 
     Returns:
         Arrays of shape (photographs, classes) and (photographs, channels).
     """
     trunk = keras.Sequential([keras.Input(network.input_shape[1:]), *network.layers[:-1]])
+    predict = _predictor(network.layers[-1], mirrored)
     predicted, means = [], []
-    for activations in dataset.activations(batches, description=description):
-        feature_maps = trunk(activations.astype(np.float32), training=False)
-        predicted.append(saving.predict(network.layers[-1], feature_maps))
-        means.append(keras.ops.convert_to_numpy(keras.ops.mean(feature_maps, axis=(1, 2))))
+    for pictures in dataset.with_mirrored(batches, mirrored, description=description):
+        feature_maps = [trunk(picture.astype(np.float32), training=False) for picture in pictures]
+        predicted.append(predict(feature_maps))
+        of_pictures = [keras.ops.convert_to_numpy(keras.ops.mean(each, axis=(1, 2))) for each in feature_maps]
+        means.append(np.mean(of_pictures, axis=0))
     return np.concatenate(predicted), neighbours.normalize(np.concatenate(means))
+
+
+def _predictor(
+    network: keras.Model, mirrored: dataset.FeatureDataset | None
+) -> Callable[[list[Any]], NDArray[np.float64]]:
+    """Return a function of the inputs of photographs, and of their mirror images if there are any, to probabilities."""
+    if mirrored is None:
+        return lambda pictures: saving.predict(network, pictures[0])
+    return partial(saving.predict, mirroring.of_both(network))
 
 
 def from_pixels(

@@ -104,7 +104,7 @@ def test_a_digest_does_not_depend_on_the_order_of_entries() -> None:
 def test_recipes_are_read_in_the_order_of_views(tmp_path: Path) -> None:
     """Eleven views are read as 0 to 10, not as 0, 1, 10, 2."""
     recipes = [{"view": view} for view in range(11)]
-    store.write_recipes(tmp_path, recipes)
+    store.write_recipes(tmp_path, dict(enumerate(recipes)))
     assert store.read_recipes(tmp_path) == recipes
 
 
@@ -112,7 +112,7 @@ def test_recipes_are_read_in_the_order_of_views(tmp_path: Path) -> None:
 def folder(tmp_path: Path) -> Path:
     """Write two views of a photograph as the stage does; return their folder."""
     recipes = [{"view": view, "image_size": 64} for view in range(2)]
-    store.write_recipes(tmp_path, recipes)
+    store.write_recipes(tmp_path, dict(enumerate(recipes)))
     for view, recipe in enumerate(recipes):
         path = tmp_path / str(view) / f"{PHOTO}.npz"
         store.write_row(path, row(), recipe=store.recipe_digest(recipe), photo=PHOTO)

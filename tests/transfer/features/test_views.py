@@ -20,6 +20,14 @@ def test_view_0_is_the_photograph() -> None:
     np.testing.assert_array_equal(drawn, decoding.resize(IMAGE, size=32, resizing="crop"))
 
 
+def test_the_mirrored_view_is_the_photograph_from_right_to_left() -> None:
+    """Its pixels are those of view 0, with left and right exchanged."""
+    [original, mirrored] = views.draw_batch(
+        [("0" * 64, 0), ("0" * 64, views.MIRRORED)], read=lambda _: IMAGE, drawing=DRAWING
+    )
+    np.testing.assert_array_equal(mirrored, original[:, ::-1])
+
+
 def test_a_view_follows_from_seed_photograph_and_number() -> None:
     """The same view is drawn alike everywhere; another seed, photograph or number gives another view."""
     first = views.draw(IMAGE, sha256="0" * 64, view=1, drawing=DRAWING)

@@ -25,6 +25,7 @@ CARD: dict[str, Any] = {
         "neighbours": 10,
         "rows": "ef" * 32,
     },
+    "mirror": True,
     "precision": "bfloat16",
     "trained_on": {"photographs": "ab" * 32},
     "params": {"seed": 0},
@@ -46,7 +47,9 @@ def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     recipe = {name: CARD[name] for name in ("image_size", "resizing", "precision")}
     limits = Thresholds.model_validate(CARD["thresholds"])
     trained_on, scores = {"photographs": "ab" * 32}, {"epochs": 3}
-    content = card.describe(["cat", "dog"], recipe, trained_on, {"seed": 0}, scores, temperature=1.5, thresholds=limits)
+    content = card.describe(
+        ["cat", "dog"], recipe, trained_on, {"seed": 0}, scores, temperature=1.5, thresholds=limits, mirror=True
+    )
     files.write_json(tmp_path / "model.json", {"sha256": CARD["sha256"], **content})
     assert card.read_card(tmp_path / "model.json", hint=HINT).model_dump() == CARD
 

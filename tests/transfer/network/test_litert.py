@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests import exportable
-from transfer.network import litert
+from transfer.network import litert, mirroring
 from transfer.network.backend import keras
 
 
@@ -17,6 +17,14 @@ def test_network_is_converted(network: keras.Model) -> None:
     function = litert.function(litert.convert(network))
     for photograph in exportable.pixels(3)[:, np.newaxis]:
         np.testing.assert_allclose(function(photograph), network(photograph, training=False), rtol=1e-4, atol=1e-6)
+
+
+def test_network_that_mirrors_is_converted(network: keras.Model) -> None:
+    """It predicts what it predicts in Keras."""
+    both = mirroring.build(keras.Input(network.input_shape[1:], dtype="uint8"), network.layers)
+    function = litert.function(litert.convert(both))
+    for photograph in exportable.pixels(3)[:, np.newaxis]:
+        np.testing.assert_allclose(function(photograph), both(photograph, training=False), rtol=1e-4, atol=1e-6)
 
 
 def test_network_is_quantized(network: keras.Model) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests import exportable
+from transfer.network import mirroring
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError
 
@@ -29,6 +30,16 @@ def test_every_head_is_converted(head: dict[str, Any]) -> None:
     np.testing.assert_allclose(onnx_model.function(content)(photographs), expected, rtol=1e-4, atol=1e-6)
     assert len(np.unique(expected)) > 1
     assert onnx_model.convert(network) == content
+
+
+@pytest.mark.parametrize("head", [{"pooling": "flatten"}, {"classes": 3, "number": 2}], ids=str)
+def test_a_network_that_mirrors_is_converted(head: dict[str, Any]) -> None:
+    """It predicts what it predicts in Keras, in any batch, and its file has the weights once."""
+    network, photographs = exportable.network(**head), exportable.pixels(3)
+    both = mirroring.build(keras.Input(photographs.shape[1:], dtype="uint8"), network.layers)
+    content = onnx_model.convert(both)
+    np.testing.assert_allclose(onnx_model.function(content)(photographs), both(photographs), rtol=1e-4, atol=1e-6)
+    assert len(content) < len(onnx_model.convert(network)) + 2000
 
 
 def test_another_layer_is_named() -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import thresholds
+from tests import exportable, thresholds
 from tests.conftest import Reproduced
 from transfer.evaluation import heatmaps
 from transfer.images import decoding
-from transfer.network import neighbours, saving
+from transfer.network import mirroring, neighbours, saving
 from transfer.network.backend import keras
 from transfer.network.card import describe
 from transfer.prediction.model import Model, load
@@ -108,6 +108,32 @@ def test_each_of_three_classes_has_a_probability(tmp_path: Path) -> None:
     model = load(small(tmp_path, units=3))
     [answer] = model.each([Image.new("RGB", (9, 9))])
     assert answer.probabilities == pytest.approx({"ant": 1 / 3, "bee": 1 / 3, "cat": 1 / 3})
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_photograph_and_its_mirror_image_have_the_same_answer(tmp_path: Path, *, always: bool) -> None:
+    """With a network that mirrors, alone, with heat maps and with features, each is that of the network itself."""
+    network, pixels = exportable.network(), exportable.pixels(3)
+    both = mirroring.build(keras.Input(pixels.shape[1:], dtype="uint8", name="photograph"), network.layers)
+    rows = np.random.default_rng(0).uniform(size=(20, 4)).astype(np.float32)
+    limits = thresholds.limits(rows=neighbours.write(tmp_path / "rows.npz", neighbours.normalize(rows)), distance=0.4)
+    recipe = {"image_size": exportable.SIZE, "resizing": "crop"}
+    card = describe(["cat", "dog"], recipe, {}, {}, {}, thresholds=limits, mirror=True)
+    saving.write(tmp_path / "model.keras", both, card)
+    loaded = load(tmp_path / "model.keras", always=always)
+
+    originals, mirrored = ([Image.fromarray(each) for each in side] for side in (pixels, pixels[:, :, ::-1]))
+    answers, explanations = loaded.each(originals), loaded.explain(originals)
+    assert loaded.each(mirrored) == answers
+    explained = [explanation.prediction for explanation in explanations]
+    described = [description.prediction for description in loaded.describe(originals)]
+    for number, [_, dog] in enumerate(saving.predict(both, pixels)):
+        for predictions in (answers, explained, described):
+            assert predictions[number].probabilities["dog"] == pytest.approx(dog, rel=1e-4)
+            assert predictions[number].answer == answers[number].answer
+    heats = [explanation.heat for explanation in explanations]
+    numbers = [loaded.card.classes.index(answer.class_name) for answer in answers]
+    np.testing.assert_allclose(heats, heatmaps.grad_cam(both, pixels, numbers), atol=1e-4)
 
 
 @pytest.mark.reliability("tampered", "a model that does not fit its model.json", "65 with the shapes of both")

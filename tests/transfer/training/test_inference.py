@@ -58,7 +58,7 @@ def test_every_cached_photograph_is_predicted_in_order(tmp_path: Path, network: 
     """All batches are predicted, the last one smaller, in the order of the photographs."""
     entries = [drawn(tmp_path, number) for number in range(3)]
     recipe = {"weights": "ab" * 32}
-    store.write_recipes(tmp_path, [recipe])
+    store.write_recipes(tmp_path, {0: recipe})
     random = np.random.default_rng(0)
     activations = random.uniform(size=(3, 7, 7, 4)).astype(np.float16)
     for entry, activation in zip(entries, activations, strict=True):
