@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,6 +25,7 @@ _ROUNDS = 3
 _PAUSE = 0.1  # seconds between two checks
 _LOOPBACK = ("127.0.0.1", "::1")  # the addresses of Prefect's server
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy")
+_interrupted = threading.Event()  # by a signal, whose exception Python drops in a finalizer or a callback of weakref
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -109,6 +111,7 @@ def group(
 
     Standard error is redirected to standard output; read both with `lines`.
     """
+    _interrupted.clear()
     process = subprocess.Popen(  # noqa: S603 - no shell, and the project's own commands
         command,
         env=dict(environment),
@@ -179,7 +182,12 @@ def child(
 def interrupt_on_signals() -> None:
     """Raise KeyboardInterrupt on each signal that ends a stage: SIGINT, SIGTERM, SIGHUP."""
     for number in signals.handled_signals():
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    _interrupted.set()
+    raise KeyboardInterrupt
 
 
 def lines(process: "subprocess.Popen[bytes]") -> Iterator[str]:
@@ -198,6 +206,8 @@ def _chunks(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
     if pipe is None:
         return
     while process.poll() is None:
+        if _interrupted.is_set():
+            raise KeyboardInterrupt
         if select.select([pipe], [], [], _PAUSE)[0]:
             chunk = os.read(pipe.fileno(), 1 << 20)
             if not chunk:

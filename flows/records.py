@@ -98,7 +98,7 @@ def add(new: Iterable[Record]) -> list[Record]:
         known = read()
         missing = [record for record in new if record not in known]
         if missing:
-            known = sorted([*known, *missing])
+            known = sorted([*known, *missing], key=lambda record: record.time)  # two may have the same second
             rows = [[_cell(text) for text in record] for record in known]
             files.write_csv(FILE, Record._fields, rows)
     return known

@@ -6,6 +6,10 @@ import sys
 
 __version__ = "0.1.0"
 
+# Python looks for garbage among all objects once more when it ends, which takes TensorFlow's half a second; the system
+# takes the memory back anyway
+atexit.register(gc.freeze)
+
 # the first code of the project in every process, and valid in older Pythons, which cannot import other modules
 if sys.version_info < (3, 11):  # noqa: UP036 - DVC runs the `python` that is first on the PATH
     sys.stderr.write(
@@ -13,7 +17,3 @@ if sys.version_info < (3, 11):  # noqa: UP036 - DVC runs the `python` that is fi
         "Run `make install` and `. .venv/bin/activate`, then try again.\n".format(sys.executable, *sys.version_info[:2])
     )
     sys.exit(78)
-
-# Python looks for garbage among all objects once more when it ends, which takes TensorFlow's half a second; the system
-# takes the memory back anyway
-atexit.register(gc.freeze)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -298,3 +299,16 @@ def test_signals_interrupt(asked: signal.Signals, ignored: signal.Signals, outco
         [sys.executable, "-c", ASKED, *numbers], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stdout) == (0, f"{outcome}\n")
+
+
+def test_an_interrupt_that_python_drops_ends_the_command() -> None:
+    """Where Python drops the exception of Ctrl-C, as in a finalizer, the command is terminated all the same."""
+    processes.interrupt_on_signals()
+
+    def drop(_: str) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    program = "import time; print('started', flush=True); time.sleep(600)"
+    with pytest.raises(KeyboardInterrupt):
+        processes.run([sys.executable, "-c", program], os.environ, secrets={}, log=drop)

@@ -171,8 +171,8 @@ def test_a_signal_raises_no_exception_during_an_import(tmp_path: Path) -> None:
 def test_a_signal_after_the_work_changes_nothing(failure: str, code: int, lines: list[str]) -> None:
     """A signal while Python shuts down does not change the exit code."""
     body = (
-        "class Last:\n    def __del__(self):\n        print('started', flush=True)\n        time.sleep(0.5)\n"
-        f"globals()['last'] = Last()\n{failure}"
+        "import atexit\ndef last():\n    print('started', flush=True)\n    time.sleep(0.5)\n"
+        f"atexit.register(last)\n{failure}"
     )
     with started(command(body)) as process:
         assert ending(process, signal.SIGTERM) == (code, lines)
