@@ -25,13 +25,23 @@ def _report(kind: type[BaseException], error: BaseException, traceback: Tracebac
 
 
 def _message(error: BaseException) -> str | None:
-    """Return the message for an error of pydantic in a class of Prefect's settings; None for any other error."""
-    title = getattr(error, "title", "")
-    if type(error).__name__ != "ValidationError" or not str(title).endswith("Settings"):
+    """Return the message for an error of pydantic in Prefect's settings; None for any other error."""
+    received = _received(error)
+    if received is None:
         return None
-    # without the values, as one may be a secret
-    found = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]  # type: ignore[attr-defined]
     return (
         "Prefect's settings, in variables PREFECT_..., prefect.toml or its active profile, must be valid. "
-        f"Received: for {title}, {'; '.join(found)}. Correct the setting or remove it."
+        f"Received: {received}. Correct the setting or remove it."
     )
+
+
+def _received(error: BaseException) -> str | None:
+    """Return what is wrong, without the values, as one may be a secret."""
+    title = str(getattr(error, "title", ""))
+    match type(error).__name__:
+        case "ValidationError" if title.endswith("Settings"):
+            found = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()]  # type: ignore[attr-defined]
+            return f"for {title}, {'; '.join(found)}"
+        case "SettingsError":
+            return str(error).rstrip(".")
+    return None

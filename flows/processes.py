@@ -111,7 +111,7 @@ def group(
 
     Standard error is redirected to standard output; read both with `lines`.
     """
-    _interrupted.clear()
+    raise_if_interrupted()
     process = subprocess.Popen(  # noqa: S603 - no shell, and the project's own commands
         command,
         env=dict(environment),
@@ -124,6 +124,9 @@ def group(
     try:
         with parent_watchdog(process.pid):
             yield process
+    except KeyboardInterrupt:
+        _interrupted.clear()
+        raise
     finally:
         terminate_group(process.pid)
         if process.stdout:
@@ -181,8 +184,16 @@ def child(
 
 def interrupt_on_signals() -> None:
     """Raise KeyboardInterrupt on each signal that ends a stage: SIGINT, SIGTERM, SIGHUP."""
+    _interrupted.clear()
     for number in signals.handled_signals():
         signal.signal(number, _interrupt)
+
+
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt, once, if a signal has raised it and Python may have dropped it."""
+    if _interrupted.is_set():
+        _interrupted.clear()
+        raise KeyboardInterrupt
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -206,8 +217,7 @@ def _chunks(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
     if pipe is None:
         return
     while process.poll() is None:
-        if _interrupted.is_set():
-            raise KeyboardInterrupt
+        raise_if_interrupted()
         if select.select([pipe], [], [], _PAUSE)[0]:
             chunk = os.read(pipe.fileno(), 1 << 20)
             if not chunk:

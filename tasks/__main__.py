@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,9 +53,10 @@ class _StandIns(MetaPathFinder, Loader):
 def hide_slow_packages() -> None:
     """Give the modules of this process stand-ins for packages whose imports take seconds.
 
-    Parameters are checked without a call of them; modules need their names for annotations and subclasses.
+    Parameters are checked without a call of them; modules need their names for annotations and subclasses. A package
+    that is not installed gets none, so that its import fails as ever.
     """
-    sys.meta_path.insert(0, _StandIns(SLOW))
+    sys.meta_path.insert(0, _StandIns([name for name in SLOW if find_spec(name)]))
 
 
 def run(name: str) -> None:

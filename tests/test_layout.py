@@ -217,11 +217,8 @@ for name in {DATA_STAGES}:
 
 
 def test_importing_a_module_only_defines() -> None:
-    """At a module's top nothing is written, read or started; but for checks of packages and of Prefect's settings.
-
-    How a process ends may be set there, too.
-    """
-    checks = ("stage.require_packages(", "prefect_settings.report_errors(", "atexit.register(gc.freeze)")
+    """At a module's top nothing is written, read or started; but for checks of packages and of Prefect's settings."""
+    checks = ("stage.require_packages(", "prefect_settings.report_errors(")
     definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     allowed = definitions | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign | ast.If | ast.Try
     for path in modules(*PACKAGES):

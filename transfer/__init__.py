@@ -1,14 +1,8 @@
 """The library the tasks stand on."""
 
-import atexit
-import gc
 import sys
 
 __version__ = "0.1.0"
-
-# Python looks for garbage among all objects once more when it ends, which takes TensorFlow's half a second; the system
-# takes the memory back anyway
-atexit.register(gc.freeze)
 
 # the first code of the project in every process, and valid in older Pythons, which cannot import other modules
 if sys.version_info < (3, 11):  # noqa: UP036 - DVC runs the `python` that is first on the PATH

@@ -537,7 +537,7 @@ def test_without_a_server_a_temporary_one_is_started(
     output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode != 0
     assert output.startswith("Starting a Prefect server for this run")
-    assert not psutil.wait_procs(servers, timeout=SECONDS)[1]
+    assert not psutil.wait_procs(servers, timeout=10)[1]
 
 
 @pytest.mark.usefixtures("run")

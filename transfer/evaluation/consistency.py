@@ -66,7 +66,7 @@ def check_provenance(stage: str, trained: TrainedNetwork, classes: Sequence[str]
     if changed:
         raise DataError(
             f"{trained.file} must be trained on the current photographs and features. Received: a network trained on "
-            f"other {' and '.join(changed)}. Run `dvc repro {stage}`."
+            f"other {' and '.join(changed).replace('_', ' ')}. Run `dvc repro {stage}`."
         )
 
 

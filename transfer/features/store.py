@@ -1,8 +1,7 @@
 """Feature store: rows of activations at the boundary and at the end of the base, as files.
 
 A row belongs to one view of one photograph and is the file `<view>/<sha256>.npz`; the folder of mirror images is
-`mirrored/`. Its content follows from the
-photograph's bytes and the view's recipe alone.
+`mirrored/`. A row's content follows from the photograph's bytes and the view's recipe alone.
 """
 
 import hashlib

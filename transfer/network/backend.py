@@ -47,13 +47,12 @@ def _hidden(*names: str) -> Iterator[None]:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Look for no garbage in the block, nor later among what it made; an import makes little, and its objects stay."""
+    """Look for no garbage in the block: an import makes little, and most of its objects stay."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if enabled:
             gc.enable()
 

@@ -71,7 +71,7 @@ def parts(network: keras.Model) -> Parts | None:
     if [type(layer).__name__ for layer in layers] != _LAYERS_OF_BOTH:
         return None
     _, _, log_odds, _, activation = layers
-    return Parts(network.layers[1:-1], log_odds, activation)
+    return Parts(network.layers[1:-1], log_odds, activation) if _applies_layers_twice(network) else None
 
 
 def for_one_picture(network: keras.Model) -> keras.Model:
@@ -86,6 +86,19 @@ def for_one_picture(network: keras.Model) -> keras.Model:
     activation = keras.layers.Activation(found.activation.activation, name=found.activation.name)
     head = keras.Model(found.log_odds.inputs[0], activation(found.log_odds.outputs[0]), name=network.layers[-1].name)
     return keras.Sequential([photograph, *found.trunk, head])
+
+
+def _applies_layers_twice(network: keras.Model) -> bool:
+    """Return whether a network mirrors once and calls each layer of its trunk twice, with one input, one after another.
+
+    A file from elsewhere may have any other graph of the same layers.
+    """
+    graph = {entry["config"]["name"]: entry for entry in network.get_config()["layers"]}
+    flips = [each for each in network.operations if type(each).__name__ == "Flip"]
+    if len(flips) != 1 or flips[0].axis not in (_WIDTH, (_WIDTH,), [_WIDTH]):
+        return False
+    calls = [graph[layer.name]["inbound_nodes"] for layer in network.layers[1:-1]]
+    return all(len(nodes) == 2 and all(isinstance(node["args"][0], dict) for node in nodes) for nodes in calls)
 
 
 def _log_odds(head: keras.Model) -> keras.Model:

@@ -189,6 +189,11 @@ def load_selected(selected: versions.Selected, *, always: bool = False) -> Model
     card = model_file.check(selected.file)
     network = saving.load(selected.file)
     _check_shapes(network, card, selected.file)
+    if card.mirror != (mirroring.parts(network) is not None):
+        raise DataError(
+            f"{selected.file} must predict from mirror images if its model.json says so, and only then. Received: "
+            f"`mirror: {str(card.mirror).lower()}` and another network. Copy both from one folder."
+        )
     distance = None if always or card.thresholds is None else _distance(network, card.thresholds, selected.file)
     return Model(network, card, name=selected.description, distance=distance)
 

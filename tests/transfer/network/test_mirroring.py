@@ -49,10 +49,11 @@ def test_a_network_averages_the_log_odds_of_a_photograph_and_its_mirror_image(
 def test_it_takes_the_weights_of_a_head_and_a_temperature(number: int) -> None:
     """The head that averages has the head's weights in their order, and divides its log odds by a temperature."""
     network, photographs = exportable.network(number=number), exportable.pixels(4)
-    both = mirroring_network(network)
-    trained = [weights + 0.1 for weights in network.layers[-1].get_weights()]
-    for head in (network.layers[-1], both.layers[-1]):
-        head.set_weights(trained)
+    both = mirroring_network(keras.models.clone_model(network))  # with weights of its own
+    for mine, other in zip(mirroring.for_one_picture(both).layers, network.layers, strict=True):
+        mine.set_weights([weights + 1 for weights in other.get_weights()])
+    for mine, other in zip(both.layers[1:], network.layers, strict=True):
+        mine.set_weights(other.get_weights())
     for_one = mirroring.for_one_picture(both)
     np.testing.assert_allclose(saving.predict(for_one, photographs), saving.predict(network, photographs), rtol=1e-5)
 
@@ -60,3 +61,17 @@ def test_it_takes_the_weights_of_a_head_and_a_temperature(number: int) -> None:
     heads.divide_log_odds(for_one.layers[-1], 2.0)
     after = logarithms(both, photographs)
     np.testing.assert_allclose((after[:, 1] - after[:, 0]) * 2, before[:, 1] - before[:, 0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("flips", [[], [1], [2, 2]], ids=str)
+def test_another_graph_of_the_same_layers_does_not_count_as_mirroring(flips: list[int]) -> None:
+    """A file from elsewhere that does not mirror, or mirrors upside down or both pictures, is not taken for one."""
+    *trunk, head = exportable.network().layers
+    photograph = keras.Input((exportable.SIZE, exportable.SIZE, 3), dtype="uint8")
+    feature_maps = []
+    for axis in [*flips, None, None][:2]:
+        signal = photograph if axis is None else keras.ops.flip(photograph, axis=axis)
+        for layer in trunk:
+            signal = layer(signal)
+        feature_maps.append(signal)
+    assert mirroring.parts(keras.Model(photograph, mirroring.of_both(head)(feature_maps))) is None
