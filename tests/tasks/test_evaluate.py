@@ -270,7 +270,7 @@ def test_a_network_that_mirrors_is_evaluated(workspace: Path) -> None:
     assert "extract_features.<wbr>mirror" in (workspace / "artifacts/evaluate/report.html").read_text()
 
     shutil.rmtree(folder / "mirrored")
-    with pytest.raises(DataError, match="a network trained on other mirror_images"):
+    with pytest.raises(DataError, match="a network trained on other mirror images"):
         evaluate.main()
 
 
