@@ -9,45 +9,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.recipes import BATCH, RECIPES, base, dense_head
+from benchmarks.recipes import BATCH, HEAD_EPOCHS, RECIPES, dense_head, extractor, read_pixels
 from transfer.evaluation import scores
 from transfer.images import manifest
 from transfer.network import weights
 from transfer.network.backend import keras
 from transfer.runtime import paths
 
-EPOCHS = {"book": 20, "bottleneck": 50}
 SPLITS = ("train", "validation", "test")
-
-
-def extractor(name: str, imagenet: weights.Weights, size: int) -> keras.Model:
-    """Return the preprocessing of a recipe and VGG16's layers."""
-    first = [keras.layers.Rescaling(1 / 255)] if name == "bottleneck" else []
-    return keras.Sequential([keras.Input((size, size, 3)), *first, *base(imagenet)[len(first) :]])
 
 
 def features(model: keras.Model, entries: Sequence[manifest.Entry], size: int) -> np.ndarray:
     """Return the features of photographs, shape (photographs, height, width, channels), float32."""
     batches = [entries[start : start + BATCH] for start in range(0, len(entries), BATCH)]
-    return np.concatenate([model.predict_on_batch(np.stack([_pixels(e, size) for e in batch])) for batch in batches])
+    return np.concatenate([model.predict_on_batch(_pixels(batch, size)) for batch in batches])
 
 
-def _pixels(entry: manifest.Entry, size: int) -> np.ndarray:
-    with Image.open(paths.artifact("subsample", entry.path)) as picture:
-        return np.asarray(picture.convert("RGB").resize((size, size)), np.float32)
+def _pixels(batch: Sequence[manifest.Entry], size: int) -> np.ndarray:
+    folder = paths.artifact("subsample")
+    return np.stack([read_pixels((folder / entry.path).read_bytes(), size=size) for entry in batch])
 
 
 def trained_head(name: str, inputs: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> keras.Model:
     """Train a recipe's head; the book keeps the epoch with the lowest validation loss, the script the last one."""
     head = dense_head(inputs["train"].shape[1:], [], "rmsprop")
-    best = keras.callbacks.EarlyStopping(patience=EPOCHS[name], restore_best_weights=True)
+    best = keras.callbacks.EarlyStopping(patience=HEAD_EPOCHS[name], restore_best_weights=True)
     head.fit(
         inputs["train"],
         labels["train"],
         batch_size=BATCH,
-        epochs=EPOCHS[name],
+        epochs=HEAD_EPOCHS[name],
         validation_data=(inputs["validation"], labels["validation"]),
         callbacks=[best] if name == "book" else [],
         verbose=0,
@@ -57,16 +49,17 @@ def trained_head(name: str, inputs: dict[str, np.ndarray], labels: dict[str, np.
 
 def describe(head: keras.Model, inputs: np.ndarray, labels: np.ndarray) -> str:
     """Return the scores of a head."""
-    of_second = head.predict(inputs, batch_size=BATCH, verbose=0)[:, 0].astype(np.float64)
-    of_true = np.where(labels[:, 0] == 1, of_second, 1 - of_second)
-    losses = -np.log(of_true.clip(scores.EPSILON, 1))
-    return f"{(of_true > 0.5).mean():.1%} of {len(labels)} test photographs, log loss {losses.mean():.3f}"
+    of_second = head.predict(inputs, batch_size=BATCH, verbose=0).astype(np.float64)
+    probabilities, numbers = np.hstack([1 - of_second, of_second]), labels[:, 0].astype(int)
+    accuracy = (probabilities.argmax(axis=1) == numbers).mean()
+    loss = scores.log_loss(numbers, probabilities)
+    return f"{accuracy:.1%} of {len(labels)} test photographs, log loss {loss:.3f}"
 
 
 def score(name: str, imagenet: weights.Weights, entries: Sequence[manifest.Entry], seeds: int) -> None:
     """Train a recipe's head on the training split with several seeds, and print its scores on the test split."""
     size = RECIPES[name][1]
-    model, second = extractor(name, imagenet, size), max(entry.class_name for entry in entries)
+    model, second = extractor(name, imagenet, size=size), max(entry.class_name for entry in entries)
     inputs, labels = {}, {}
     for split in SPLITS:
         chosen = [entry for entry in entries if entry.split == split]

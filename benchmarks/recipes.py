@@ -35,6 +35,7 @@ from transfer.network.backend import keras
 ROOT = Path(__file__).parent.parent
 BATCH = 32
 TIMED_BATCHES = 3  # of each part, after one that compiles it
+HEAD_EPOCHS = {"book": 20, "bottleneck": 50}  # of the head on features
 STAGES = ("download", "fetch_weights", "subsample", "split", "extract_features", "train_head", "fine_tune", "evaluate")
 
 
@@ -64,10 +65,7 @@ def base(imagenet: weights.Weights, *, trainable: Sequence[str] = ()) -> list[ke
 
 def book(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> Iterator[Part]:
     """Yield the parts of the book's recipe for a batch of pixels, shape (batch, 180, 180, 3)."""
-    preprocessed = keras.Sequential([keras.Input(pixels.shape[1:]), *base(imagenet)])
-    yield _pass("features", preprocessed, pixels)
-    features = preprocessed.predict_on_batch(pixels)
-    yield _training("head on features", 20, dense_head(features.shape[1:], [], "rmsprop"), features, labels)
+    yield from _features_and_head("book", imagenet, pixels, labels)
     augmentation = [
         keras.layers.RandomFlip("horizontal"),
         keras.layers.RandomRotation(0.1),
@@ -87,11 +85,22 @@ def book(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> I
 
 def bottleneck(imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> Iterator[Part]:
     """Yield the parts of the script of bottleneck features for a batch of pixels, shape (batch, 150, 150, 3)."""
-    divided = [keras.Input(pixels.shape[1:]), keras.layers.Rescaling(1 / 255), *base(imagenet)[1:]]
-    extractor = keras.Sequential(divided)
-    yield _pass("features", extractor, pixels)
-    features = extractor.predict_on_batch(pixels)
-    yield _training("head on features", 50, dense_head(features.shape[1:], [], "rmsprop"), features, labels)
+    yield from _features_and_head("bottleneck", imagenet, pixels, labels)
+
+
+def _features_and_head(name: str, imagenet: weights.Weights, pixels: np.ndarray, labels: np.ndarray) -> Iterator[Part]:
+    model = extractor(name, imagenet, size=pixels.shape[1])
+    yield _pass("features", model, pixels)
+    features = model.predict_on_batch(pixels)
+    head = dense_head(features.shape[1:], [], "rmsprop")
+    yield _training("head on features", HEAD_EPOCHS[name], head, features, labels)
+
+
+def extractor(name: str, imagenet: weights.Weights, *, size: int) -> keras.Model:
+    """Return the preprocessing of a recipe and VGG16's layers."""
+    preprocessing, *layers = base(imagenet)
+    first = keras.layers.Rescaling(1 / 255) if name == "bottleneck" else preprocessing
+    return keras.Sequential([keras.Input((size, size, 3)), first, *layers])
 
 
 def dense_head(shape: tuple[int, ...] | None, below: list[object], optimizer: object) -> keras.Model:
@@ -171,11 +180,13 @@ def read_batch(archive: Path, *, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Read one batch of both classes from Kaggle's archive: pixels from 0 to 255, float32, and labels."""
     photographs, names = open_photographs(archive)
     chosen = [*names[: BATCH // 2], *names[-BATCH // 2 :]]
-    pixels = [
-        np.asarray(Image.open(io.BytesIO(photographs.read(name))).convert("RGB").resize((size, size)), np.float32)
-        for name in chosen
-    ]
-    return np.stack(pixels), np.array([["dog" in name] for name in chosen], np.float32)
+    pixels = np.stack([read_pixels(photographs.read(name), size=size) for name in chosen])
+    return pixels, np.array([["dog" in name] for name in chosen], np.float32)
+
+
+def read_pixels(photograph: bytes, *, size: int) -> np.ndarray:
+    """Decode a photograph and resize it to a square, as these recipes do: pixels from 0 to 255, float32."""
+    return np.asarray(Image.open(io.BytesIO(photograph)).convert("RGB").resize((size, size)), np.float32)
 
 
 def project_seconds(archive: Path, weights_file: Path, *, photographs: int) -> float:

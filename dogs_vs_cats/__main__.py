@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dogs_vs_cats import hints, options, workspace
-from dogs_vs_cats import submit as submission
+from dogs_vs_cats import submit as submit_module
 from transfer.runtime import paths, stage
 from transfer.runtime.errors import StageError
 
@@ -146,7 +146,7 @@ def correct(
         print(corrector.correct(workspace.current(), marked))
 
 
-submit = app.command()(submission.submit)
+submit = app.command()(submit_module.submit)
 
 
 @app.command()

@@ -111,7 +111,7 @@ def group(
 
     Standard error is redirected to standard output; read both with `lines`.
     """
-    raise_if_interrupted()
+    _raise_if_interrupted()
     process = subprocess.Popen(  # noqa: S603 - no shell, and the project's own commands
         command,
         env=dict(environment),
@@ -189,7 +189,7 @@ def interrupt_on_signals() -> None:
         signal.signal(number, _interrupt)
 
 
-def raise_if_interrupted() -> None:
+def _raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt, once, if a signal has raised it and Python may have dropped it."""
     if _interrupted.is_set():
         _interrupted.clear()
@@ -217,7 +217,7 @@ def _chunks(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
     if pipe is None:
         return
     while process.poll() is None:
-        raise_if_interrupted()
+        _raise_if_interrupted()
         if select.select([pipe], [], [], _PAUSE)[0]:
             chunk = os.read(pipe.fileno(), 1 << 20)
             if not chunk:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,12 +105,12 @@ def predict(networks: Networks, inputs: Inputs, *, checked: int) -> tuple[dict[s
     sample = sorted(inputs.test, key=lambda photograph: photograph.sha256)[:checked]  # arbitrary, but reproducible
     from_pixels = inference.from_pixels(networks.tuned, paths.artifact("subsample"), sample, inputs.recipes[0])
     from_cache, _ = inference.with_rows(
-        networks.top, **_with_mirrored(sample, inputs, "boundary"), description=f"{STAGE} check"
+        networks.top, **_cached(sample, inputs, "boundary"), description=f"{STAGE} check"
     )
     consistency.check_agreement(
         sample, from_pixels, from_cache, inputs.trained[TUNED], precision=store.precision(inputs.recipes[0])
     )
-    pooled, boundary = (_with_mirrored(inputs.test, inputs, part) for part in ("pooled", "boundary"))
+    pooled, boundary = (_cached(inputs.test, inputs, part) for part in ("pooled", "boundary"))
     of_head = inference.from_cache(networks.head, **pooled, description=f"{STAGE} {HEAD}")
     of_tuned, rows = inference.with_rows(networks.top, **boundary, description=f"{STAGE} {TUNED}")
     return {HEAD: of_head, TUNED: of_tuned}, rows
@@ -203,7 +202,7 @@ def main() -> None:
 
     probabilities, tuned_rows = predict(networks, inputs, checked=settings.checked)
     given = answer_rates.of_test(inputs, probabilities[TUNED], tuned_rows, confidence=settings.confidence)
-    pooled = _cached(inputs.photographs, inputs, "pooled")
+    pooled = _cached(inputs.photographs, inputs, "pooled")["batches"]
     rows = linear_probe.read_rows(pooled, description=f"{STAGE} features")
     outcome = evaluate(inputs, rows, probabilities, settings, given)
     page = build_report(inputs, networks.top, outcome, confidence=settings.confidence)
@@ -214,24 +213,17 @@ def main() -> None:
 
 
 def _cached(
-    photographs: Sequence[manifest.Entry], inputs: Inputs, part: dataset.Part, *, mirrored: store.Recipe | None = None
-) -> dataset.FeatureDataset:
-    return dataset.FeatureDataset(
+    photographs: Sequence[manifest.Entry], inputs: Inputs, part: dataset.Part
+) -> dict[str, dataset.FeatureDataset]:
+    """Return features as the arguments of `inference`'s functions, with those of mirror images if there are any."""
+    return inference.cached(
         paths.artifact("extract_features"),
         photographs,
         classes=inputs.classes,
         part=part,
         batch_size=BATCH,
-        mirrored=mirrored,
+        mirrored=inputs.mirrored,
     )
-
-
-def _with_mirrored(
-    photographs: Sequence[manifest.Entry], inputs: Inputs, part: dataset.Part
-) -> dict[str, dataset.FeatureDataset]:
-    """Return features as the arguments of `inference`'s functions, with those of mirror images if there are any."""
-    features, mirrored = partial(_cached, photographs, inputs, part), inputs.mirrored
-    return {"batches": features()} | ({"mirrored": features(mirrored=mirrored)} if mirrored else {})
 
 
 def _phase(stage: str, trained: TrainedNetwork) -> history.Phase:
@@ -259,7 +251,7 @@ def _pictures(
     if not indices:
         return []
     photographs, probabilities = [inputs.test[index] for index in indices], predicted[indices]
-    activations = _cached(photographs, inputs, "boundary")[0][0]
+    activations = _cached(photographs, inputs, "boundary")["batches"][0][0]
     heats = heatmaps.grad_cam(top, activations, probabilities.argmax(axis=1).tolist())
     folder, resizing = paths.artifact("subsample"), inputs.recipes[0]["resizing"]
     return [

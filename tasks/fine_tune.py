@@ -227,16 +227,12 @@ def calibrate(
 def _cached(
     photographs: list[manifest.Entry], split: str, settings: Params, mirrored: store.Recipe | None = None
 ) -> dict[str, dataset.FeatureDataset]:
-    """Return the boundary activations of a split, without augmentation, in the order of the manifest.
-
-    They are the arguments of `inference.with_rows`, with those of the mirror images if their recipe is given.
-    """
-    features = partial(
-        dataset.FeatureDataset,
+    """Return the boundary activations of a split, as `inference.cached` does, in the order of the manifest."""
+    return inference.cached(
         paths.artifact("extract_features"),
         [photograph for photograph in photographs if photograph.split == split],
         classes=manifest.classes(photographs),
         part="boundary",
         batch_size=settings.training.batch_size,
+        mirrored=mirrored,
     )
-    return {"batches": features()} | ({"mirrored": features(mirrored=mirrored)} if mirrored else {})

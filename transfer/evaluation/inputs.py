@@ -69,9 +69,9 @@ def load() -> Inputs:
     consistency.check_classes(inputs.test, inputs.classes)
     head, tuned = inputs.trained[HEAD], inputs.trained[TUNED]
     consistency.check_provenance(HEAD, head, inputs.classes, inputs.lineage)
-    lineage = store.lineage(manifest_file, recipes, mirrored=inputs.mirrored, head=head.file)
-    lineage.setdefault("mirror_images", None)  # without them, a network that mirrors cannot be scored
-    consistency.check_provenance(TUNED, tuned, inputs.classes, lineage)
+    of_tuned = store.lineage(manifest_file, recipes, mirrored=inputs.mirrored, head=head.file)
+    # without mirror images, a network that mirrors cannot be scored
+    consistency.check_provenance(TUNED, tuned, inputs.classes, {"mirror_images": None, **of_tuned})
     return inputs
 
 

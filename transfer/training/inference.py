@@ -36,6 +36,23 @@ def above(network: keras.Model, boundary: str) -> keras.Model:
     return keras.Sequential([keras.Input(network.layers[index].output.shape[1:]), *network.layers[index + 1 :]])
 
 
+def cached(
+    folder: Path,
+    photographs: Sequence[manifest.Entry],
+    *,
+    classes: Sequence[str],
+    part: dataset.Part,
+    batch_size: int,
+    mirrored: store.Recipe | None = None,
+) -> dict[str, dataset.FeatureDataset]:
+    """Return features without augmentation as the arguments `batches` and `mirrored` of `from_cache` and `with_rows`.
+
+    The arguments are those of `FeatureDataset`; without the recipe of the mirror images there are none of these.
+    """
+    features = partial(dataset.FeatureDataset, folder, photographs, classes=classes, part=part, batch_size=batch_size)
+    return {"batches": features()} | ({"mirrored": features(mirrored=mirrored)} if mirrored else {})
+
+
 def from_cache(
     network: keras.Model,
     batches: dataset.FeatureDataset,
