@@ -57,13 +57,17 @@ def handle_signals() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        os.close(writing)  # so that no thread waits any longer for a signal to exit after
 
 
 def _exit_after_grace(reading: int, stderr: int) -> None:  # in native code Python runs no handler
-    while (number := os.read(reading, 1)[0]) not in MESSAGES:
+    while (received := os.read(reading, 1)) and received[0] not in MESSAGES:
         pass  # the signal of a library
-    time.sleep(GRACE)
-    _exit(Interrupted(number), stderr)
+    if received:
+        time.sleep(GRACE)
+        _exit(Interrupted(received[0]), stderr)
+    os.close(reading)
 
 
 def _watch_parent(stderr: int) -> None:

@@ -117,6 +117,20 @@ def test_signals_that_a_shell_ignores(number: signal.Signals, code: int) -> None
         assert ending(process, number)[0] == code
 
 
+def test_a_process_in_which_a_stage_has_ended_is_left_alone() -> None:
+    """A signal that a program handles itself, after a stage has run in its process, does not end it."""
+    handled = "signal.signal(signal.SIGINT, lambda *_: None)\nos.kill(os.getpid(), signal.SIGINT)"
+    program = PROGRAM.format(grace=0.1, body="    pass")
+    result = subprocess.run(
+        [sys.executable, "-c", f"{program}{handled}\ntime.sleep(0.5)\nprint('goes on')"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "goes on\n")
+
+
 PARENT = """\
 import os, subprocess, sys
 stage = subprocess.Popen(sys.argv[1:])
