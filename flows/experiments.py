@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Pa
     """
     head = git.run("rev-parse", "--verify", "HEAD")
     message = f"Flow run {name}\n\n{_TRAILER}: {run}" if run else name
-    commit = git.run("commit-tree", _tree(files, folder), "-p", head, "-m", message, environment=git.identity())
+    environment = git.identity() | _date()
+    commit = git.run("commit-tree", _tree(files, folder), "-p", head, "-m", message, environment=environment)
     proper = allowed(name)
     existing = _refs_of(proper)
     if run is None:
@@ -96,6 +98,15 @@ def save(name: str, files: Iterable[Path], *, run: str | None = None, folder: Pa
     saved = Saved(f"{proper}-{run[:8]}" if existing and run else proper, commit)
     git.run("update-ref", ref(saved.name, head), commit, "")
     return saved
+
+
+def _date() -> dict[str, str]:
+    """Return the variable of Git that dates a commit later than every experiment, also one of the same second."""
+    newest = git.run(
+        "for-each-ref", "--sort=-committerdate", "--count=1", "--format=%(committerdate:unix)", "refs/exps"
+    )
+    date = max(int(time.time()), int(newest or 0) + 1)
+    return {} if os.environ.get("GIT_COMMITTER_DATE") else {"GIT_COMMITTER_DATE": f"@{date} +0000"}
 
 
 def ref(name: str, baseline: str) -> str:

@@ -199,6 +199,13 @@ def test_the_latest_is_the_newest_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert experiments.latest() == newest
 
 
+def test_the_latest_of_two_runs_within_a_second_is_the_second() -> None:
+    """Git's dates are whole seconds; a run that is saved within the second of another one is the later all the same."""
+    for name in ("m-first", "z-second", "a-third"):
+        saved = save(name)
+        assert experiments.latest() == saved
+
+
 def test_experiments_by_hand_are_not_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
     """An experiment saved with DVC is not the latest run, neither before the first run nor after it."""
     assert experiments.latest() is None
