@@ -12,6 +12,8 @@ MAX_CALLS = 6_000  # of layers; the deepest network that the parameters allow ha
 MAX_OPERATIONS = 1 << 40  # multiplications and comparisons for one photograph; VGG16 at 1,024 pixels has 0.32 trillion
 MAX_OUTPUTS = 1 << 30  # numbers that all operations return for one photograph; VGG16 at 1,024 pixels has 0.91 billion
 
+_READ = "ReadVariableOp"  # of weights, which it does not copy: a file can have no more than it stores
+
 
 def check_calls(config: dict[str, Any]) -> None:
     """Check how often Keras would call layers; models within models, each called twice, double this at each level.
@@ -57,7 +59,7 @@ def check_sizes(config: dict[str, Any], *, stored: int) -> None:
         photograph = tf.compat.v1.placeholder(network.inputs[0].dtype, (1, *network.input_shape[1:]))
         network(photograph, training=False)
         operations = graph.get_operations()[built:]
-        tensors = [tensor for operation in operations for tensor in operation.outputs]
+        tensors = [tensor for each in operations if each.type != _READ for tensor in each.outputs]
     if not all(tensor.shape.is_fully_defined() for tensor in tensors):
         raise ValueError("its input must have a fixed size")
     outputs = sum(math.prod(tensor.shape) for tensor in tensors)

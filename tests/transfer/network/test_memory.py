@@ -1,9 +1,10 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from transfer.network import saving
+from transfer.network import memory, saving
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError
 
@@ -83,3 +84,11 @@ def test_a_network_that_needs_too_much_memory_is_rejected(
     build().save(tmp_path / "model.keras")
     with pytest.raises(DataError, match=f"not a network this project saved: {reason}"):
         saving.load(tmp_path / "model.keras")
+
+
+def test_weights_count_once_however_often_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that is called twice, as in a network that mirrors, reads the weights that are stored, without a copy."""
+    signal, layer = keras.Input((100,)), keras.layers.Dense(100)
+    network = keras.Model(signal, keras.layers.Add()([layer(signal), layer(keras.layers.ReLU()(signal))]))
+    monkeypatch.setattr(memory, "MAX_OUTPUTS", 1000)
+    memory.check_sizes(json.loads(network.to_json()), stored=network.count_params())
