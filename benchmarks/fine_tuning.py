@@ -1,7 +1,8 @@
 """The time of an epoch of fine-tuning from cached activations in both precisions, and of one of the full network.
 
-Both train the same layers on the same photographs with the same compiled step, in turns in one process. The full
-network takes its pixels from memory, the other reads its rows from the disk.
+All train the same layers on the same photographs with the same compiled step, in turns in one process, with the head
+and the picture size of params.yaml. The full network takes its pixels from memory, the others read their rows from the
+disk; `bare` is the compiled step of each precision alone, on batches in memory.
 """
 
 import argparse
@@ -9,10 +10,11 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from tasks import fine_tune, train_head
+from tasks import extract_features, fine_tune, train_head
 from transfer.features import dataset, store
 from transfer.images import manifest
 from transfer.network import heads, precision, vgg16, weights
@@ -21,7 +23,7 @@ from transfer.runtime import params
 from transfer.training import fit
 
 PHOTOGRAPHS = 96
-SIZE = 224
+SIZE = params.load("extract_features", extract_features.Params).image_size
 BATCH = 32
 ROUNDS = 3
 BOUNDARY = "block4_pool"
@@ -29,9 +31,9 @@ BOUNDARY = "block4_pool"
 
 def head() -> keras.Model:
     """Build the head that params.yaml describes."""
-    settings = params.load("train_head", train_head.Params).head
+    settings = params.load("train_head", train_head.Params)
     feature_map = vgg16.shape_after(vgg16.POOLED, image_size=SIZE)
-    return heads.build(settings, feature_map=feature_map, classes=2, seed=0)
+    return heads.build(settings.head, feature_map=feature_map, classes=2, seed=0, number=settings.heads)
 
 
 def top_in(computed_in: precision.Precision, imagenet: weights.Weights) -> keras.Model:
@@ -61,12 +63,20 @@ def seconds(model: keras.Model, *data: object) -> float:
     return time.monotonic() - start
 
 
+def bare_seconds(model: keras.Model, batches: list[dataset.Batch]) -> float:
+    """Return the seconds of the compiled step on all batches."""
+    start = time.monotonic()
+    for rows, labels in batches:
+        model.train_on_batch(rows, labels)
+    return time.monotonic() - start
+
+
 def main() -> None:
-    """Measure in turns, after one epoch of each that compiles the step, and print the ratio."""
+    """Measure in turns, after one epoch of each that compiles the step, and print the ratios."""
     imagenet = weights.random(seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPHS, SIZE, SIZE, 3), dtype=np.uint8)
     labels = (np.arange(PHOTOGRAPHS) % 2).astype(np.float32)[:, None]
-    top, top_bfloat16 = top_in("float32", imagenet), top_in("bfloat16", imagenet)
+    tops = {computed_in: top_in(computed_in, imagenet) for computed_in in get_args(precision.Precision)}
     full = keras.Sequential(
         [
             keras.Input((SIZE, SIZE, 3), dtype="uint8"),
@@ -75,21 +85,34 @@ def main() -> None:
             head(),
         ]
     )
+    rounds = []
     with tempfile.TemporaryDirectory() as folder:
         cached = cached_views(Path(folder), pixels, imagenet)
+        batches = [cached[number] for number in range(len(cached))]
         settings = params.load("fine_tune", fine_tune.Params).training
-        for model in (top, top_bfloat16, full):
+        for model in (full, *tops.values()):
             fit.compile_model(model, settings, batches=len(cached))
-        rounds = [
-            (seconds(full, pixels, labels), seconds(top, cached), seconds(top_bfloat16, cached))
-            for _ in range(ROUNDS + 1)
-        ][1:]
+        for _ in range(ROUNDS + 1):
+            times = {"full network": seconds(full, pixels, labels)}
+            for name, top in tops.items():
+                times |= {f"from the cache, {name}": seconds(top, cached), f"bare, {name}": bare_seconds(top, batches)}
+            rounds.append(times)
+    _print_rounds(rounds[1:])
+
+
+def _print_rounds(rounds: list[dict[str, float]]) -> None:
     print(f"{SIZE} px, {PHOTOGRAPHS} photographs per epoch, {ROUNDS} rounds; milliseconds per photograph: median")
-    names = ("full network", "from the cache", "in bfloat16")
-    for name, times in zip(names, zip(*rounds, strict=True), strict=True):
-        ratios = [full_time / time for (full_time, *_), time in zip(rounds, times, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"{name:16} {1000 * statistics.median(times) / PHOTOGRAPHS:7.1f}  {spread} times as fast as the first")
+    for name in rounds[0]:
+        middle = 1000 * statistics.median(times[name] for times in rounds) / PHOTOGRAPHS
+        print(f"{name:25}{middle:7.1f}  {_ratio(rounds, 'full network', name)} times as fast as the full network")
+    for name in get_args(precision.Precision):
+        ratio = _ratio(rounds, f"from the cache, {name}", f"bare, {name}")
+        print(f"an epoch from the cache takes {ratio} times as long as its bare step, {name}")
+
+
+def _ratio(rounds: list[dict[str, float]], name: str, other: str) -> str:
+    ratios = [times[name] / times[other] for times in rounds]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def main() -> None:
     file = paths.artifact("fine_tune", "model.keras")
     rows_file = file.with_name(neighbours.FILE_NAME)
     temperature, fitted = calibrate(
-        deployed(top, model), photographs, recipes[0], settings, mirrored=mirrored, rows_file=rows_file
+        top, deployed(top, model), photographs, recipes[0], settings, mirrored=mirrored, rows_file=rows_file
     )
     classes = manifest.classes(photographs)
     card = describe(
@@ -180,6 +180,7 @@ def train(
 
 
 def calibrate(
+    top: keras.Model,
     model: keras.Model,
     photographs: list[manifest.Entry],
     recipe: store.Recipe,
@@ -191,6 +192,8 @@ def calibrate(
     """Divide the log odds of a model by a temperature, in place, if this clearly improves its probabilities.
 
     Args:
+        top: its layers above the boundary as they were trained, which give the rows of the training photographs in
+            their precision; distances are between these and rows of the network itself, here as in use.
         model: the network to deploy.
         photographs: of all splits.
         recipe: of the features.
@@ -202,7 +205,7 @@ def calibrate(
         The temperature, 1 if the model is unchanged, and the thresholds of answers.
     """
     classes, above = manifest.classes(photographs), inference.above(model, recipe["boundary"])
-    _, rows = inference.with_rows(above, **_cached(photographs, "train", settings), description="fine_tune rows")
+    _, rows = inference.with_rows(top, **_cached(photographs, "train", settings), description="fine_tune rows")
     predicted, others = inference.with_rows(
         above, **_cached(photographs, "validation", settings, mirrored), description="fine_tune calibration"
     )

@@ -18,7 +18,7 @@ from transfer.images import decoding, manifest
 from transfer.network import card, heads, neighbours, saving, vgg16, weights
 from transfer.network.backend import keras
 from transfer.runtime.errors import DataError, rerun_hint
-from transfer.training import calibration, fit
+from transfer.training import calibration, fit, inference
 from transfer.training.settings import Params as TrainingParams
 
 OUTPUT = Path("artifacts/fine_tune")
@@ -148,11 +148,12 @@ def test_a_temperature_changes_the_model_and_no_prediction(
     before = saving.predict(model, pixels)
     settings = fine_tune.Params.model_validate(PARAMS["fine_tune"])
     recipe = store.read_recipe(FEATURES / "0/recipe.json")
-    temperature, _ = fine_tune.calibrate(model, photographs, recipe, settings, rows_file=tmp_path / "rows.npz")
+    top = inference.above(model, recipe["boundary"])
+    temperature, _ = fine_tune.calibrate(top, model, photographs, recipe, settings, rows_file=tmp_path / "rows.npz")
     assert temperature == 2.0
     np.testing.assert_allclose(saving.predict(model, pixels), calibration.at_temperature(before, 2.0), rtol=1e-4)
     off = settings.model_copy(update={"temperature": "none"})
-    assert fine_tune.calibrate(model, photographs, recipe, off, rows_file=tmp_path / "rows.npz")[0] == 1.0
+    assert fine_tune.calibrate(top, model, photographs, recipe, off, rows_file=tmp_path / "rows.npz")[0] == 1.0
 
 
 def test_the_model_predicts_from_mirror_images_too(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,8 @@ def with_rows(
     for pictures in dataset.with_mirrored(batches, mirrored, description=description):
         feature_maps = [trunk(picture.astype(np.float32), training=False) for picture in pictures]
         predicted.append(predict(feature_maps))
-        of_pictures = [keras.ops.convert_to_numpy(keras.ops.mean(each, axis=(1, 2))) for each in feature_maps]
+        in_float32 = [keras.ops.cast(each, "float32") for each in feature_maps]
+        of_pictures = [keras.ops.convert_to_numpy(keras.ops.mean(each, axis=(1, 2))) for each in in_float32]
         means.append(np.mean(of_pictures, axis=0))
     return np.concatenate(predicted), neighbours.normalize(np.concatenate(means))
 
