@@ -31,7 +31,17 @@ from flows import demo
 from transfer.sources import synthetic
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("download", "fetch_weights", "subsample", "split", "extract_features", "train_head", "fine_tune", "evaluate")
+STAGES = (
+    "download",
+    "fetch_weights",
+    "subsample",
+    "split",
+    "extract_features",
+    "train_head",
+    "fine_tune",
+    "evaluate",
+    "export",
+)
 COUNTS = (500, 2000, 8000, 25_000)
 WIDTH, HEIGHT = 500, 375
 CLASSES = ("cat", "dog")

@@ -7,23 +7,27 @@
   head, 50 epochs.
 - `project`: all stages with the defaults of params.yaml, features included.
 
-The first two are written from their descriptions. They take hours, so `time` times a few batches of each part and
-multiplies by the number of batches. `whole` runs all of a recipe on few photographs and compares its seconds with those
-computed in that way.
+The first two are written from their descriptions. They take hours, so a few batches of each part are timed and
+multiplied by the number of batches. `--whole` runs all of a recipe on few photographs and compares its seconds with
+those computed in that way. A peak of memory is at least that of this process, some 700 MB.
 """
 
 import argparse
 import io
+import multiprocessing
 import os
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks.extraction import open_photographs
@@ -37,6 +41,13 @@ BATCH = 32
 TIMED_BATCHES = 3  # of each part, after one that compiles it
 HEAD_EPOCHS = {"book": 20, "bottleneck": 50}  # of the head on features
 STAGES = ("download", "fetch_weights", "subsample", "split", "extract_features", "train_head", "fine_tune", "evaluate")
+
+
+class Cost(NamedTuple):
+    """Seconds to a trained network, and the peak of memory in megabytes."""
+
+    seconds: float
+    memory: float
 
 
 class Part(NamedTuple):
@@ -164,6 +175,13 @@ def computed_seconds(name: str, archive: Path, imagenet: weights.Weights, *, tra
     return total
 
 
+def computed_cost(name: str, archive: Path, weights_file: Path, train: int, validation: int) -> Cost:
+    """Return what a recipe takes, and the peak of this process's memory."""
+    seconds = computed_seconds(name, archive, weights.read(weights_file), train=train, validation=validation)
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+
+
 def whole_seconds(name: str, archive: Path, imagenet: weights.Weights) -> float:
     """Run every epoch of a recipe on one batch to train on and one to validate on, and return the seconds."""
     recipe, size = RECIPES[name]
@@ -189,9 +207,9 @@ def read_pixels(photograph: bytes, *, size: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(photograph)).convert("RGB").resize((size, size)), np.float32)
 
 
-def project_seconds(archive: Path, weights_file: Path, *, photographs: int) -> float:
-    """Run all stages on real photographs in a temporary workspace; print and return their seconds."""
-    total = 0.0
+def project_cost(archive: Path, weights_file: Path, *, photographs: int) -> Cost:
+    """Run all stages on real photographs in a temporary workspace; print and return what they take."""
+    costs = []
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder) / "workspace"
         demo.prepare(ROOT, workspace)
@@ -208,10 +226,24 @@ def project_seconds(archive: Path, weights_file: Path, *, photographs: int) -> f
         for file in (archive, weights_file):
             (workspace / "inbox" / file.name).write_bytes(file.read_bytes())
         for stage in STAGES:
-            seconds, _ = run(workspace, "tasks", stage)  # its memory would be this process's, which has TensorFlow
-            total += seconds
-            print(f"project    {stage:26}{seconds:8.1f} s", flush=True)
-    return total
+            costs.append(Cost(*run(workspace, "tasks", stage)))
+            print(f"project    {stage:26}{costs[-1].seconds:8.1f} s, {costs[-1].memory:6.0f} MB", flush=True)
+    return Cost(sum(cost.seconds for cost in costs), max(cost.memory for cost in costs))
+
+
+def draw(seconds: dict[str, float], file: Path) -> None:
+    """Draw the seconds of each recipe, and of the project last, as bars on a logarithmic scale."""
+    figure = Figure(figsize=(8, 0.6 + 0.6 * len(seconds)), layout="constrained")
+    axes = figure.subplots()
+    *others, own = seconds
+    bars = axes.barh(list(seconds), list(seconds.values()), color=["#b9b9c6"] * len(others) + ["#3557a5"])
+    axes.bar_label(bars, [f"{time:,.0f} s" for time in seconds.values()], padding=4)
+    axes.invert_yaxis()
+    axes.set(
+        xscale="log", xlim=(10, 3 * max(seconds.values())), xlabel=f"seconds to a trained network; {own}: measured"
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=120, metadata={"Software": None})
 
 
 def main(options: argparse.Namespace) -> None:
@@ -219,21 +251,31 @@ def main(options: argparse.Namespace) -> None:
     if not {"DOGS_VS_CATS_PHOTOS", "DOGS_VS_CATS_WEIGHTS"} <= os.environ.keys():
         sys.exit("DOGS_VS_CATS_PHOTOS and DOGS_VS_CATS_WEIGHTS must name Kaggle's archive and VGG16's weights.")
     archive, weights_file = Path(os.environ["DOGS_VS_CATS_PHOTOS"]), Path(os.environ["DOGS_VS_CATS_WEIGHTS"])
-    imagenet = weights.read(weights_file)
     if options.whole:
+        imagenet = weights.read(weights_file)
         computed = computed_seconds(options.whole, archive, imagenet, train=BATCH, validation=BATCH)
         seconds = whole_seconds(options.whole, archive, imagenet)
         print(f"{options.whole}, one batch: {seconds:.0f} s whole, {computed:.0f} s computed")
         return
     train, validation = round(0.6 * options.photographs), round(0.2 * options.photographs)
-    totals = {name: computed_seconds(name, archive, imagenet, train=train, validation=validation) for name in RECIPES}
-    own = project_seconds(archive, weights_file, photographs=options.photographs)
-    for name, seconds in totals.items():
-        print(f"{name}: {seconds:.0f} s computed; the project: {own:.0f} s, {seconds / own:.1f} times as fast")
+    costs = {}
+    for name in RECIPES:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            costs[name] = pool.submit(computed_cost, name, archive, weights_file, train, validation).result()
+    own = project_cost(archive, weights_file, photographs=options.photographs)
+    for name, (seconds, memory) in costs.items():
+        print(
+            f"{name}: {seconds:.0f} s computed, {memory:.0f} MB; the project: {own.seconds:.0f} s, "
+            f"{own.memory:.0f} MB, {seconds / own.seconds:.1f} times as fast"
+        )
+    if options.picture:
+        named = {f"{name} (computed)": cost.seconds for name, cost in costs.items()}
+        draw({**named, "this project": own.seconds}, options.picture)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description="Time recipes and this project.")
     parser.add_argument("--photographs", type=int, default=2000, help="in all splits together")
     parser.add_argument("--whole", choices=sorted(RECIPES), help="compare one whole run on a batch with its estimate")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the seconds of all of them as PNG")
     main(parser.parse_args())

@@ -212,7 +212,7 @@ def serve(
             metavar="SECONDS",
             min=1,
             envvar="DOGS_VS_CATS_ON_ARRIVAL",
-            help="Photographs in the inbox start a run when none has arrived for so long.",
+            help="Start a run when photographs have arrived and the inbox has not changed for SECONDS.",
         ),
     ] = None,
 ) -> None:
@@ -223,7 +223,7 @@ def serve(
 
 @app.command()
 def worker(*, sweeps: OfSweeps = False) -> None:
-    """Run a worker for the Prefect server at PREFECT_API_URL."""
+    """Run a worker for the Prefect server at PREFECT_API_URL, or else that of `make serve` on this machine."""
     workspace.replace(workspace.current(), "flows.worker", *(["--sweeps"] if sweeps else []))
 
 

@@ -44,7 +44,10 @@ HeatMapFolder = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Write a heat map of each photograph to this folder.")
 ]
 LeastCertain = Annotated[
-    int | None, typer.Option(metavar="N", help="Only the N photographs to label next, by doubt and variety.")
+    int | None,
+    typer.Option(
+        metavar="N", help="Only the N photographs to label next: least certain, and different from each other."
+    ),
 ]
 Sheet = Annotated[
     Path | None, typer.Option(metavar="FILE", help="With --least-certain: write these photographs to a JPEG.")

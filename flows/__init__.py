@@ -1,4 +1,4 @@
-"""When it happens: Prefect flows over DVC's graph."""
+"""Prefect flows over DVC's graph."""
 
 from flows import prefect_settings
 from transfer.runtime import stage

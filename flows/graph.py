@@ -87,7 +87,7 @@ def changes(stages: Iterable[str], log: Callable[[str], None]) -> dict[str, str]
         log: called with a message if this has to wait for another process of DVC.
 
     Raises:
-        WorkspaceBusyError: that process was not done after `workspace.PATIENCE` seconds.
+        WorkspaceBusyError: that process was not done after `workspace.LONGEST_WAIT` seconds.
         DvcException: params.yaml or dvc.lock cannot be read.
     """
     with Repo(os.curdir) as repo:

@@ -96,9 +96,8 @@ def run(plan: graph.Graph, *, forced: set[str], pull: bool, push: bool, promote:
     states = reproduce_all(plan, forced=forced, pull=pull)
     outcomes = {stage: outcome_of(state) for stage, state in states.items()}
     show(summary.stages(outcomes), key="stages", description=f"Stages of {flow_run.get_name()}")
-    failures = [outcome for outcome in outcomes.values() if outcome.name == "Failed"]
-    if failures:
-        return failed(" ".join(outcome.message for outcome in failures), failures[0].exit_code)
+    if stages_failed := reproduction.failure(outcomes.values()):
+        return failed(*stages_failed)
     show_results(outcomes)
     last = set(plan) - {needed for upstream in plan.values() for needed in upstream}
     final = [save(list(plan), wait_for=[states[stage] for stage in plan if stage in last], return_state=True)]

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -38,6 +38,12 @@ class Outcome:
         return self.exit_code == NetworkError.exit_code
 
 
+def failure(outcomes: Iterable[Outcome]) -> tuple[str, int] | None:
+    """Return the messages of all stages that failed, and the exit code of the first; None if no stage failed."""
+    failed = [outcome for outcome in outcomes if outcome.name == "Failed"]
+    return (" ".join(outcome.message for outcome in failed), failed[0].exit_code) if failed else None
+
+
 def reproduce(
     stage: str,
     *,
@@ -50,7 +56,7 @@ def reproduce(
 ) -> Outcome:
     """Bring one stage up to date in a child process; when this returns or raises, all its processes have ended.
 
-    While another process of DVC works on the stage's files, the child waits for it, up to `workspace.PATIENCE`.
+    While another process of DVC works on the stage's files, the child waits for it, up to `workspace.LONGEST_WAIT`.
 
     Args:
         stage: its name in dvc.yaml.

@@ -69,8 +69,8 @@ def check_named() -> None:
     """
     if (address := named()) and (problem := server_problems.problem(address)):
         source, hint = _source(address)
-        cure = f"Correct it, or {hint}, and the server of `make serve` or a new one is used."
-        raise NotStartedError(f"{problem}, which {source} names. {cure}")
+        hint = f"Correct it, or {hint}, and the server of `make serve` or a new one is used."
+        raise NotStartedError(f"{problem}, which {source} names. {hint}")
 
 
 def _source(address: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows import experiments, git, graph, sandbox, trials, workspace
+from flows import experiments, git, graph, reproduction, sandbox, trials, workspace
 from flows.failure import failed
 from flows.pipeline import outcome_of, push_to_remotes, reproduce_all
 from transfer.runtime import disk, paths
@@ -103,9 +103,8 @@ def train(stage: str, params: str) -> tuple[str, int]:
         workspace.terminate_orphans()
         workspace.remove_dead_holders()
         states = reproduce_all(graph.plan(graph.read(), [stage]), forced=set(), pull=True)
-        failures = [outcome for outcome in map(outcome_of, states.values()) if outcome.name == "Failed"]
-        if failures:
-            return " ".join(outcome.message for outcome in failures), failures[0].exit_code
+        if failure := reproduction.failure(map(outcome_of, states.values())):
+            return failure
         pushed = push_to_remotes(None, return_state=True)
         if not pushed.is_completed():
             return str(pushed.message), 1

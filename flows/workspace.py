@@ -16,7 +16,7 @@ from transfer.runtime import files, locks
 from transfer.runtime.errors import LockedError
 
 MARK = "DOGS_VS_CATS_PIPELINE"  # a variable of every process that a run starts; its value is the workspace
-PATIENCE = 3600.0  # seconds to wait for other processes; a whole run on two cores takes half of that
+LONGEST_WAIT = 3600.0  # seconds to wait for other processes; a whole run on two cores takes half of that
 _PAUSE = 1.0  # seconds between two attempts
 _READS = 50
 _CLOCK_ERROR = 1.0  # seconds by which a process's start time may be wrong
@@ -26,7 +26,7 @@ _DVC_LOCKS = Path(".dvc/tmp/rwlock")
 
 
 class WorkspaceBusyError(Exception):
-    """Another process used the workspace for longer than `PATIENCE`; the text names it."""
+    """Another process used the workspace for longer than `LONGEST_WAIT`; the text names it."""
 
 
 class Holder(NamedTuple):
@@ -51,7 +51,7 @@ def exclusive(work: str, log: Callable[[str], None], *, workspace: Path = Path()
         workspace: the folder to lock.
 
     Raises:
-        WorkspaceBusyError: another run still held it after `PATIENCE` seconds.
+        WorkspaceBusyError: another run still held it after `LONGEST_WAIT` seconds.
         DiskError: the lock file cannot be opened, or its file system has no locks.
     """
     with ExitStack() as lock:
@@ -86,15 +86,15 @@ def wait_until_free(
         log: called once with a message that names them, if the first attempt fails.
 
     Raises:
-        WorkspaceBusyError: no attempt succeeded within `PATIENCE` seconds.
+        WorkspaceBusyError: no attempt succeeded within `LONGEST_WAIT` seconds.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LONGEST_WAIT
     logged = False
     while not attempt():
         names = " and ".join(map(str, holders())) or "another process"
         if time.monotonic() >= deadline:
             raise WorkspaceBusyError(
-                f"The workspace is in use by {names}. Waited {PATIENCE:.0f} s. Run again when that has ended."
+                f"The workspace is in use by {names}. Waited {LONGEST_WAIT:.0f} s. Run again when that has ended."
             )
         if not logged:
             log(f"Waiting for {names} to finish with the workspace.")

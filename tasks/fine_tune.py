@@ -27,9 +27,7 @@ log = logging.getLogger(__name__)
 class Answers(params.Section):
     """How often the answer may be wrong instead of "not sure", or "none of these" instead of a class."""
 
-    coverage: float = Field(
-        gt=0, lt=1, description="fraction of each class's photographs that are answered with it or `not sure`"
-    )
+    coverage: float = Field(gt=0, lt=1, description="fraction of each class's photographs whose own class is plausible")
     lost: float = Field(gt=0, lt=1, description="fraction of all classes' photographs answered `none of these`")
 
 

@@ -99,7 +99,7 @@ def examine_and_choose(
     ):
         findings = [selection.map_ahead(find, queue, pool, ahead=ahead) for queue in queues.values()]
         return selection.choose(
-            findings, settings.photographs, near_duplicates=settings.near_duplicates, on_taken=bar.update
+            findings, settings.photographs, near_duplicates=settings.near_duplicates, on_selected=bar.update
         )
 
 
@@ -159,8 +159,8 @@ def size_on_disk(archive: zipfile.ZipFile, members: Iterable[str]) -> int:
     return disk.size_on_disk(archive.getinfo(member).file_size for member in members)
 
 
-def manifest_entries(taken: Iterable[Usable], targets: Mapping[str, str], place: str) -> list[manifest.Entry]:
-    """Return the manifest of the photographs taken, sorted by path; for `place`, see `user_place`."""
+def manifest_entries(selected: Iterable[Usable], targets: Mapping[str, str], place: str) -> list[manifest.Entry]:
+    """Return the manifest of the photographs selected, sorted by path; for `place`, see `user_place`."""
     return sorted(
         manifest.Entry(
             path=f"photos/{targets[photograph.candidate.member]}",
@@ -170,26 +170,26 @@ def manifest_entries(taken: Iterable[Usable], targets: Mapping[str, str], place:
             height=photograph.height,
             source=place and f"{place}/{photograph.candidate.member}",
         )
-        for photograph in taken
+        for photograph in selected
     )
 
 
 def metrics(choice: Choice, left_out: Mapping[str, int]) -> dict[str, Any]:
-    """Count the candidates examined, those taken of each class, those rejected, and other files by their ending."""
-    taken = Counter(photograph.candidate.class_name for photograph in choice.taken)
+    """Count the candidates examined, those selected of each class, those rejected, and other files by their ending."""
+    selected = Counter(photograph.candidate.class_name for photograph in choice.selected)
     rejected = Counter(photograph.reason for photograph in choice.rejected)
     return {
-        "looked_at": len(choice.taken) + len(choice.rejected),
-        "taken": dict(sorted(taken.items())),
+        "examined": len(choice.selected) + len(choice.rejected),
+        "selected": dict(sorted(selected.items())),
         "rejected": {reason: rejected[reason] for reason in get_args(selection.Reason)},
         **({"left_out": dict(left_out)} if left_out else {}),
     }
 
 
-def write_photographs(archive: zipfile.ZipFile, taken: Sequence[Usable], targets: Mapping[str, str]) -> None:
-    """Write the bytes of the photographs taken to artifacts/subsample/photos/, unchanged."""
+def write_photographs(archive: zipfile.ZipFile, selected: Sequence[Usable], targets: Mapping[str, str]) -> None:
+    """Write the bytes of the photographs selected to artifacts/subsample/photos/, unchanged."""
     target = paths.artifact(STAGE, "photos")
-    members = [photograph.candidate.member for photograph in taken]
+    members = [photograph.candidate.member for photograph in selected]
     with disk.space_for({target: size_on_disk(archive, members)}), files.atomic_folder(target) as folder:
         for member in members:
             file = folder / targets[member]
@@ -232,7 +232,7 @@ def choose(archive: zipfile.ZipFile, queues: Queues, corrected: Applied, setting
     members = selection.first_choice(turns, settings.photographs)
     disk.require_space({paths.artifact(STAGE): size_on_disk(archive, members)})
     choice = examine_and_choose(archive, turns, unused, settings)
-    check_rejected(choice.rejected, examined=len(choice.taken) + len(choice.rejected))
+    check_rejected(choice.rejected, examined=len(choice.selected) + len(choice.rejected))
     check_counts(settings, queues, list(dict.fromkeys([*unused, *choice.rejected])))
     return choice
 
@@ -246,14 +246,14 @@ def main() -> None:
         corrected = corrections.apply(corrections.read(paths.CORRECTIONS), archive, layout.candidates)
         choice = choose(archive, queues, corrected, settings)
         targets = target_paths(corrected.relabel(queues))
-        write_photographs(archive, choice.taken, targets)
+        write_photographs(archive, choice.selected, targets)
     place = user_place(paths.artifact("download", "source.json"))
-    manifest.write(paths.artifact(STAGE, "manifest.csv"), manifest_entries(choice.taken, targets, place))
+    manifest.write(paths.artifact(STAGE, "manifest.csv"), manifest_entries(choice.selected, targets, place))
     rejected = [photograph._replace(path=place and f"{place}/{photograph.name}") for photograph in choice.rejected]
     manifest.write_rejected(paths.artifact(STAGE, "rejected.csv"), rejected)
     files.write_json(paths.artifact(STAGE, "metrics.json"), metrics(choice, layout.left_out))
     reasons = f": {_reasons(choice.rejected)}" if choice.rejected else ""
-    log.info("%d photographs taken, %d rejected%s", len(choice.taken), len(choice.rejected), reasons)
+    log.info("%d photographs selected, %d rejected%s", len(choice.selected), len(choice.rejected), reasons)
 
 
 @contextmanager

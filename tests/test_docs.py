@@ -346,7 +346,7 @@ def test_every_option_of_the_prediction_is_documented(capsys: pytest.CaptureFixt
         prediction.main(["--help"])
     options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
     assert set(re.findall(r"--[a-z]+", "\n".join(commands(document)))) == options
-    codes = {0, 2, errors.DataError.exit_code, 74, prediction.BROKEN_PIPE} | SIGNAL_CODES
+    codes = {0, 2, errors.DataError.exit_code, 71, 74, 78, prediction.BROKEN_PIPE} | SIGNAL_CODES
     assert set(first_column(document, "exit code")) == in_digits(codes)
     limits = inputs.LIMITS
     for limit in (

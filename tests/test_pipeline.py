@@ -92,10 +92,10 @@ def test_a_changed_parameter_reruns_its_stage_and_those_after_it(workspace: Path
 @pytest.mark.reliability(
     "training",
     "the loss becomes NaN",
-    "with the earlier params, dvc repro restores the earlier model without training",
+    "with the earlier parameters, dvc repro restores the earlier model without training",
 )
 def test_a_failed_training_run_loses_no_model(workspace: Path) -> None:
-    """DVC removes a stage's outputs before it runs; the earlier ones are in its cache and return with their params."""
+    """DVC removes a stage's outputs before it runs; the earlier ones in its cache return with their parameters."""
     params, head = workspace / "params.yaml", workspace / "artifacts/train_head"
     text, expected = params.read_text(), digests(head)
     yaml = YAML()

@@ -1,4 +1,4 @@
-"""The library the tasks stand on."""
+"""The library that the stages use."""
 
 import sys
 

@@ -179,8 +179,8 @@ def test_the_check_waits_for_a_running_stage() -> None:
 
 @pytest.mark.usefixtures("project", "quick")
 def test_waiting_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `PATIENCE`, the error names the process that uses the workspace, and what to do."""
-    monkeypatch.setattr(workspace, "PATIENCE", 0.3)
+    """After `LONGEST_WAIT`, the error names the process that uses the workspace, and what to do."""
+    monkeypatch.setattr(workspace, "LONGEST_WAIT", 0.3)
     begun = time.monotonic()
     with (
         dvc_repro_running("download") as dvc,

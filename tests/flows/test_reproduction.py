@@ -250,8 +250,8 @@ def test_a_stage_waits_for_a_dvc_that_runs_it(pull: bool, tmp_path: Path) -> Non
 
 @pytest.mark.reliability("two at once", "a flow run that has waited for an hour", "ends; the message names the other")
 def test_waiting_for_a_busy_dvc_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `PATIENCE`, the stage fails with a message that names the process that uses the workspace."""
-    monkeypatch.setattr(workspace, "PATIENCE", 0.0)
+    """After `LONGEST_WAIT`, the stage fails with a message that names the process that uses the workspace."""
+    monkeypatch.setattr(workspace, "LONGEST_WAIT", 0.0)
     with dvc_repro_running("download") as other:
         outcome, _ = dvc_stage.reproduce("download", force=False, pull=False, upstream=False)
     assert (outcome.name, outcome.exit_code) == ("Failed", 1)

@@ -136,8 +136,8 @@ def test_a_run_waits_for_another_by_name() -> None:
 @pytest.mark.reliability("two at once", "a flow run that has waited for an hour", "ends; the message names the other")
 @pytest.mark.usefixtures("here")
 def test_waiting_for_a_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `PATIENCE`, the error names the run that holds the workspace and what to do."""
-    monkeypatch.setattr(workspace, "PATIENCE", 0.1)
+    """After `LONGEST_WAIT`, the error names the run that holds the workspace and what to do."""
+    monkeypatch.setattr(workspace, "LONGEST_WAIT", 0.1)
     with (
         another_run() as other,
         pytest.raises(workspace.WorkspaceBusyError) as busy,

@@ -66,12 +66,12 @@ def output(workspace: Path) -> Path:
 
 
 def choice(workspace: Path, members: Mapping[str, bytes], **params: Any) -> tuple[set[str], dict[str, str]]:
-    """Run the stage in this process; return the names taken and the reasons of the rejected ones, by name."""
+    """Run the stage in this process; return the names selected and the reasons of the rejected ones, by name."""
     prepare(workspace, members, **params)
     subsample.main()
-    taken = {Path(entry.path).name for entry in manifest.read(output(workspace) / "manifest.csv")}
+    selected = {Path(entry.path).name for entry in manifest.read(output(workspace) / "manifest.csv")}
     with (output(workspace) / "rejected.csv").open(newline="") as file:
-        return taken, {row["name"]: row["reason"] for row in csv.DictReader(file)}
+        return selected, {row["name"]: row["reason"] for row in csv.DictReader(file)}
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_number_of_photographs_asked_for_is_taken_half_of_each_class(tmp_pat
     prepare(tmp_path, members, photographs=10)
     process = run(tmp_path)
     assert process.returncode == 0, process.stderr
-    assert process.stderr.splitlines()[-1] == "10 photographs taken, 0 rejected"
+    assert process.stderr.splitlines()[-1] == "10 photographs selected, 0 rejected"
     entries = manifest.read(output(tmp_path) / "manifest.csv")
     assert Counter(entry.class_name for entry in entries) == {"cat": 5, "dog": 5}
     assert {entry.path for entry in entries} == {
@@ -100,8 +100,8 @@ def test_the_number_of_photographs_asked_for_is_taken_half_of_each_class(tmp_pat
         assert (entry.width, entry.height) == (64, 48)
         assert Path(entry.path).parts[:2] == ("photos", entry.class_name)
     assert json.loads((output(tmp_path) / "metrics.json").read_text()) == {
-        "looked_at": 10,
-        "taken": {"cat": 5, "dog": 5},
+        "examined": 10,
+        "selected": {"cat": 5, "dog": 5},
         "rejected": {"unreadable": 0, "same_bytes": 0, "same_bytes_two_classes": 0, "near_duplicate": 0, "excluded": 0},
     }
     assert (output(tmp_path) / "rejected.csv").read_text() == "name,reason\n"
@@ -124,9 +124,9 @@ def test_the_remainder_goes_to_the_first_classes(here: Path, photographs: int, e
     """With a number that the classes do not divide, the first classes by name have one photograph more."""
     members = {f"{name}/{n}.jpg": scene(10 * c + n) for c, name in enumerate(("bird", "cat", "dog")) for n in range(4)}
     choice(here, members, photographs=photographs)
-    taken = json.loads((output(here) / "metrics.json").read_text())["taken"]
-    assert list(taken) == ["bird", "cat", "dog"]
-    assert list(taken.values()) == expected
+    selected = json.loads((output(here) / "metrics.json").read_text())["selected"]
+    assert list(selected) == ["bird", "cat", "dog"]
+    assert list(selected.values()) == expected
 
 
 def test_a_smaller_choice_is_part_of_a_larger_one(here: Path) -> None:
@@ -135,14 +135,14 @@ def test_a_smaller_choice_is_part_of_a_larger_one(here: Path) -> None:
     dogs = {f"train/dog.{number}.jpg": scene(number + 12, quality=60) for number in range(20)}  # 12 to 19 equal cats
     smaller: set[str] = set()
     for photographs in range(2, 26):
-        taken, _ = choice(here, cats | dogs, photographs=photographs)
-        assert smaller < taken
-        assert len(taken) == photographs
-        smaller = taken
+        selected, _ = choice(here, cats | dogs, photographs=photographs)
+        assert smaller < selected
+        assert len(selected) == photographs
+        smaller = selected
 
 
 def test_another_seed_gives_another_choice(here: Path) -> None:
-    """Which photographs are taken depends on the seed."""
+    """Which photographs are selected depends on the seed."""
     choices = [choice(here, scenes(12, 12), photographs=8, seed=seed)[0] for seed in (0, 1)]
     assert choices[0] != choices[1]
 
@@ -183,15 +183,15 @@ UNREADABLE = {
 )
 @pytest.mark.parametrize(("data", "reason"), UNREADABLE.values(), ids=UNREADABLE)
 def test_an_unreadable_photograph_is_replaced_by_the_next(here: Path, data: bytes, reason: str) -> None:
-    """The number asked for is taken; the unreadable photograph is in rejected.csv with its reason."""
+    """The number asked for is selected; the unreadable photograph is in rejected.csv with its reason."""
     first = min(choice(here, scenes(8, 8), photographs=2)[0])
-    taken, rejected = choice(here, scenes(8, 8) | {f"train/{first}": data}, photographs=10)
-    assert len(taken) == 10
-    assert first not in taken
+    selected, rejected = choice(here, scenes(8, 8) | {f"train/{first}": data}, photographs=10)
+    assert len(selected) == 10
+    assert first not in selected
     assert rejected[f"train/{first}"].startswith(reason)
     assert len(rejected) == 1
     assert json.loads((output(here) / "metrics.json").read_text())["rejected"]["unreadable"] == 1
-    assert json.loads((output(here) / "metrics.json").read_text())["looked_at"] == 11
+    assert json.loads((output(here) / "metrics.json").read_text())["examined"] == 11
 
 
 @pytest.mark.reliability(
@@ -203,12 +203,12 @@ def test_of_copies_in_one_class_the_first_by_name_is_kept(here: Path) -> None:
     """The same bytes under several names are used once, however many photographs are asked for."""
     members = scenes(10, 10)
     members["train/cat.3.jpg"] = members["train/cat.5.jpg"] = members["train/cat.7.jpg"]
-    taken, rejected = choice(here, members, photographs=16)
-    assert "cat.3.jpg" in taken
+    selected, rejected = choice(here, members, photographs=16)
+    assert "cat.3.jpg" in selected
     assert rejected == {f"train/cat.{n}.jpg": "same_bytes: those of train/cat.3.jpg" for n in (5, 7)}
     for photographs in range(2, 16):
-        taken, _ = choice(here, members, photographs=photographs)
-        assert not taken & {"cat.5.jpg", "cat.7.jpg"}
+        selected, _ = choice(here, members, photographs=photographs)
+        assert not selected & {"cat.5.jpg", "cat.7.jpg"}
 
 
 @pytest.mark.reliability(
@@ -220,8 +220,8 @@ def test_copies_in_two_classes_are_all_rejected(here: Path) -> None:
     """The same photograph as a cat and as a dog is contradictory, so no copy is used."""
     members = scenes(10, 10)
     members["train/cat.3.jpg"] = members["train/cat.4.jpg"] = members["train/dog.5.jpg"]
-    taken, rejected = choice(here, members, photographs=16)
-    assert not taken & {"cat.3.jpg", "cat.4.jpg", "dog.5.jpg"}
+    selected, rejected = choice(here, members, photographs=16)
+    assert not selected & {"cat.3.jpg", "cat.4.jpg", "dog.5.jpg"}
     assert rejected == {
         "train/cat.3.jpg": "same_bytes_two_classes: those of train/dog.5.jpg, of class dog",
         "train/cat.4.jpg": "same_bytes_two_classes: those of train/dog.5.jpg, of class dog",
@@ -242,20 +242,20 @@ def test_empty_files_are_unreadable_not_copies(here: Path) -> None:
     "the second is rejected as `near_duplicate`, with the first's name",
 )
 def test_a_near_duplicate_is_rejected(here: Path) -> None:
-    """Of one photograph in two qualities only one is taken; the reason has the name of the other."""
+    """Of one photograph in two qualities only one is selected; the reason has the name of the other."""
     again = {f"train/cat.9{number}.jpg": scene(number, quality=50) for number in range(8)}
-    taken, rejected = choice(here, scenes(8, 8) | again, photographs=16)
+    selected, rejected = choice(here, scenes(8, 8) | again, photographs=16)
     twins = {f"train/cat.{number}.jpg": f"train/cat.9{number}.jpg" for number in range(8)}
     twins |= {twin: name for name, twin in twins.items()}
     assert rejected
     for name, reason in rejected.items():
-        assert Path(twins[name]).name in taken
+        assert Path(twins[name]).name in selected
         assert reason.startswith(f"near_duplicate: of {twins[name]}, ")
         assert reason.endswith(" of 256 bits differ")
 
 
 def user_paths(workspace: Path, source: str, place: str) -> tuple[dict[str, str], set[str]]:
-    """Run the stage; return the paths in rejected.csv, by name, and the sources of those taken."""
+    """Run the stage; return the paths in rejected.csv, by name, and the sources of those selected."""
     prepare(
         workspace, {f"{name}/{n}.jpg": scene(n + 10 * (name == "cat")) for n in range(5) for name in ("cat", "dog")}
     )
@@ -266,17 +266,17 @@ def user_paths(workspace: Path, source: str, place: str) -> tuple[dict[str, str]
     listed = manifest.read_rejected(output(workspace) / "rejected.csv")
     with (output(workspace) / "rejected.csv").open(newline="") as file:
         assert [row.get("path") or "" for row in csv.DictReader(file)] == [row.path for row in listed]
-    taken = manifest.read(output(workspace) / "manifest.csv")
-    return {row.name: row.path for row in listed}, {entry.source for entry in taken}
+    selected = manifest.read(output(workspace) / "manifest.csv")
+    return {row.name: row.path for row in listed}, {entry.source for entry in selected}
 
 
 def test_photographs_are_listed_with_the_users_path(here: Path) -> None:
     """Both lists have the path in the inbox beside that of the copy, and no such path for downloaded archives."""
     for place in ("inbox", "inbox/pets.zip"):
-        rejected, taken = user_paths(here, "inbox", place)
+        rejected, selected = user_paths(here, "inbox", place)
         assert rejected == {"cat/broken.jpg": f"{place}/cat/broken.jpg"}
-        assert taken <= {f"{place}/{name}/{n}.jpg" for name in ("cat", "dog") for n in range(5)}
-        assert len(taken) > 1
+        assert selected <= {f"{place}/{name}/{n}.jpg" for name in ("cat", "dog") for n in range(5)}
+        assert len(selected) > 1
     assert user_paths(here, "kaggle", "https://example.org") == ({"cat/broken.jpg": ""}, {""})
 
 
@@ -298,10 +298,10 @@ def test_the_limit_for_near_duplicates_is_a_parameter(here: Path) -> None:
 def test_invalid_file_names_are_replaced(here: Path) -> None:
     """Files are written under names that are valid on any file system; rejected.csv has the names of the archive."""
     members = {"cat/what?*.jpg": scene(0), "cat/A.JPG": scene(1), "cat/a.jpg": scene(2), "cat/b.jpg": b""}
-    taken, rejected = choice(here, members | {f"dog/{n}.jpg": scene(10 + n) for n in range(3)}, photographs=6)
-    assert len({name.casefold() for name in taken}) == 6
-    assert {Path(name).suffix for name in taken} == {".jpg", ".JPG"}
-    assert "cat.what__.jpg" in taken
+    selected, rejected = choice(here, members | {f"dog/{n}.jpg": scene(10 + n) for n in range(3)}, photographs=6)
+    assert len({name.casefold() for name in selected}) == 6
+    assert {Path(name).suffix for name in selected} == {".jpg", ".JPG"}
+    assert "cat.what__.jpg" in selected
     assert set(rejected) <= {"cat/b.jpg"}
 
 
@@ -356,8 +356,8 @@ def test_following_the_messages_ends_with_a_number_that_works(here: Path) -> Non
         prepare(here, members, photographs=photographs)
         with pytest.raises(ParamsError, match=rf"from 2 to {possible}: .*{reason}.* Received: {photographs}$"):
             subsample.main()
-    taken, _ = choice(here, members, photographs=9)
-    assert len(taken) == 9
+    selected, _ = choice(here, members, photographs=9)
+    assert len(selected) == 9
 
 
 @pytest.mark.reliability(
@@ -382,7 +382,7 @@ def test_too_many_rejected_photographs_end_the_stage(tmp_path: Path) -> None:
 
 
 def test_too_many_near_duplicates_end_the_stage_unless_allowed(here: Path) -> None:
-    """The message for frames of a film names the parameter `near_duplicates`; with null they are taken."""
+    """The message for frames of a film names the parameter `near_duplicates`; with null they are selected."""
     film = {f"{name}/{n}.jpg": scene(c, quality=50 + n) for c, name in enumerate(("cat", "dog")) for n in range(10)}
     prepare(here, film, photographs=20)
     with pytest.raises(DataError, match=r"9 near_duplicate .*, or lower `subsample\.near_duplicates`\.$"):
@@ -394,7 +394,7 @@ def test_too_many_near_duplicates_end_the_stage_unless_allowed(here: Path) -> No
     "training", "pictures of a single colour", "65 for near duplicates, unless `near_duplicates` is null"
 )
 def test_pictures_of_a_single_colour_are_near_duplicates(here: Path) -> None:
-    """Pictures without any structure have equal hashes, whatever their colours; with null they are taken."""
+    """Pictures without any structure have equal hashes, whatever their colours; with null they are selected."""
     flat: dict[str, bytes] = {}
     for number in range(20):
         file = io.BytesIO()
@@ -461,17 +461,17 @@ def test_photographs_for_which_the_disk_has_no_space_are_not_decoded(tmp_path: P
 
 
 def test_the_first_choice_is_taken_if_nothing_is_rejected(here: Path) -> None:
-    """The space required before decoding is that of the photographs taken, if no candidate is rejected."""
+    """The space required before decoding is that of the photographs selected, if no candidate is rejected."""
     prepare(here, scenes(12, 9), photographs=7)
     subsample.main()
     with zipfile.ZipFile(here / "artifacts/download/photos.zip") as archive:
         queues = subsample.queue_candidates(layouts.candidates(archive), seed=0)
-    taken = {Path(entry.path).name for entry in manifest.read(output(here) / "manifest.csv")}
-    assert {Path(member).name for member in selection.first_choice(queues, 7)} == taken
+    selected = {Path(entry.path).name for entry in manifest.read(output(here) / "manifest.csv")}
+    assert {Path(member).name for member in selection.first_choice(queues, 7)} == selected
 
 
 def corrected(workspace: Path, members: Mapping[str, bytes], decisions: Mapping[str, str], **params: Any) -> set[str]:
-    """Run the stage with corrections of members; return the names taken, and check that they are sorted by class."""
+    """Run the stage with corrections of members; return the names selected, and check that they are sorted by class."""
     rows = [Correction(hashlib.sha256(members[name]).hexdigest(), decision) for name, decision in decisions.items()]
     corrections.write(workspace / "corrections.csv", rows)
     return choice(workspace, members, **params)[0]
@@ -500,13 +500,13 @@ def test_a_corrected_class_changes_no_other_photograph(here: Path) -> None:
 
 
 def test_an_excluded_photograph_is_replaced(here: Path) -> None:
-    """It is in rejected.csv with its reason, the next of its class is taken, and the others stay."""
+    """It is in rejected.csv with its reason, the next of its class is selected, and the others stay."""
     members = scenes(8, 8)
     before, _ = choice(here, members, photographs=8)
     left_out = min(before)
-    taken = corrected(here, members, {f"train/{left_out}": corrections.EXCLUDE}, photographs=8)
-    assert len(before - taken) == len(taken - before) == 1
-    assert left_out not in taken
+    selected = corrected(here, members, {f"train/{left_out}": corrections.EXCLUDE}, photographs=8)
+    assert len(before - selected) == len(selected - before) == 1
+    assert left_out not in selected
     assert f"train/{left_out},excluded: by corrections.csv" in (output(here) / "rejected.csv").read_text()
     assert json.loads((output(here) / "metrics.json").read_text())["rejected"]["excluded"] == 1
 
@@ -524,8 +524,8 @@ def test_a_correction_settles_copies_in_two_classes(here: Path) -> None:
     """Of a file in two classes one is kept, in the class that its correction says."""
     members = scenes(4, 4)
     members["train/dog.1.jpg"] = members["train/cat.1.jpg"]
-    taken = corrected(here, members, {"train/cat.1.jpg": "dog"}, photographs=6)
-    assert "dog.1.jpg" not in taken
+    selected = corrected(here, members, {"train/cat.1.jpg": "dog"}, photographs=6)
+    assert "dog.1.jpg" not in selected
     assert class_of(here, "cat.1.jpg") == "dog"
 
 
@@ -550,12 +550,12 @@ def test_unknown_photographs_and_classes_are_refused_by_name(here: Path) -> None
 def test_classes_keep_their_proportions(here: Path) -> None:
     """With `as_they_are` a choice has the classes' proportions, and three of a rare one; a smaller is part of it."""
     members = scenes(60, 4)
-    taken, _ = choice(here, members, photographs=32, balance="as_they_are")
-    counts = Counter(name.split(".")[0] for name in taken)
+    selected, _ = choice(here, members, photographs=32, balance="as_they_are")
+    counts = Counter(name.split(".")[0] for name in selected)
     assert counts["cat"] + counts["dog"] == 32
     assert 3 <= counts["dog"] <= 4
     smaller, _ = choice(here, members, photographs=16, balance="as_they_are")
-    assert smaller < taken
+    assert smaller < selected
     everything, _ = choice(here, members, photographs=64, balance="as_they_are")
     assert len(everything) == 64
 

@@ -46,9 +46,9 @@ Finding = Usable | Rejected
 
 
 class Choice(NamedTuple):
-    """The candidates examined, divided into those taken and those rejected, each in the order of examination."""
+    """The candidates examined, divided into those selected and those rejected, each in the order of examination."""
 
-    taken: list[Usable]
+    selected: list[Usable]
     rejected: list[Rejected]
 
 
@@ -119,7 +119,7 @@ def choose(
     photographs: int,
     *,
     near_duplicates: int | None,
-    on_taken: Callable[[], object] = lambda: None,
+    on_selected: Callable[[], object] = lambda: None,
 ) -> Choice:
     """Take photographs from each class in turn until there are enough, or a class has no more.
 
@@ -130,7 +130,7 @@ def choose(
         photographs: how many to take, in all classes together.
         near_duplicates: in how many bits the perceptual hashes of near duplicates may differ; None: only bytes are
             compared.
-        on_taken: called for each photograph taken.
+        on_selected: called for each photograph selected.
     """
     index = HashIndex()
     choice = Choice([], [])
@@ -139,8 +139,8 @@ def choose(
         if usable is None:
             break
         index.add(usable.candidate.member, usable.fingerprint)
-        choice.taken.append(usable)
-        on_taken()
+        choice.selected.append(usable)
+        on_selected()
     return choice
 
 

@@ -25,7 +25,7 @@ class Thresholds(BaseModel):
     """The content of `thresholds` in `model.json`.
 
     Attributes:
-        coverage: fraction of the photographs that are meant to be answered with their own class or "not sure".
+        coverage: fraction of the photographs whose own class is meant to be plausible.
         calibrated: whether this holds for each class or, with few validation photographs of a class, for all together;
             "none" if these are too few as well, so that the answer is never "not sure".
         plausible: by class, the probability from which the class is plausible.

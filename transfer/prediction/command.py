@@ -224,8 +224,8 @@ def _add_least_certain(parser: argparse.ArgumentParser) -> None:
         "--least-certain",
         type=least_certain.count,
         metavar="N",
-        help="write only the N photographs to label next, the most important first: those that the network doubts "
-        "most and that differ from each other",
+        help="write only the N photographs to label next, the most important first: those that the network is "
+        "least certain of, and that differ from each other",
     )
     parser.add_argument(
         "--sheet",

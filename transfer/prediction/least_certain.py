@@ -1,4 +1,4 @@
-"""Least certain: which photographs to label next, by the network's doubt and by their variety."""
+"""Least certain: which photographs to label next, by the network's uncertainty and by their variety."""
 
 import argparse
 import io
@@ -54,10 +54,10 @@ def sheet_file(argument: str) -> Path:
 def rank(predictions: Sequence["Prediction"], features: Features, *, number: int) -> list[int]:
     """Choose photographs whose labels would teach the network most, the most important one first.
 
-    The first is the least certain one. Each next one has the largest product of doubt and of distance to the nearest
+    The first is the least certain one. Each next one has the largest product of uncertainty and distance to the nearest
     chosen one: farthest-first traversal (Gonzalez, 1985, "Clustering to Minimize the Maximum Intercluster Distance";
     for labels, Sener and Savarese, 2018, "Active Learning for Convolutional Neural Networks: A Core-Set Approach"),
-    weighted by doubt. So no copies of one doubtful photograph are chosen as long as there are others.
+    weighted by uncertainty. So no copies of one photograph are chosen as long as there are others.
 
     Args:
         predictions: of the photographs.
@@ -67,22 +67,22 @@ def rank(predictions: Sequence["Prediction"], features: Features, *, number: int
     Returns:
         Indices of the chosen photographs.
     """
-    doubts = np.array([doubt(prediction) for prediction in predictions])
+    uncertainties = np.array([uncertainty(prediction) for prediction in predictions])
     directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    distances = np.ones(len(doubts))  # to the nearest chosen one: 1 less the cosine
-    left = np.ones(len(doubts), bool)
+    distances = np.ones(len(uncertainties))  # to the nearest chosen one: 1 less the cosine
+    left = np.ones(len(uncertainties), bool)
     chosen: list[int] = []
-    while len(chosen) < min(number, len(doubts)):
-        worth = np.where(left, doubts * distances, -1)
+    while len(chosen) < min(number, len(uncertainties)):
+        worth = np.where(left, uncertainties * distances, -1)
         [equal] = np.nonzero(worth == worth.max())
-        best = int(equal[doubts[equal].argmax()])
+        best = int(equal[uncertainties[equal].argmax()])
         chosen.append(best)
         left[best] = False
         distances = np.minimum(distances, np.maximum(1 - directions @ directions[best], 0))
     return chosen
 
 
-def doubt(prediction: "Prediction") -> float:
+def uncertainty(prediction: "Prediction") -> float:
     """Return one less the margin between the two most probable classes: 0 for certainty, 1 for two equal classes."""
     *_, second, first = sorted(prediction.probabilities.values())
     return 1 - (first - second)

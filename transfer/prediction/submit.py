@@ -146,7 +146,7 @@ def _reported_bound(probabilities: NDArray[np.float64]) -> float:
     bound = submission.best_bound(probabilities)
     before, after = (submission.log_loss(probabilities, bound=each) for each in (0, bound))
     log.info(
-        "Clipped to %.4f from 0 and 1, the best for %d validation photographs and one surprise; "
+        "Clipped to %.4f from 0 and 1, the best for %d validation photographs and one wrong prediction more; "
         "their log loss is %.4f, and %.4f without clipping.",
         *(bound, len(probabilities), after, before),
     )

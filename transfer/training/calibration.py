@@ -30,7 +30,7 @@ def choose_temperature(labels: Labels, probabilities: Probabilities) -> float:
     with hardly an error would otherwise ask for boundless confidence.
 
     Args:
-        labels: class numbers of the validation photographs, in an order in which neighbours are alike, as by class.
+        labels: class numbers of the validation photographs, in an order in which neighbours are similar, as by class.
         probabilities: a network's probabilities for these photographs.
     """
     if len(labels) < _FEWEST:

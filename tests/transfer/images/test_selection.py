@@ -141,8 +141,8 @@ def usable(class_name: str, count: int, *, first: int = 0) -> Iterator[Usable]:
 def test_no_more_candidates_are_examined_than_needed() -> None:
     """Classes take turns, and findings that are not needed are not requested."""
     cats, dogs = usable("cat", 10), usable("dog", 10, first=10)
-    taken, rejected = selection.choose([cats, dogs], 5, near_duplicates=24)
-    assert [photograph.sha256 for photograph in taken] == ["cat.0", "dog.10", "cat.1", "dog.11", "cat.2"]
+    selected, rejected = selection.choose([cats, dogs], 5, near_duplicates=24)
+    assert [photograph.sha256 for photograph in selected] == ["cat.0", "dog.10", "cat.1", "dog.11", "cat.2"]
     assert rejected == []
     assert next(cats).sha256 == "cat.3"
 
