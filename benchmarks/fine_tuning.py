@@ -9,6 +9,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -23,23 +24,28 @@ from transfer.runtime import params
 from transfer.training import fit
 
 PHOTOGRAPHS = 96
-SIZE = params.load("extract_features", extract_features.Params).image_size
 BATCH = 32
 ROUNDS = 3
 BOUNDARY = "block4_pool"
 
 
+@cache
+def image_size() -> int:
+    """Return the pixels per edge that params.yaml names."""
+    return params.load("extract_features", extract_features.Params).image_size
+
+
 def head() -> keras.Model:
     """Build the head that params.yaml describes."""
     settings = params.load("train_head", train_head.Params)
-    feature_map = vgg16.shape_after(vgg16.POOLED, image_size=SIZE)
+    feature_map = vgg16.shape_after(vgg16.POOLED, image_size=image_size())
     return heads.build(settings.head, feature_map=feature_map, classes=2, seed=0, number=settings.heads)
 
 
 def top_in(computed_in: precision.Precision, imagenet: weights.Weights) -> keras.Model:
     """Build the layers above the boundary, with those of the base computing in a precision."""
     dtype = precision.training_policy(computed_in)
-    activations = keras.Input(vgg16.shape_after(BOUNDARY, image_size=SIZE))
+    activations = keras.Input(vgg16.shape_after(BOUNDARY, image_size=image_size()))
     return keras.Sequential([activations, *vgg16.top_layers(imagenet, above=BOUNDARY, dtype=dtype), head()])
 
 
@@ -47,8 +53,12 @@ def cached_views(folder: Path, pixels: np.ndarray, imagenet: weights.Weights) ->
     """Compute and write the rows of `pixels`, and return them as the dataset of the stage `fine_tune`."""
     recipe = {"benchmark": True}
     store.write_recipes(folder, {0: recipe})
-    frozen = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *vgg16.frozen_layers(imagenet, through=BOUNDARY)])
-    entries = [manifest.Entry(str(n), "ab"[n % 2], f"{n:064}", SIZE, SIZE, "train") for n in range(len(pixels))]
+    frozen = keras.Sequential(
+        [keras.Input((image_size(), image_size(), 3)), *vgg16.frozen_layers(imagenet, through=BOUNDARY)]
+    )
+    entries = [
+        manifest.Entry(str(n), "ab"[n % 2], f"{n:064}", image_size(), image_size(), "train") for n in range(len(pixels))
+    ]
     for entry, activation in zip(entries, frozen.predict(pixels, batch_size=BATCH, verbose=0), strict=True):
         row = store.to_row(activation, activation[:1, :1])
         path = folder / "0" / f"{entry.sha256}.npz"
@@ -74,12 +84,12 @@ def bare_seconds(model: keras.Model, batches: list[dataset.Batch]) -> float:
 def main() -> None:
     """Measure in turns, after one epoch of each that compiles the step, and print the ratios."""
     imagenet = weights.random(seed=0)
-    pixels = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPHS, SIZE, SIZE, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (PHOTOGRAPHS, image_size(), image_size(), 3), dtype=np.uint8)
     labels = (np.arange(PHOTOGRAPHS) % 2).astype(np.float32)[:, None]
     tops = {computed_in: top_in(computed_in, imagenet) for computed_in in get_args(precision.Precision)}
     full = keras.Sequential(
         [
-            keras.Input((SIZE, SIZE, 3), dtype="uint8"),
+            keras.Input((image_size(), image_size(), 3), dtype="uint8"),
             *vgg16.frozen_layers(imagenet, through=BOUNDARY),
             *vgg16.top_layers(imagenet, above=BOUNDARY),
             head(),
@@ -101,7 +111,9 @@ def main() -> None:
 
 
 def _print_rounds(rounds: list[dict[str, float]]) -> None:
-    print(f"{SIZE} px, {PHOTOGRAPHS} photographs per epoch, {ROUNDS} rounds; milliseconds per photograph: median")
+    print(
+        f"{image_size()} px, {PHOTOGRAPHS} photographs per epoch, {ROUNDS} rounds; milliseconds per photograph: median"
+    )
     for name in rounds[0]:
         middle = 1000 * statistics.median(times[name] for times in rounds) / PHOTOGRAPHS
         print(f"{name:25}{middle:7.1f}  {_ratio(rounds, 'full network', name)} times as fast as the full network")

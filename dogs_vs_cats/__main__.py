@@ -223,7 +223,10 @@ def serve(
 
 @app.command()
 def worker(*, sweeps: OfSweeps = False) -> None:
-    """Run a worker for the Prefect server at PREFECT_API_URL, or else that of `make serve` on this machine."""
+    """Run a worker for the Prefect server at PREFECT_API_URL.
+
+    Without that variable, it works for the server of `make serve` on this machine.
+    """
     workspace.replace(workspace.current(), "flows.worker", *(["--sweeps"] if sweeps else []))
 
 
