@@ -56,9 +56,14 @@ def run(folder: Path, module: str, *arguments: str) -> int:
     Returns:
         Its exit code, or 128 and the number of the signal that ended it, as a shell reports it.
     """
-    process = subprocess.Popen(_command(module, arguments), cwd=folder, env=environment(folder))  # noqa: S603 - no shell
-    with _forwarded_signals(process):
-        code = process.wait()
+    command, variables = _command(module, arguments), environment(folder)
+    with _forwarded_signals() as (children, early):
+        children.append(subprocess.Popen(command, cwd=folder, env=variables))  # noqa: S603 - no shell
+        if early:
+            children[0].terminate()
+        code = children[0].wait()
+    if early:
+        return 128 + early[0]
     return code if code >= 0 else 128 - code
 
 
@@ -89,16 +94,26 @@ def _execute(command: list[str], variables: dict[str, str]) -> NoReturn:
 
 
 @contextmanager
-def _forwarded_signals(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Forward SIGTERM and SIGHUP to a child process during the block; Ctrl-C reaches it without help."""
+def _forwarded_signals() -> Iterator[tuple[list["subprocess.Popen[bytes]"], list[int]]]:
+    """Forward SIGTERM and SIGHUP to a child process during the block; Ctrl-C reaches it without help.
+
+    Yields:
+        A list to add the child to, and one of the signals that arrive before, which the child may not have received.
+        A signal that this process ignores is ignored by both.
+    """
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
     def forward(number: int, _: object) -> None:
-        if number != signal.SIGINT:
-            process.send_signal(number)
+        if not children:
+            early.append(number)
+        elif number != signal.SIGINT:
+            children[0].send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in signals.handled_signals()}
+    numbers = [number for number in signals.handled_signals() if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
-        yield
+        yield children, early
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
