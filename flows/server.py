@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prefect.context import get_settings_context
@@ -172,13 +172,30 @@ def connected() -> Iterator[None]:
             yield
     else:
         print("Starting a Prefect server for this run; `make serve` keeps one running.", file=sys.stderr, flush=True)
-        port = free_port()
-        with running(port), temporary_settings({PREFECT_API_URL: at(port)}):
+        with _temporary() as port, temporary_settings({PREFECT_API_URL: at(port)}):
             try:
                 yield
             finally:  # logs and events are sent in the background: send the rest while the server runs
                 APILogWorker.drain_all(_DRAINING)
                 EventsWorker.drain_all(_DRAINING)
+
+
+@contextmanager
+def _temporary() -> Iterator[int]:
+    """Run a server at a free port during the block; yield the port.
+
+    Another program may take the port before the server does; then one other port is tried.
+    """
+    with ExitStack() as stack:
+        port = free_port()
+        try:
+            stack.enter_context(running(port))
+        except NotStartedError:
+            if not server_problems.port_problem(_HOST, port):
+                raise
+            port = free_port()
+            stack.enter_context(running(port))
+        yield port
 
 
 def free_port() -> int:

@@ -228,6 +228,32 @@ def test_a_used_port_is_named_before_the_start(capsys: pytest.CaptureFixture[str
     assert not (tmp_path / "prefect/server.log").exists()
 
 
+STAND_IN = """\
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"true")
+
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.usefixtures("no_prefect_server")
+def test_a_temporary_server_finds_another_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another program takes the port that was free, the temporary server of a run starts at another one."""
+    port = server.free_port()
+    monkeypatch.setattr(server, "command", lambda port: [sys.executable, "-c", STAND_IN, str(port)])
+    with answering(404, b"") as address:
+        ports = iter([int(address[17:-4]), port])
+        monkeypatch.setattr(server, "free_port", lambda: next(ports))
+        with server.connected():
+            assert PREFECT_API_URL.value() == server.at(port)
+
+
 @pytest.mark.usefixtures("no_prefect_server")
 def test_a_home_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A PREFECT_HOME that cannot be created ends with the disk's exit code and its name."""
