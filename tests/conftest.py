@@ -134,9 +134,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-@pytest.fixture(autouse=True)
-def _default_signals() -> None:
-    """Let processes that a test starts receive SIGINT, SIGTERM and SIGHUP, which they ignore if this process does.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let processes that a test or fixture starts receive SIGINT, SIGTERM and SIGHUP, which this process may ignore.
 
     A test process of xdist, or one behind `&`, ignores SIGINT; one under `nohup` ignores SIGHUP; after a stage has run
     in this process, it ignores all of them.
