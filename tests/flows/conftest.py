@@ -294,6 +294,11 @@ def ask(method: str, address: str, body: object = None) -> Any:
     return answer.json() if answer.content else None
 
 
+def has_ended(run: Mapping[str, Any]) -> bool:
+    """Return whether a flow run or task run is in a final state, as the server knows it."""
+    return run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
 def copy_database(home: Path, other: Path) -> None:
     """Copy a server's database; that in `EMPTY` has no runs. A copy takes half a second, a new one fifteen."""
     other.mkdir()

