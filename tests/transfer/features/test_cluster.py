@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import distributed
 import pytest
 
 from tasks import extract_features
 from tests import clusters
-from tests.tasks.conftest import environment, file_contents, hanging, kill_once, prepare_workspace
-from transfer.features import cache, cluster, cluster_job, extraction, store
+from tests.tasks.conftest import environment, hanging, kill_once, prepare_workspace
+from transfer.features import cache, cluster, cluster_job, cluster_session, cluster_worker, extraction, store
 from transfer.images import manifest
 from transfer.runtime.errors import ParamsError
 
 ROOT = Path(__file__).parents[3]
 ROWS = 80  # of 50 photographs, 30 of them for training with a view each
 FEATURES = Path(".cache/features")
+PATIENT = cluster_job.Timeouts(state=600, batch=60, batch_factor=0, no_worker=600, poll=0.1)  # with slow workers
 pytestmark = pytest.mark.long
 
 
@@ -41,7 +43,7 @@ def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     caplog.set_level(logging.INFO)
     monkeypatch.delenv("DOGS_VS_CATS_CACHE", raising=False)
     monkeypatch.setattr(extraction, "use_one_thread_per_replica", lambda: None)  # TensorFlow has begun in this process
-    monkeypatch.setattr(cluster_job, "TIMEOUTS", cluster_job.Timeouts(batch=5, batch_factor=0, poll=0.1))
+    monkeypatch.setattr(cluster_job, "TIMEOUTS", PATIENT)
     folder = tmp_path / "a workspace"
     shutil.copytree(prepared, folder, copy_function=os.link)
     monkeypatch.chdir(folder)
@@ -107,8 +109,8 @@ def when_stored(monkeypatch: pytest.MonkeyPatch, count: int, action: Callable[[]
 
 
 def rows() -> dict[str, bytes]:
-    """Return the complete rows in the feature cache; a killed process may have left temporary files."""
-    return {name: content for name, content in file_contents(FEATURES).items() if name.endswith(".npz")}
+    """Return the complete rows in the feature cache, also while a process writes more."""
+    return {str(path.relative_to(FEATURES)): path.read_bytes() for path in FEATURES.glob("*/*.npz")}
 
 
 def extract_on(address: str) -> dict[str, bytes]:
@@ -150,6 +152,22 @@ def test_frozen_workers_do_not_stop_the_extraction(
     assert "this machine computes alone until there is one." in caplog.text
 
 
+def goes_on_without_workers(monkeypatch: pytest.MonkeyPatch, *, refused: int) -> None:
+    """Let this machine wait for workers until so many of them have been refused for their rows, and no longer."""
+    check, remaining = cluster_session.check_known_rows, [refused]
+
+    def checking(*rows: Any, **options: Any) -> None:
+        try:
+            check(*rows, **options)
+        except cluster_job.WorkerError:
+            remaining[0] -= 1
+            if remaining[0] == 0:
+                monkeypatch.setattr(cluster_job, "TIMEOUTS", PATIENT._replace(no_worker=0))
+            raise
+
+    monkeypatch.setattr(cluster_session, "check_known_rows", checking)
+
+
 @pytest.mark.reliability(
     "tampered", "a worker of a Dask cluster that computes wrong rows", "it gets no work; rows are computed here"
 )
@@ -161,7 +179,7 @@ def test_a_worker_with_wrong_rows_gets_no_work(
 ) -> None:
     """A worker whose row of the known photograph differs is named; without others this machine goes on alone."""
     two_workers.wait_for_workers(2)
-    monkeypatch.setattr(cluster_job, "TIMEOUTS", cluster_job.Timeouts(no_worker=3, poll=0.1))
+    goes_on_without_workers(monkeypatch, refused=2)
     with two_workers.faulty("wrong rows"):
         assert extract_on(two_workers.address) == expected
     assert "gets no work: its rows of a known photograph must be those of this machine" in caplog.text
@@ -179,6 +197,8 @@ def test_a_worker_of_another_version_gets_no_work(
     worker = two_workers.start_worker(PYTHONPATH=str(other))
     try:
         two_workers.wait_for_workers(3)
+        with distributed.Client(two_workers.address, set_as_default=False) as client:
+            client.run(cluster_worker.versions)  # so that the new one answers as soon as the others, which do all work
         assert extract_on(two_workers.address) == expected
     finally:
         worker.terminate()
@@ -279,14 +299,15 @@ def test_without_workers_the_stage_goes_on_alone(
     tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a worker for a minute, and without a scheduler, this machine computes alone, and says so."""
-    monkeypatch.setattr(cluster_job, "TIMEOUTS", cluster_job.Timeouts(no_worker=0.5, poll=0.1, connection=1))
+    monkeypatch.setattr(cluster_job, "TIMEOUTS", PATIENT._replace(no_worker=0.5))
     started = clusters.Cluster(tmp_path)
     try:
         assert extract_on(started.address) == expected
     finally:
         started.stop()
-    assert re.search("No worker has been ready for . seconds; this machine computes alone", caplog.text)
+    assert re.search(r"No worker has been ready for \d+ seconds; this machine computes alone", caplog.text)
     shutil.rmtree(FEATURES)
+    monkeypatch.setattr(cluster_job, "TIMEOUTS", PATIENT._replace(connection=1))
     assert extract_on(started.address) == expected
     assert f"The scheduler {started.address} does not answer" in caplog.text
 
