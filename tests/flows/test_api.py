@@ -57,7 +57,7 @@ def rendered(address: str, profile: Path) -> str:
     if browser is None:
         pytest.skip("needs Chromium")
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
-    command = [browser, *options, "--timeout=8000", "--virtual-time-budget=8000", "--dump-dom", address]
+    command = [browser, *options, "--timeout=120000", "--virtual-time-budget=8000", "--dump-dom", address]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 

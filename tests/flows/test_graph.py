@@ -21,12 +21,15 @@ GRAPH = {
 }
 HOLDING = """\
 import time
+from pathlib import Path
 from dvc.repo import Repo
 
 repo = Repo(".")
 with repo.lock:
     print("held", flush=True)
-    time.sleep(0.7)
+    while not Path("go").exists():
+        time.sleep(0.01)
+    time.sleep(0.7)  # in which the check tries again, and logs nothing more
 """
 
 
@@ -155,10 +158,18 @@ def test_broken_params_are_named() -> None:
 def test_the_check_waits_for_a_lock_of_dvc() -> None:
     """While another process holds DVC's lock, that is logged once; then the check goes on."""
     output: list[str] = []
+
+    def release(line: str) -> None:
+        output.append(line)
+        Path("go").touch()
+
     with subprocess.Popen([sys.executable, "-c", HOLDING], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
-        assert graph.changes(GRAPH, output.append) == {}
+        try:
+            assert graph.changes(GRAPH, release) == {}
+        finally:
+            holder.kill()
     assert output == ["Waiting for another process to finish with the workspace."]
 
 

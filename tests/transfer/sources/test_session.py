@@ -188,13 +188,13 @@ def test_in_a_thread_the_timeout_of_the_socket_holds(server: StandIn, target: Pa
     """A download in another thread than the main one works, and a server that stalls does not keep it waiting."""
     server.faults = [Fault(stall_after=1000)]
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(fetch, server, target, ONE_RETRY._replace(read_timeout=0.2)).result(timeout=20)
+        pool.submit(fetch, server, target, ONE_RETRY._replace(read_timeout=1)).result(timeout=60)
     assert target.read_bytes() == BODY
 
 
 def test_slow_connection_has_enough_time(server: StandIn, target: Path) -> None:
-    """A body may take many times the read timeout, if it is not slower than the lowest rate."""
-    server.faults = [Fault(trickle=0.01)]
-    server.body = b"slowly" * 10
-    http.download(server.address, target, policy=NO_RETRY._replace(read_timeout=0.1, min_rate=10))
+    """A body may take several times the read timeout, if it is not slower than the lowest rate."""
+    server.faults = [Fault(trickle=0.03)]
+    server.body = b"slowly" * 20
+    http.download(server.address, target, policy=NO_RETRY._replace(read_timeout=1, min_rate=2))
     assert target.read_bytes() == server.body

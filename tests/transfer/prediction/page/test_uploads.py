@@ -9,7 +9,7 @@ import requests
 
 from transfer.prediction.page.uploads import Limits, Uploads
 
-SMALL = Limits(photographs=3, photograph_bytes=100_000, request_bytes=250_000, held_bytes=250_000, seconds=1)
+SMALL = Limits(photographs=3, photograph_bytes=100_000, request_bytes=250_000, held_bytes=250_000, seconds=60)
 BOUNDARY = "photographs"
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
@@ -135,13 +135,20 @@ def test_other_types_are_refused(limited: Any, kind: str) -> None:
 
 
 @pytest.mark.reliability("network", "an upload that stops", "408 after a time limit; the others are served meanwhile")
-def test_a_request_that_does_not_arrive_is_ended(limited: Any, paint: Callable[..., bytes]) -> None:
+def test_a_request_that_does_not_arrive_is_ended(
+    small: Any, serve: Callable[..., Any], paint: Callable[..., bytes]
+) -> None:
     """A request has a time to arrive; others are answered meanwhile."""
-    with socket.create_connection(("127.0.0.1", limited.port), timeout=300) as client:
-        head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{limited.port}\r\nContent-Length: 1000\r\n"
+    hasty = Uploads(SMALL._replace(seconds=2))
+    with (
+        serve(small._replace(uploads=hasty)) as page,
+        socket.create_connection(("127.0.0.1", page.port), timeout=300) as client,
+    ):
+        head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\nContent-Length: 1000\r\n"
         client.sendall(f"{head}Content-Type: {FORM['Content-Type']}\r\n\r\n".encode() + part(b"a"))
-        assert limited.predict(("a.jpg", paint("red"))).ok
+        assert page.predict(("a.jpg", paint("red"))).ok
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+    assert hasty._held == 0
 
 
 def test_all_requests_together_have_a_limit(small: Any, limited: Any, paint: Callable[..., bytes]) -> None:
