@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from tests.flows.conftest import SECONDS, ask, wait
+from tests.flows.conftest import SECONDS, ask, has_ended, wait
 
 
 class Served(NamedTuple):
@@ -49,14 +49,21 @@ class Served(NamedTuple):
 
     def ended(self, number: str, *, seconds: float = SECONDS) -> dict[str, Any]:
         """Wait until a flow run has ended; return it."""
-        over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        wait(lambda: self.run(number)["state_type"] in over, seconds=seconds, pause=0.5)
+        wait(lambda: has_ended(self.run(number)), seconds=seconds, pause=0.5)
         return self.run(number)
 
-    def stages(self, number: str) -> dict[str, str]:
-        """Return the names of the states of a flow run's task runs, by the names of the task runs."""
-        found = self.post("task_runs/filter", flow_runs={"id": {"any_": [number]}})
-        return {task["name"]: task["state_name"] for task in found}
+    def stages(self, number: str, expected: int) -> dict[str, str]:
+        """Return the names of the states of a flow run's task runs by their names, when so many have ended.
+
+        Their events arrive with a delay.
+        """
+
+        def found() -> list[dict[str, Any]]:
+            runs: list[dict[str, Any]] = self.post("task_runs/filter", flow_runs={"id": {"any_": [number]}})
+            return runs
+
+        wait(lambda: sum(map(has_ended, found())) >= expected, pause=0.2)
+        return {task["name"]: task["state_name"] for task in found()}
 
 
 def set_params(project: Path, section: str, **values: Any) -> None:
