@@ -213,7 +213,7 @@ def calibrate(
         heads.divide_log_odds(above.layers[-1], temperature)
         predicted = calibration.at_temperature(predicted, temperature)
         log.info("The log odds are divided by the temperature %.3g, which improves the probabilities.", temperature)
-    fitted = thresholds.fit(
+    return temperature, thresholds.fit(
         labels,
         predicted,
         neighbours.distance_to(rows, neighbours=thresholds.NEIGHBOURS)(others),
@@ -222,7 +222,6 @@ def calibrate(
         lost=settings.answers.lost,
         rows=neighbours.write(rows_file, rows),
     )
-    return temperature, fitted
 
 
 def _cached(
