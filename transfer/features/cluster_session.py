@@ -133,7 +133,8 @@ class Session:
     async def _threads(self) -> dict[str, int]:
         """Return the number of threads of each worker that the scheduler knows; none if it does not answer."""
         try:
-            return dict(await asyncio.wait_for(self._client.nthreads(), cluster_job.TIMEOUTS.state))
+            async with asyncio.timeout(cluster_job.TIMEOUTS.state):  # `wait_for` may lose a cancellation in Python 3.11
+                return dict(await self._client.nthreads())
         except (OSError, RuntimeError):  # also of a connection that is closed
             return {}
 
@@ -172,9 +173,9 @@ class Session:
     async def _send_weights(self, address: str) -> None:
         async with self._sending_weights:
             content = await asyncio.to_thread(self._job.inputs.weights.read_bytes)
-            sent = self._client.scatter([content], workers=[address], hash=False)
             try:
-                (data,) = await asyncio.wait_for(sent, cluster_job.TIMEOUTS.first_batch)
+                async with asyncio.timeout(cluster_job.TIMEOUTS.first_batch):
+                    (data,) = await self._client.scatter([content], workers=[address], hash=False)
             except OSError as error:  # also a timeout
                 raise WorkerError(f"it must receive the weights. Received: {reason(error)}") from None
             await self._ask(
@@ -226,7 +227,8 @@ class Session:
         """
         future = self._client.submit(function, *arguments, workers=[address], pure=False)
         try:
-            return await asyncio.wait_for(future, seconds)
+            async with asyncio.timeout(seconds):
+                return await future
         except TimeoutError:
             raise WorkerError(f"it must answer within {seconds:.0f} seconds") from None
         except asyncio.CancelledError:

@@ -61,7 +61,7 @@ class Scheduler:
             answer.set_result(ANSWER * len(batch.views))
 
 
-def run(job: Job, scheduler: Scheduler | None = None, *, photographs: int = 4) -> None:
+def run(job: Job, scheduler: "Scheduler | Late | None" = None, *, photographs: int = 4) -> None:
     """Compute two views of each of some photographs, the first as the known photograph, in batches of up to eight."""
     known = shots(0, 2)
     others = [shot for number in range(1, photographs) for shot in shots(number, 2)]
@@ -131,3 +131,37 @@ def test_only_a_photograph_that_ends_a_worker_alone_is_named(
     ]
     assert here == guilty
     assert scheduler.joined == 3 + cluster_job.MAX_LOSSES + 1
+
+
+class Late:
+    """A scheduler without workers that answers a second time when all rows are stored, some steps of the loop later."""
+
+    def __init__(self, steps: int) -> None:
+        self.calls, self.complete, self._steps = 0, asyncio.Event(), steps
+
+    async def nthreads(self) -> dict[str, int]:
+        """Return no worker."""
+        self.calls += 1
+        if self.calls > 1:
+            await self.complete.wait()
+            for _ in range(self._steps):
+                await asyncio.sleep(0)
+        return {}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("steps", range(6))
+def test_an_answer_of_the_scheduler_at_the_end_delays_nothing(
+    job: Job, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extraction ends when its last row is stored, also if the scheduler answers in this moment."""
+    monkeypatch.setattr(cluster_job, "TIMEOUTS", cluster_job.Timeouts(poll=0, no_worker=0))
+    scheduler, counts = Late(steps), list[int]()
+
+    def advance(count: int) -> None:
+        counts.append(count)
+        if sum(counts) == 8:
+            scheduler.complete.set()
+
+    run(job._replace(advance=advance), scheduler)
+    assert sum(counts) == 8
