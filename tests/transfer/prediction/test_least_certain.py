@@ -23,10 +23,10 @@ def near(direction: int, *, seed: int) -> np.ndarray:
     return (np.eye(16)[direction] + np.random.default_rng(seed).normal(0, 0.01, 16)).astype(np.float32)
 
 
-def test_near_copies_of_one_doubtful_photograph_are_not_all_chosen() -> None:
-    """Five copies are the most doubtful: one of them is chosen, then other doubtful photographs, then certain ones."""
-    doubtful = [0.5, 0.501, 0.499, 0.502, 0.498]
-    predictions = [prediction(dog) for dog in (0.99, *doubtful, 0.7, 0.3, 0.98)]
+def test_near_copies_of_one_uncertain_photograph_are_not_all_chosen() -> None:
+    """Five copies are the least certain: one of them is chosen, then other uncertain photographs, then certain ones."""
+    uncertain = [0.5, 0.501, 0.499, 0.502, 0.498]
+    predictions = [prediction(dog) for dog in (0.99, *uncertain, 0.7, 0.3, 0.98)]
     directions = [1, 0, 0, 0, 0, 0, 2, 3, 4]
     features = np.stack([near(direction, seed=number) for number, direction in enumerate(directions)])
     first, *others = least_certain.rank(predictions, features, number=3)
@@ -35,20 +35,20 @@ def test_near_copies_of_one_doubtful_photograph_are_not_all_chosen() -> None:
 
 
 def test_all_photographs_are_ranked_if_more_are_asked_for() -> None:
-    """Each is chosen once, equal ones by doubt; photographs without any activation are ranked, too."""
+    """Each is chosen once, equal ones by uncertainty; photographs without any activation are ranked, too."""
     predictions = [prediction(dog) for dog in (0.9, 0.6, 0.8)]
     assert least_certain.rank(predictions, np.zeros((3, 4), np.float32), number=9) == [1, 2, 0]
     assert least_certain.rank(predictions, np.ones((3, 4), np.float32), number=9) == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "doubt"),
+    ("probabilities", "uncertainty"),
     [((0.5, 0.5), 1.0), ((1.0, 0.0), 0.0), ((0.4, 0.4, 0.2), 1.0), ((0.7, 0.2, 0.1), 0.5)],
 )
-def test_doubt_is_small_for_a_large_margin(probabilities: tuple[float, ...], doubt: float) -> None:
+def test_uncertainty_is_small_for_a_large_margin(probabilities: tuple[float, ...], uncertainty: float) -> None:
     """It counts the two most probable classes alone."""
     named = dict(zip("abc", probabilities, strict=False))
-    assert least_certain.doubt(Prediction("a", probabilities[0], named, "a")) == pytest.approx(doubt)
+    assert least_certain.uncertainty(Prediction("a", probabilities[0], named, "a")) == pytest.approx(uncertainty)
 
 
 def test_the_sheet_shows_the_photographs_in_order(tmp_path: Path) -> None:
