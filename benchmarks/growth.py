@@ -27,21 +27,10 @@ from PIL import Image
 from tabulate import tabulate
 
 from benchmarks.pipeline import run, set_params
-from flows import demo
+from flows import demo, graph
 from transfer.sources import synthetic
 
 ROOT = Path(__file__).parent.parent
-STAGES = (
-    "download",
-    "fetch_weights",
-    "subsample",
-    "split",
-    "extract_features",
-    "train_head",
-    "fine_tune",
-    "evaluate",
-    "export",
-)
 COUNTS = (500, 2000, 8000, 25_000)
 WIDTH, HEIGHT = 500, 375
 CLASSES = ("cat", "dog")
@@ -101,7 +90,7 @@ def run_stages(workspace: Path, archive: Path, count: int) -> dict[str, Cost]:
     archive.replace(workspace / "inbox/photographs.zip")
     set_params(workspace, {"subsample": {"photographs": count}})
     costs = {}
-    for stage in STAGES:
+    for stage in graph.declared():
         seconds, memory = run(workspace, "tasks", stage)
         costs[stage] = Cost(seconds, run(workspace, "dvc", "commit", "--force", stage)[0], memory)
     return costs
@@ -139,7 +128,7 @@ def measure(folder: Path, count: int, image_size: int) -> None:
 
 def print_costs(first: dict[str, Cost], second: dict[str, Cost]) -> None:
     """Print a table of the stages' costs: with the first photographs, and with 10 % more of them."""
-    rows = [[stage, *first[stage], second[stage].seconds, second[stage].dvc] for stage in STAGES]
+    rows = [[stage, *first[stage], second[stage].seconds, second[stage].dvc] for stage in first]
     rows.append(["all", *(sum(row[column] for row in rows) for column in (1, 2)), "", *(_sums(rows))])
     headers = ["stage", "seconds", "DVC", "memory, MB", "10 % more: seconds", "DVC"]
     print(tabulate(rows, headers, floatfmt=("", ".1f", ".1f", ".0f", ".1f", ".1f"), tablefmt="github"))

@@ -51,8 +51,12 @@ def run(workspace: Path, *command: str) -> tuple[float, float]:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{command} ended with {process.returncode}: {errors}")
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return time.monotonic() - start, usage.ru_maxrss / unit
+    return time.monotonic() - start, peak_memory(usage)
+
+
+def peak_memory(usage: resource.struct_rusage) -> float:
+    """Return the peak memory of a process in megabytes; macOS counts bytes, Linux kilobytes."""
+    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def main() -> None:

@@ -31,8 +31,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks.extraction import open_photographs
-from benchmarks.pipeline import run, set_params
-from flows import demo
+from benchmarks.pipeline import peak_memory, run, set_params
+from flows import demo, graph
 from transfer.network import vgg16, weights
 from transfer.network.backend import keras
 
@@ -40,7 +40,6 @@ ROOT = Path(__file__).parent.parent
 BATCH = 32
 TIMED_BATCHES = 3  # of each part, after one that compiles it
 HEAD_EPOCHS = {"book": 20, "bottleneck": 50}  # of the head on features
-STAGES = ("download", "fetch_weights", "subsample", "split", "extract_features", "train_head", "fine_tune", "evaluate")
 
 
 class Cost(NamedTuple):
@@ -178,8 +177,7 @@ def computed_seconds(name: str, archive: Path, imagenet: weights.Weights, *, tra
 def computed_cost(name: str, archive: Path, weights_file: Path, train: int, validation: int) -> Cost:
     """Return what a recipe takes, and the peak of this process's memory."""
     seconds = computed_seconds(name, archive, weights.read(weights_file), train=train, validation=validation)
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    return Cost(seconds, peak_memory(resource.getrusage(resource.RUSAGE_SELF)))
 
 
 def whole_seconds(name: str, archive: Path, imagenet: weights.Weights) -> float:
@@ -225,7 +223,7 @@ def project_cost(archive: Path, weights_file: Path, *, photographs: int) -> Cost
         (workspace / "inbox").mkdir(exist_ok=True)
         for file in (archive, weights_file):
             (workspace / "inbox" / file.name).write_bytes(file.read_bytes())
-        for stage in STAGES:
+        for stage in graph.declared():
             costs.append(Cost(*run(workspace, "tasks", stage)))
             print(f"project    {stage:26}{costs[-1].seconds:8.1f} s, {costs[-1].memory:6.0f} MB", flush=True)
     return Cost(sum(cost.seconds for cost in costs), max(cost.memory for cost in costs))
